@@ -1,0 +1,1 @@
+"""Start the server, talk to it, change what it serves."""

@@ -1,0 +1,1 @@
+"""From a checkpoint to a proven .mar: `python -m export.build --help`."""

@@ -1,0 +1,1 @@
+"""The served path: image bytes -> validated pixels -> logits -> label map -> answer. Ships inside every .mar."""

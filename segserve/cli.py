@@ -1,0 +1,31 @@
+"""One way in for every command line: tyro reads the options, errors that a user made print without traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from segserve.errors import SegserveError
+
+Config = TypeVar("Config")
+
+
+def run(config_type: type[Config], main: Callable[[Config], int | None]) -> None:
+    """Parse `sys.argv` into `config_type`, call `main`, exit with its code (0 done, 1 check failed, 2 usage).
+
+    The module docstring of `main`'s module becomes the help text.
+    """
+    import tyro  # here, because the core ships where tyro is not installed
+
+    doc = sys.modules[main.__module__].__doc__
+    try:
+        # `__post_init__` of a config raises SegserveError on values that make no sense
+        code = main(tyro.cli(config_type, description=doc)) or 0
+    except SegserveError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)

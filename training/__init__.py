@@ -1,0 +1,1 @@
+"""From labelled photos to a checkpoint: `python -m training.train --help`."""

@@ -1,0 +1,251 @@
+"""Checkpoints: one `.safetensors` file that says what it holds and whether it is whole.
+
+The file is the only source of truth. Its header carries a JSON description (preset, classes, input size,
+normalisation…) and a SHA-256 over that description and every tensor, checked at each load, so a torn, edited or
+foreign file ends with a clear error and nothing is ever unpickled. `NAME.json` beside it is a copy for people.
+
+    python -m json.tool runs/rooms/best.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from segserve.errors import CheckpointError
+from training import pspnet
+
+SCHEMA = 1
+_META_KEY, _DIGEST_KEY = "segserve", "sha256"  # of the safetensors header
+_TRAINING = "train/"  # prefix of what only a resumed training needs; no parameter name contains a slash
+_AUX = "aux."  # the auxiliary head: needed to train, may be absent from a shipped checkpoint
+
+
+@dataclass(frozen=True)
+class CheckpointMeta:
+    """What must be known to use the weights. `mean` and `std` are RGB on the 0..255 scale."""
+
+    preset: str
+    classes: tuple[str, ...]
+    ignore_label: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    align_corners: bool
+    input_height: int
+    input_width: int
+    epoch: int  # epochs completed
+    metrics: dict[str, float]
+    provenance: dict[str, str]
+
+    def __post_init__(self) -> None:
+        wrong = [name for name, holds in self._checks().items() if not holds]
+        if wrong:
+            got = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
+            raise CheckpointError(f"checkpoint description does not make sense: {got}")
+
+    def _checks(self) -> dict[str, bool]:
+        numbers = {name: getattr(self, name) for name in ("mean", "std")}
+        three = {k: len(v) == 3 and all(_is_number(x) for x in v) for k, v in numbers.items()}
+        return {
+            "preset": isinstance(self.preset, str) and bool(self.preset),
+            "classes": 0 < len(self.classes) <= 255 and all(isinstance(c, str) for c in self.classes),
+            "ignore_label": _is_int(self.ignore_label) and 0 <= self.ignore_label <= 255,
+            "mean": three["mean"],
+            "std": three["std"] and all(x > 0 for x in self.std),
+            "align_corners": isinstance(self.align_corners, bool),
+            "input_height": _is_int(self.input_height) and self.input_height > 0,
+            "input_width": _is_int(self.input_width) and self.input_width > 0,
+            "epoch": _is_int(self.epoch) and self.epoch >= 0,
+            "metrics": all(isinstance(v, int | float) for v in self.metrics.values()),
+            "provenance": all(isinstance(v, str) for v in self.provenance.values()),
+        }
+
+    def to_json(self, indent: int | None = None) -> str:
+        """JSON with `schema` first; a metric that is nan (class not seen) becomes null."""
+        content: dict[str, Any] = {"schema": SCHEMA} | asdict(self)
+        content["metrics"] = {k: None if math.isnan(v) else v for k, v in self.metrics.items()}
+        return json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> CheckpointMeta:
+        """The inverse of `to_json`. Raises CheckpointError for anything else."""
+        try:
+            content = json.loads(text)
+            if content.pop("schema") != SCHEMA:
+                raise CheckpointError(
+                    f"checkpoint is of another schema than {SCHEMA}: use a matching version"
+                )
+            if set(content) != (expected := {field.name for field in fields(cls)}):
+                raise CheckpointError(
+                    f"checkpoint description has fields {sorted(set(content) ^ expected)} wrong"
+                )
+            for name in ("classes", "mean", "std"):
+                content[name] = tuple(content[name])
+            content["metrics"] = {k: math.nan if v is None else v for k, v in content["metrics"].items()}
+            return cls(**content)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise CheckpointError(f"checkpoint description cannot be read: {error!r}") from error
+
+
+def save_checkpoint(
+    path: Path,
+    state: dict[str, Tensor],
+    meta: CheckpointMeta,
+    *,
+    half: bool = False,
+    training: dict[str, Tensor] | None = None,
+) -> None:
+    """Write `path` (and the readable copy beside it) so that a crash leaves the old file or the new one.
+
+    Args:
+        state: the model's state_dict.
+        half: store weights in float16. Vectors (biases, batch-norm statistics) stay in float32: they cost
+            little, and a variance does not fit the range of float16.
+        training: what a resumed training needs besides (momentum buffers, loss scale).
+
+    Raises: CheckpointError if the file cannot be written or a weight does not fit float16.
+    """
+    tensors = {name: _stored(name, tensor, half) for name, tensor in state.items()}
+    tensors |= {_TRAINING + name: _stored(name, tensor, False) for name, tensor in (training or {}).items()}
+    text = meta.to_json()
+    header = {_META_KEY: text, _DIGEST_KEY: _digest(text, tensors)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_atomically(path, safetensors.torch.save(tensors, header))
+        _write_atomically(path.with_suffix(".json"), (meta.to_json(indent=2) + "\n").encode())
+    except OSError as error:
+        raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], CheckpointMeta]:
+    """The model's state_dict (floating tensors as float32, on the CPU) and its description.
+
+    Raises: CheckpointError for a file that is missing, torn, altered or foreign.
+    """
+    tensors, meta = _read(path)
+    state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_TRAINING)}
+    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, meta
+
+
+def load_training(path: Path) -> dict[str, Tensor]:
+    """What was given to `save_checkpoint` as `training`.
+
+    Raises: CheckpointError as `load_checkpoint`, and if the file holds nothing to resume from.
+    """
+    tensors, _ = _read(path)
+    training = {name.removeprefix(_TRAINING): t for name, t in tensors.items() if name.startswith(_TRAINING)}
+    if not training:
+        raise CheckpointError(f"{path} holds a model but no training state: resume from last.safetensors")
+    return training
+
+
+def load_model(path: Path) -> tuple[pspnet.PSPNet, CheckpointMeta]:
+    """The model in eval mode, float32 on the CPU, and its description.
+
+    The auxiliary head may be absent from the file; such a model can be served and evaluated, not trained on.
+
+    Raises: CheckpointError as `load_checkpoint`, and if the weights do not fit the preset.
+    """
+    state, meta = load_checkpoint(path)
+    if meta.preset not in pspnet.PRESETS:
+        raise CheckpointError(f"{path}: preset {meta.preset!r} is not one of {', '.join(pspnet.PRESETS)}")
+    model = pspnet.build(meta.preset, len(meta.classes), align_corners=meta.align_corners)
+    load_state(model, state, path, aux_may_miss=True)
+    return model.eval(), meta
+
+
+def load_state(
+    model: torch.nn.Module, state: dict[str, Tensor], path: Path, *, aux_may_miss: bool = False
+) -> None:
+    """Copy `state` into `model`. Raises: CheckpointError naming `path` and the tensors that do not fit."""
+    own = model.state_dict()
+    missing = {n for n in own.keys() - state.keys() if not (aux_may_miss and n.startswith(_AUX))}
+    wrong = [f"{name} is missing" for name in sorted(missing)]
+    wrong += [f"{name} is not in the model" for name in sorted(state.keys() - own.keys())]
+    wrong += [
+        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in sorted(own.keys() & state.keys())
+        if state[name].shape != own[name].shape
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise CheckpointError(f"{path} does not fit the model: {'; '.join(wrong[:3])}{more}")
+    model.load_state_dict(state, strict=False)
+
+
+def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()  # safetensors takes no channels_last
+    if not (half and tensor.is_floating_point() and tensor.ndim > 1):
+        return tensor
+    if not torch.isfinite(small := tensor.half()).all():
+        raise CheckpointError(
+            f"{name} does not fit float16 (largest {tensor.abs().max():g}): save in float32"
+        )
+    return small
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], CheckpointMeta]:
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            # clone: the tensors of an open file are views of a mapping that a later write could change
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no whole safetensors file ({error}).{_hint(path)}") from error
+    if _META_KEY not in header or _DIGEST_KEY not in header:
+        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of training.train")
+    if _digest(header[_META_KEY], tensors) != header[_DIGEST_KEY]:
+        raise CheckpointError(f"{path} was altered or damaged after it was written: its SHA-256 differs")
+    try:
+        return tensors, CheckpointMeta.from_json(header[_META_KEY])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _hint(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start in (b"PK", b"\x80\x02"):  # zip of torch.save, or a bare pickle
+        return " It looks like a pickled PyTorch file; those can run code and are not opened here."
+    return " Copy it again, or take an earlier checkpoint."
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

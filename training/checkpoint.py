@@ -1,8 +1,9 @@
 """Checkpoints: one `.safetensors` file that says what it holds and whether it is whole.
 
 The file is the only source of truth. Its header carries a JSON description (preset, classes, input size,
-normalisation…) and a SHA-256 over that description and every tensor, checked at each load, so a torn, edited or
-foreign file ends with a clear error and nothing is ever unpickled. `NAME.json` beside it is a copy for people.
+normalisation…) and a SHA-256 over that description and every tensor. Both are checked at each load, so a
+torn, altered or foreign file ends with a clear error, and nothing is ever unpickled. `NAME.json` beside it is
+a copy for people.
 
     python -m json.tool runs/rooms/best.json
 """
@@ -54,14 +55,12 @@ class CheckpointMeta:
             raise CheckpointError(f"checkpoint description does not make sense: {got}")
 
     def _checks(self) -> dict[str, bool]:
-        numbers = {name: getattr(self, name) for name in ("mean", "std")}
-        three = {k: len(v) == 3 and all(_is_number(x) for x in v) for k, v in numbers.items()}
         return {
             "preset": isinstance(self.preset, str) and bool(self.preset),
             "classes": 0 < len(self.classes) <= 255 and all(isinstance(c, str) for c in self.classes),
             "ignore_label": _is_int(self.ignore_label) and 0 <= self.ignore_label <= 255,
-            "mean": three["mean"],
-            "std": three["std"] and all(x > 0 for x in self.std),
+            "mean": len(self.mean) == 3 and all(map(_is_number, self.mean)),
+            "std": len(self.std) == 3 and all(_is_number(x) and x > 0 for x in self.std),
             "align_corners": isinstance(self.align_corners, bool),
             "input_height": _is_int(self.input_height) and self.input_height > 0,
             "input_width": _is_int(self.input_width) and self.input_width > 0,
@@ -82,13 +81,9 @@ class CheckpointMeta:
         try:
             content = json.loads(text)
             if content.pop("schema") != SCHEMA:
-                raise CheckpointError(
-                    f"checkpoint is of another schema than {SCHEMA}: use a matching version"
-                )
-            if set(content) != (expected := {field.name for field in fields(cls)}):
-                raise CheckpointError(
-                    f"checkpoint description has fields {sorted(set(content) ^ expected)} wrong"
-                )
+                raise CheckpointError(f"checkpoint schema is not {SCHEMA}: use the version that wrote it")
+            if wrong := set(content) ^ {field.name for field in fields(cls)}:
+                raise CheckpointError(f"checkpoint description: fields missing or unknown: {sorted(wrong)}")
             for name in ("classes", "mean", "std"):
                 content[name] = tuple(content[name])
             content["metrics"] = {k: math.nan if v is None else v for k, v in content["metrics"].items()}
@@ -188,9 +183,7 @@ def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
     if not (half and tensor.is_floating_point() and tensor.ndim > 1):
         return tensor
     if not torch.isfinite(small := tensor.half()).all():
-        raise CheckpointError(
-            f"{name} does not fit float16 (largest {tensor.abs().max():g}): save in float32"
-        )
+        raise CheckpointError(f"{name} does not fit float16: max {tensor.abs().max():g}; save in float32")
     return small
 
 
@@ -199,7 +192,7 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -238,7 +231,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], CheckpointMeta]:
 def _hint(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(2)
-    if start in (b"PK", b"\x80\x02"):  # zip of torch.save, or a bare pickle
+    if start == b"PK" or start[:1] == b"\x80":  # the zip of torch.save, or a bare pickle
         return " It looks like a pickled PyTorch file; those can run code and are not opened here."
     return " Copy it again, or take an earlier checkpoint."
 

@@ -216,7 +216,7 @@ def read_label(
     table = np.full(256, -1, np.int16)
     table[:num_classes] = np.arange(num_classes)
     table[[ignore_label, *ignore_values]] = ignore_label
-    label = table[values]
+    label: NDArray[np.int16] = table[values]
     if label.min() < 0:
         foreign = np.unique(values[label < 0])
         raise DatasetError(
@@ -261,7 +261,7 @@ class TrainSamples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.crop_height, self.crop_width = crop_height, crop_width
         self.augmentation = augmentation or transforms.Augmentation()
         # In shared memory, because workers that persist keep the copy of this object that they started with.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int) -> None:
         """Call before each epoch's iteration starts; the crops of an epoch differ from those of the others."""

@@ -1,27 +1,17 @@
-"""Read a labelled dataset: a folder of images, a folder of label PNGs, and a small TOML file that describes both.
+"""Read a labelled dataset: a folder of images, a folder of label PNGs, a small TOML file that describes both.
+
+    dataset = load_dataset(Path("training/datasets/camvid.toml"), "val", root=Path("CAMVID"))
+    photo, label = dataset.read(dataset.samples[0])
 
 One loader for every dataset, so that a wrong label file is found by name instead of by a strange loss. Files are
 looked for when the dataset is loaded; sizes and label values are checked when a sample is read.
-
-    name = "camvid"
-    classes = ["Sky", "Building"]    # label value = index
-    ignore_label = 255               # what ignored pixels become (255 if left out)
-    ignore_values = [11]             # label values in the files that are ignored as well (optional)
-    [splits.train]
-    images = "train"                 # folder; every image in it has a label of the same stem, .png, in `labels`
-    labels = "train_labels"
-    list = "train.txt"               # optional: only these stems, one a line
-
-Paths are relative to the folder of the TOML file, or to `--root` where a command has it.
 """
 
 from __future__ import annotations
 
 import io
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,19 +20,10 @@ from PIL import Image
 
 from segserve import geometry, image
 from segserve.errors import DatasetError, RequestError
-from segserve.labels import IGNORE_LABEL
-from training import transforms
+from training import description, transforms
+from training.description import Sample
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 ORIENTATION_TAG = 274  # EXIF; values 5 to 8 swap height and width
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One photo and its label map."""
-
-    image: Path
-    label: Path
 
 
 @dataclass(frozen=True)
@@ -73,111 +54,17 @@ class Dataset:
         return label
 
 
-# --- description --------------------------------------------------------------------------------------------
+def load_dataset(description_path: Path, split: str, root: Path | None = None) -> Dataset:
+    """Read a description (format: `training/description.py`) and find the files of one split.
 
-
-def load_dataset(description: Path, split: str, root: Path | None = None) -> Dataset:
-    """Read a description (module docstring) and find the files of one split.
+    root: what the folders in it are relative to; the description's own folder if left out.
 
     Raises DatasetError: description missing or wrong, no such split, folder missing, image without label.
     """
-    table = _read_description(description)
-    name, classes, ignore_label, ignore_values = _check_labels(table, description)
-    splits = table.get("splits")
-    if not isinstance(splits, dict) or split not in splits:
-        known = ", ".join(splits) if isinstance(splits, dict) else "none"
-        raise DatasetError(f"{description}: no split '{split}' (splits there: {known})")
-    where = f"{description}, splits.{split}"
-    entry = splits[split]
-    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
-        raise DatasetError(f"{where}: expected a table of text: images, labels and, optionally, list")
-    _check_keys(entry, {"images", "labels"}, {"list"}, where)
-    samples = _find_samples(root or description.parent, entry, where)
-    return Dataset(name, split, classes, ignore_label, ignore_values, samples)
-
-
-def _read_description(description: Path) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(description.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DatasetError(
-            f"{description}: cannot be read ({error.strerror}); it should be a TOML file"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{description}: not TOML: {error}") from error
-    _check_keys(table, {"name", "classes", "splits"}, {"ignore_label", "ignore_values"}, str(description))
-    return table
-
-
-def _check_keys(table: dict[str, Any], needed: set[str], optional: set[str], where: str) -> None:
-    missing, unknown = sorted(needed - set(table)), sorted(set(table) - needed - optional)
-    if missing or unknown:
-        raise DatasetError(
-            f"{where}: missing keys {missing}, unknown keys {unknown}; "
-            f"expected {sorted(needed)}, optionally {sorted(optional)}"
-        )
-
-
-def _check_labels(table: dict[str, Any], where: Path) -> tuple[str, tuple[str, ...], int, tuple[int, ...]]:
-    name, classes = table["name"], table["classes"]
-    ignore_label, ignore_values = table.get("ignore_label", IGNORE_LABEL), table.get("ignore_values", [])
-    if not isinstance(name, str) or not name:
-        raise DatasetError(f"{where}: name is {name!r}, expected text")
-    if not isinstance(classes, list) or not all(isinstance(item, str) and item for item in classes):
-        raise DatasetError(f"{where}: classes is {classes!r}, expected a list of names")
-    if not 1 <= len(classes) <= 255 or len(set(classes)) != len(classes):
-        raise DatasetError(f"{where}: {len(classes)} classes, expected 1 to 255 different names")
-    if not isinstance(ignore_values, list):
-        raise DatasetError(f"{where}: ignore_values is {ignore_values!r}, expected a list of label values")
-    for value in (ignore_label, *ignore_values):
-        if type(value) is not int or not len(classes) <= value <= 255:
-            raise DatasetError(
-                f"{where}: ignored value {value!r}, expected an integer from {len(classes)} "
-                f"(0 to {len(classes) - 1} are classes) to 255"
-            )
-    return name, tuple(classes), ignore_label, tuple(ignore_values)
-
-
-def _find_samples(root: Path, entry: dict[str, str], where: str) -> tuple[Sample, ...]:
-    images_folder, labels_folder = root / entry["images"], root / entry["labels"]
-    for folder in (images_folder, labels_folder):
-        if not folder.is_dir():
-            raise DatasetError(f"{where}: no folder {folder}; give the folder of the data as root")
-    images: dict[str, Path] = {}
-    for path in sorted(images_folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            if path.stem in images:
-                raise DatasetError(
-                    f"{where}: {images[path.stem]} and {path.name} would share one label; remove one"
-                )
-            images[path.stem] = path
-    stems = _read_list(root / entry["list"], images) if "list" in entry else list(images)
-    samples = tuple(Sample(images[stem], labels_folder / f"{stem}.png") for stem in stems)
-    if not samples:
-        raise DatasetError(
-            f"{where}: no images in {images_folder} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
-        )
-    unlabelled = [sample for sample in samples if not sample.label.is_file()]
-    if unlabelled:
-        first = unlabelled[0]
-        raise DatasetError(
-            f"{where}: {len(unlabelled)} of {len(samples)} images have no label, "
-            f"first {first.image}: expected {first.label}"
-        )
-    return samples
-
-
-def _read_list(path: Path, images: dict[str, Path]) -> list[str]:
-    try:
-        stems = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: the list of stems cannot be read: {error}") from error
-    missing = [stem for stem in stems if stem not in images]
-    if missing:
-        raise DatasetError(
-            f"{path}: {len(missing)} of {len(stems)} stems have no image, first '{missing[0]}'"
-        )
-    return stems
+    table = description.read(description_path)
+    labels = description.labels(table, description_path)
+    samples = description.samples(table, split, root or description_path.parent, description_path)
+    return Dataset(labels.name, split, labels.classes, labels.ignore_label, labels.ignore_values, samples)
 
 
 # --- files --------------------------------------------------------------------------------------------------

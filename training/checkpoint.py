@@ -29,7 +29,7 @@ from training import pspnet
 SCHEMA = 1
 _META_KEY, _DIGEST_KEY = "segserve", "sha256"  # of the safetensors header
 _TRAINING = "train/"  # prefix of what only a resumed training needs; no parameter name contains a slash
-_AUX = "aux."  # the auxiliary head: needed to train, may be absent from a shipped checkpoint
+AUX = "aux."  # prefix of the auxiliary head: needed to train, may be absent from a shipped checkpoint
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def load_training(path: Path) -> dict[str, Tensor]:
 def load_model(path: Path) -> tuple[pspnet.PSPNet, CheckpointMeta]:
     """The model in eval mode, float32 on the CPU, and its description.
 
-    The auxiliary head may be absent from the file; such a model can be served and evaluated, not trained on.
+    Where the file has no auxiliary head, neither has the model: it can be served and evaluated, not trained on.
 
     Raises: CheckpointError as `load_checkpoint`, and if the weights do not fit the preset.
     """
@@ -155,17 +155,16 @@ def load_model(path: Path) -> tuple[pspnet.PSPNet, CheckpointMeta]:
     if meta.preset not in pspnet.PRESETS:
         raise CheckpointError(f"{path}: preset {meta.preset!r} is not one of {', '.join(pspnet.PRESETS)}")
     model = pspnet.build(meta.preset, len(meta.classes), align_corners=meta.align_corners)
-    load_state(model, state, path, aux_may_miss=True)
+    if not any(name.startswith(AUX) for name in state):
+        del model.aux
+    load_state(model, state, path)
     return model.eval(), meta
 
 
-def load_state(
-    model: torch.nn.Module, state: dict[str, Tensor], path: Path, *, aux_may_miss: bool = False
-) -> None:
+def load_state(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Copy `state` into `model`. Raises: CheckpointError naming `path` and the tensors that do not fit."""
     own = model.state_dict()
-    missing = {n for n in own.keys() - state.keys() if not (aux_may_miss and n.startswith(_AUX))}
-    wrong = [f"{name} is missing" for name in sorted(missing)]
+    wrong = [f"{name} is missing" for name in sorted(own.keys() - state.keys())]
     wrong += [f"{name} is not in the model" for name in sorted(state.keys() - own.keys())]
     wrong += [
         f"{name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
@@ -175,7 +174,7 @@ def load_state(
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise CheckpointError(f"{path} does not fit the model: {'; '.join(wrong[:3])}{more}")
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(state)
 
 
 def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:

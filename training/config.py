@@ -1,0 +1,84 @@
+"""The options of a training, checked before anything is read or written.
+
+python -m training.train --help
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from segserve.errors import UsageError
+from training.distributed import Precision
+
+Preset = Literal["pspnet18", "pspnet50", "pspnet101", "pspnet_lite0"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of one training."""
+
+    data: tuple[Path, ...]
+    """Dataset descriptions (TOML) with equal class lists. Their splits "train" are joined; "val" is of the first."""
+    out: Path
+    """Folder for checkpoints and metrics."""
+    root: Path | None = None
+    """Folder that paths in the descriptions are relative to, if not the description's own."""
+    preset: Preset = "pspnet50"
+    """The network."""
+    pretrained: bool = False
+    """Start the backbone from ImageNet weights (pspnet_lite0 has them)."""
+    align_corners: bool = True
+    """How maps are upsampled, in training and in serving."""
+    epochs: int = 100
+    """Passes over the data; the learning rate falls to 0 over them."""
+    batch_size: int = 16
+    """Images a step, over all processes."""
+    base_lr: float = 0.01
+    """First learning rate of the backbone; new layers get ten times as much."""
+    weight_decay: float = 1e-4
+    """L2 penalty."""
+    dropout: float = 0.1
+    """Share of the channels that is dropped before each classifier."""
+    crop_height: int = 473
+    """Height of the training crops in pixels."""
+    crop_width: int = 473
+    """Width of the training crops in pixels."""
+    input_height: int | None = None
+    """Height of the images that the model will be served with (default: as the crops)."""
+    input_width: int | None = None
+    """Width, likewise."""
+    precision: Precision = "auto"
+    """What convolutions compute in; auto: bf16 where the hardware has it, else fp16 on GPUs, else fp32."""
+    workers: int = 2
+    """Processes that load and augment, for each training process; 0: none."""
+    seed: int = 0
+    """Of weights, order, augmentation and dropout."""
+    limit: int | None = None
+    """Use only so many images of each split (to try something)."""
+    resume: bool = False
+    """Go on from OUT/last.safetensors. The options must be those that it was started with."""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise UsageError("--data names no dataset description")
+        least: dict[str, float] = {
+            "epochs": 1,
+            "batch_size": 2,
+            "crop_height": 33,
+            "crop_width": 33,
+            "workers": 0,
+        }
+        for name, value in (least | {"input_height": 33, "input_width": 33, "limit": 1, "seed": 0}).items():
+            if (got := getattr(self, name)) is not None and got < value:
+                raise UsageError(f"--{name.replace('_', '-')} {got}: expected {value} or more")
+        if self.base_lr <= 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
+            raise UsageError("expected base_lr > 0, weight_decay >= 0 and dropout from 0 to below 1")
+
+    def recorded(self) -> str:
+        """The options that decide what comes out, as JSON: those that a resumed training must share."""
+        left_out = {"out", "root", "workers", "resume"}
+        options = {name: value for name, value in asdict(self).items() if name not in left_out}
+        return json.dumps(options, default=str, sort_keys=True)

@@ -1,0 +1,121 @@
+"""What a training tells: a progress bar and a line an epoch for people, metrics.jsonl for programs, provenance.
+
+tail -f runs/rooms/metrics.jsonl | python -m json.tool --json-lines
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from training.distributed import Processes
+from training.metrics import Scores
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Journal:
+    """The main process writes; the others hold one that stays silent."""
+
+    def __init__(self, out: Path, processes: Processes) -> None:
+        self.path, self.speaks = out / "metrics.jsonl", processes.is_main
+        self.console = Console(quiet=not self.speaks)
+
+    def start(self, epoch: int) -> None:
+        """Keep the lines of `epoch` completed epochs: an interrupted training may have written one more."""
+        if not self.speaks:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = self.path.read_text(encoding="utf-8").splitlines(True) if epoch else []
+        self.path.write_text("".join(lines[:epoch]), encoding="utf-8")
+
+    def epoch(self, line: dict[str, object]) -> None:
+        """Append one line to metrics.jsonl and say the gist of it."""
+        if not self.speaks:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        miou = line["miou"]
+        quality = "no labelled pixel" if miou is None else f"mIoU {miou:.2%}, pixels {line['allacc']:.2%}"
+        self.console.print(
+            f"epoch {line['epoch']}: loss {line['loss']:.4f}, {quality}, {line['seconds']:.0f} s",
+            highlight=False,
+        )
+
+    def track(
+        self, batches: DataLoader[tuple[Tensor, Tensor]], title: str, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor, Bar]]:
+        """Go through `batches` with a progress bar, if this process speaks to a terminal."""
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+            bar = Bar(progress, title, len(batches), batch_size)
+            for images, labels in batches:
+                yield images, labels, bar
+                bar.step()
+
+    def table(self, classes: tuple[str, ...], scores: Scores) -> None:
+        """Print IoU and accuracy of each class."""
+        table = Table("class", "IoU", "accuracy", "share of pixels")
+        rows = zip(classes, scores.class_iou, scores.class_accuracy, scores.class_share, strict=True)
+        for name, *values in rows:
+            table.add_row(name, *(f"{value:.1%}" for value in values))
+        table.add_section()
+        table.add_row("mean", f"{scores.miou:.1%}", f"{scores.macc:.1%}", "")
+        self.console.print(table)
+
+
+class Bar:
+    """One pass over the batches, with images per second and whatever the loop wants to show."""
+
+    def __init__(self, progress: Progress, title: str, num_batches: int, batch_size: int) -> None:
+        self.progress, self.batch_size, self.steps, self.text = progress, batch_size, 0, ""
+        self.started = time.perf_counter()
+        self.task = progress.add_task(title, total=num_batches, note="")
+
+    def step(self) -> None:
+        """Another batch is done."""
+        self.steps += 1
+        per_second = self.steps * self.batch_size / (time.perf_counter() - self.started)
+        self.progress.update(self.task, advance=1, note=f"{per_second:.1f} images/s {self.text}")
+
+
+def provenance(options: str, dataset: str, processes: Processes, dtype: torch.dtype) -> dict[str, str]:
+    """Where a checkpoint comes from: command, options, commit, data, versions, hardware."""
+    start = "python" if processes.world_size == 1 else f"torchrun --nproc-per-node {processes.world_size}"
+    device = processes.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+    return {
+        "command": f"{start} -m training.train {shlex.join(sys.argv[1:])}",
+        "options": options,
+        "commit": _commit(),
+        "dataset": dataset,
+        "device": name,
+        "precision": str(dtype).removeprefix("torch."),
+        "processes": str(processes.world_size),
+        "torch": torch.__version__,
+    }
+
+
+def _commit() -> str:
+    """The checked-out commit; "-dirty" follows where files differ from it."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

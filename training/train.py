@@ -1,0 +1,172 @@
+"""Train a PSPNet on labelled images, on one process or many.
+
+    python -m training.train --data rooms/dataset.toml --out runs/rooms --preset pspnet_lite0 --pretrained
+    torchrun --nproc-per-node 8 -m training.train --data camvid.toml --out runs/camvid --preset pspnet101
+
+N processes with the same options give the same result as one: batch_size is the size over all of them, batch norm
+and loss are joined. In OUT appear, after every epoch:
+
+    metrics.jsonl         one line an epoch: losses, learning rate, mIoU, mAcc, allAcc, IoU of each class
+    last.safetensors      everything that --resume needs to go on as if nothing had happened
+    best.safetensors      the model of the epoch with the highest mIoU on the split "val"
+    model.safetensors     at the end: the best model in half precision without the auxiliary head, to be shipped
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Subset
+from torch.utils.data import Dataset as TorchDataset
+
+from segserve import cli
+from segserve.errors import CheckFailed, UsageError
+from training import checkpoint, distributed, pspnet
+from training.config import TrainConfig
+from training.data import Dataset, EvalSamples, TrainSamples, load_dataset
+from training.distributed import Processes, ShardedBatches
+from training.journal import Journal
+from training.losses import AUX_WEIGHT
+from training.metrics import ConfusionMatrix, Scores
+from training.run import BEST, LAST, SHIPPED, Run
+
+Items = TorchDataset[tuple[Tensor, Tensor]]
+Batches = DataLoader[tuple[Tensor, Tensor]]
+
+
+def main(config: TrainConfig) -> None:
+    """Train for `config.epochs` epochs, of which a resumed training has already made some."""
+    if not config.resume and (config.out / LAST).exists():
+        raise UsageError(f"{config.out} already holds a training: --resume it, or choose another --out")
+    with distributed.start() as processes:
+        datasets = load_datasets(config, "train")
+        val = load_datasets(config, "val")[0]
+        run, journal = Run(config, processes, val), Journal(config.out, processes)
+        if config.resume:
+            run.resume()
+        journal.start(run.meta.epoch)
+        training = TrainBatches(config, processes, datasets)
+        validation = val_batches(config, processes, val)
+        for epoch in range(run.meta.epoch, config.epochs):
+            started = time.perf_counter()
+            line = train_epoch(run, training, epoch, journal)
+            scores = evaluate(run, validation, f"epoch {epoch + 1}, val", journal)
+            line |= scores.as_json(val.classes) | {"seconds": time.perf_counter() - started}
+            finish_epoch(run, journal, line, scores)
+        if processes.is_main:
+            write_shipped(config)
+
+
+# --- data ---------------------------------------------------------------------------------------------------
+
+
+def load_datasets(config: TrainConfig, split: str) -> list[Dataset]:
+    """The split of every description ("val": of the first). Raises UsageError where class lists differ."""
+    descriptions = config.data if split == "train" else config.data[:1]
+    datasets = [load_dataset(description, split, config.root) for description in descriptions]
+    first = datasets[0]
+    for dataset in datasets[1:]:
+        if (dataset.classes, dataset.ignore_label) != (first.classes, first.ignore_label):
+            raise UsageError(
+                f"{dataset.name} has classes {dataset.classes} (ignore {dataset.ignore_label}), {first.name} "
+                f"{first.classes} (ignore {first.ignore_label}): they must be equal to be trained on together"
+            )
+    return [replace(dataset, samples=dataset.samples[: config.limit]) for dataset in datasets]
+
+
+class TrainBatches:
+    """This process's augmented batches; call it with the number of the epoch."""
+
+    def __init__(self, config: TrainConfig, processes: Processes, datasets: list[Dataset]) -> None:
+        mean, std = pspnet.normalisation(config.preset)
+        self.parts = [
+            TrainSamples(dataset, config.crop_height, config.crop_width, config.seed, mean, std)
+            for dataset in datasets
+        ]
+        items: Items = ConcatDataset(self.parts)
+        num_items = sum(len(part) for part in self.parts)
+        self.sampler = ShardedBatches(num_items, config.batch_size, config.seed, processes)
+        self.loader: Batches = DataLoader(
+            items, batch_sampler=self.sampler, num_workers=config.workers,
+            persistent_workers=config.workers > 0, pin_memory=processes.device.type == "cuda",
+        )  # fmt: skip
+
+    def __call__(self, epoch: int) -> Batches:
+        self.sampler.epoch = epoch
+        for part in self.parts:
+            part.set_epoch(epoch)
+        return self.loader
+
+
+def val_batches(config: TrainConfig, processes: Processes, val: Dataset) -> Batches:
+    """This process's share of the validation images, letterboxed to the size that will be served."""
+    mean, std = pspnet.normalisation(config.preset)
+    height, width = config.input_height or config.crop_height, config.input_width or config.crop_width
+    samples = EvalSamples(val, height, width, mean, std)
+    mine = Subset(samples, range(processes.rank, len(samples), processes.world_size))
+    return DataLoader(mine, max(1, config.batch_size // processes.world_size), num_workers=config.workers)
+
+
+# --- one epoch ----------------------------------------------------------------------------------------------
+
+
+def train_epoch(run: Run, batches: TrainBatches, epoch: int, journal: Journal) -> dict[str, object]:
+    """All steps of one epoch. Returns what metrics.jsonl says about it. Raises CheckFailed when it diverges."""
+    config, processes = run.config, run.processes
+    loader, steps = batches(epoch), len(batches.loader)
+    # Dropout starts anew from (seed, epoch, rank), so that a resumed training draws what it would have drawn.
+    torch.manual_seed(int(np.random.SeedSequence((config.seed, epoch, processes.rank)).generate_state(1)[0]))
+    run.net.train()
+    sums = torch.zeros(2, device=processes.device)
+    title = f"epoch {epoch + 1}/{config.epochs}"
+    for step, (images, labels, bar) in enumerate(journal.track(loader, title, config.batch_size)):
+        rate = run.set_learning_rate((epoch * steps + step) / (config.epochs * steps))
+        losses = run.step(images, labels)
+        sums += losses
+        if step % 10 == 0:  # reading a number waits for the GPU
+            bar.text = f"loss {losses[0].item():.3f} lr {rate:.2g}"
+    main_loss, aux_loss = (distributed.join_sum(sums) / (steps * processes.world_size)).tolist()
+    if not math.isfinite(main_loss + aux_loss):
+        raise CheckFailed(f"the loss became {main_loss} in epoch {epoch + 1}: lower --base-lr or use fp32")
+    return {
+        "epoch": epoch + 1, "loss": main_loss + AUX_WEIGHT * aux_loss, "main_loss": main_loss, "aux_loss": aux_loss,
+        "learning_rate": rate,
+    }  # fmt: skip
+
+
+def evaluate(run: Run, batches: Batches, title: str, journal: Journal) -> Scores:
+    """Scores over the validation images of all processes, at the size of the network's input."""
+    run.net.eval()
+    matrix = ConfusionMatrix(run.model.num_classes, run.meta.ignore_label)
+    for images, labels, _ in journal.track(batches, title, run.config.batch_size):
+        expected, predicted = run.predict(images, labels)
+        matrix.update(expected.numpy(), predicted.numpy())
+    matrix.all_reduce(run.processes.device)
+    return matrix.scores()
+
+
+def finish_epoch(run: Run, journal: Journal, line: dict[str, object], scores: Scores) -> None:
+    """Tell and save what the epoch brought. The line goes first: resuming drops it if saving did not happen."""
+    best = run.meta.metrics.get("best_miou", math.nan)
+    is_best = math.isnan(best) or scores.miou > best
+    metrics = scores.summary() | {"best_miou": scores.miou if is_best else best}
+    journal.epoch(line)
+    run.save(run.meta.epoch + 1, metrics, is_best=is_best)
+    if run.meta.epoch == run.config.epochs:
+        journal.table(run.meta.classes, scores)
+
+
+def write_shipped(config: TrainConfig) -> None:
+    """model.safetensors: the best model in half precision, without the auxiliary head that only training needs."""
+    state, meta = checkpoint.load_checkpoint(config.out / BEST)
+    served = {name: tensor for name, tensor in state.items() if not name.startswith(checkpoint.AUX)}
+    checkpoint.save_checkpoint(config.out / SHIPPED, served, meta, half=True)
+
+
+if __name__ == "__main__":
+    cli.run(TrainConfig, main)

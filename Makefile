@@ -1,0 +1,114 @@
+# Everything that a developer or operator does here, one word each. `make help` explains them.
+SHELL := /bin/bash
+MAKEFLAGS += --no-builtin-rules
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+PIP_ARGS ?=
+CONSTRAINTS ?= constraints.txt
+EXTRAS ?= dev
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# Made last: a set-up that was cut off is taken up again, a whole one is never repeated.
+READY := $(VENV)/.ready
+
+fail = { echo "error: $(1)" >&2; exit 2; }
+GET_PYTHON := Install it (Debian, Ubuntu: apt install python3.11 python3.11-venv), or name another: make setup PYTHON=/path/to/python3.11
+# The packages are named in one place only. The project itself is not installed: a copy of segserve in .venv would
+# hide it from the tests if the .mar came without one.
+LIST_REQUIREMENTS := import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(*p["dependencies"], *(r for e in sys.argv[1:] for r in p["optional-dependencies"][e]), sep="\n")
+
+DEMO := model_store/demo/rooms.safetensors
+MAR := model_store/rooms.mar
+DEMO_PHOTO := out/room.jpg
+# What can change the packaged demo model, so what makes it be exported, compared and packaged again.
+MAR_SOURCES := $(DEMO) $(wildcard segserve/*.py segserve/engines/*.py export/*.py handlers/* \
+	training/pspnet.py training/backbones.py training/checkpoint.py)
+
+CHECKPOINT ?= $(DEMO)
+OUT ?= build/export
+PHOTO ?= $(DEMO_PHOTO)
+PORT ?= 8080
+URL ?= http://127.0.0.1:$(PORT)
+AUTH ?= none
+TOKEN_FILE := $(if $(filter token,$(AUTH)),run/key_file.json)
+DETACH ?=
+ARGS ?=
+NPROC ?= 1
+USERS ?= 4
+DURATION ?= 20s
+TARGET ?= cpu
+
+.PHONY: help setup serve stop segment check test train demo-model export package load image clean
+
+help: ## This list
+	@echo "usage: make TARGET [NAME=value ...]"
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  %-11s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Make .venv with every pinned package, Java included (PIP_ARGS='--extra-index-url …' for another torch)
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@command -v $(PYTHON) >/dev/null || $(call fail,$(PYTHON) is not on the PATH. $(GET_PYTHON))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || $(call fail,$(PYTHON) is not Python 3.11. $(GET_PYTHON))
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call fail,$(PYTHON) has no venv module. $(GET_PYTHON))
+	@echo "Setting up $(VENV), once. With a CUDA build of torch this downloads several GB, with a CPU build about 500 MB."
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(PY) -c '$(LIST_REQUIREMENTS)' $(EXTRAS) > $(VENV)/requirements.txt
+	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c $(CONSTRAINTS) -r $(VENV)/requirements.txt
+	@touch $@
+
+serve: package $(DEMO_PHOTO) ## Serve the demo model on 127.0.0.1:8080 and segment a photo (DETACH=1, AUTH=token, PORT=8080, PHOTO=x.jpg)
+	$(PY) -m deploy.server start --detach --port $(PORT) --auth $(AUTH)
+	@$(PY) -m deploy.segment $(PHOTO) --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) \
+		|| { code=$$?; $(PY) -m deploy.server stop; exit $$code; }
+	@$(if $(DETACH),echo "The server keeps running; end it with: make stop",exec $(PY) -m deploy.server attach)
+
+stop: $(READY) ## End the server that `make serve DETACH=1` left running
+	$(PY) -m deploy.server stop
+
+segment: $(READY) $(DEMO_PHOTO) ## Segment a photo with the running server (PHOTO=x.jpg, AUTH=token, PORT=8080); see out/
+	$(PY) -m deploy.segment $(PHOTO) --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE))
+
+check: $(READY) ## Formatting, lint, types
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+test: package ## Every test, against the real server where it matters (ARGS='-k name tests/unit')
+	$(PY) -m pytest $(ARGS)
+
+train: $(READY) ## Train on your data (ARGS='…', see the README; NPROC=2 for two processes or GPUs)
+	$(PY) -m $(if $(filter 1,$(NPROC)),training.train,torch.distributed.run --nproc-per-node $(NPROC) -m training.train) $(ARGS)
+
+demo-model: $(READY) ## Train the demo model on rendered rooms (at most 40 minutes on two cores)
+	$(PY) -m training.rooms --out build/rooms-data --count 2000 --seed 1
+	$(PY) -m training.train --data build/rooms-data/dataset.toml --out runs/demo --preset pspnet_lite0 --pretrained
+	cp runs/demo/model.safetensors $(DEMO)
+	cp runs/demo/model.json $(DEMO:.safetensors=.json)
+
+export: $(READY) ## Checkpoint to artefacts, proof of parity and .mar (CHECKPOINT=x.safetensors, OUT=build/export, ARGS='--name …')
+	$(PY) -m export.build $(CHECKPOINT) --out $(OUT) $(ARGS)
+
+package: $(MAR) ## The demo model as model_store/rooms.mar, exported and compared again only when something changed
+
+$(MAR): $(READY) $(MAR_SOURCES)
+	$(PY) -m export.build $(DEMO) --out build/rooms --name rooms
+	cp build/rooms/rooms.mar $@
+
+$(DEMO_PHOTO): benchmarks/photos.py | $(READY)
+	$(PY) -m benchmarks.photos $@ --height 960 --width 1280
+
+load: $(READY) ## Locust against the running server, judging every answer (USERS=4, DURATION=20s, PORT=8080, AUTH=token)
+	$(if $(TOKEN_FILE),TOKEN_FILE=$(TOKEN_FILE)) $(PY) -m locust -f benchmarks/locustfile.py --headless --only-summary \
+		--host $(URL) --users $(USERS) --spawn-rate $(USERS) --run-time $(DURATION)
+
+image: ## Docker image (TARGET=cpu or cuda)
+	docker build --target $(TARGET) --build-arg PIP_ARGS="$(PIP_ARGS)" --tag segserve:$(TARGET) .
+
+clean: ## Remove what was built; .venv and your runs/ stay
+	@test ! -e run/server.json || $(PY) -m deploy.server stop
+	rm -rf build out run model_store/*.mar .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

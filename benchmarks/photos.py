@@ -1,0 +1,80 @@
+"""Rendered rooms as the JPEG files that people send: several sizes, upright and turned, no download needed.
+
+The load test posts them; `make serve` segments one. A photo is the same every time, by its seed.
+
+    python -m benchmarks.photos out/room.jpg --height 960 --width 1280
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from PIL import Image
+
+from segserve.cli import run
+from segserve.errors import UsageError
+from training.rooms import render
+
+ORIENTATION_TAG = 0x0112
+TURN_RIGHT = 6  # Exif orientation: the stored pixels must be turned a quarter to the right to be upright
+
+MIXED_SIZES = ((480, 640), (1040, 780), (960, 1280), (1600, 1200), (1500, 2000))
+"""Upright height and width of the load test's photos, 0.3 to 3 megapixels, two of them portrait."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A JPEG file and the size that it has once it is upright."""
+
+    name: str
+    jpeg: bytes
+    height: int
+    width: int
+
+
+def photo(seed: int, height: int, width: int) -> Photo:
+    """Render one room of `height` x `width`; portraits are stored on their side, as a phone stores them."""
+    image, _ = render(seed, height, width)
+    upright = Image.fromarray(image)
+    exif = Image.Exif()
+    if height > width:
+        exif[ORIENTATION_TAG] = TURN_RIGHT
+        upright = upright.transpose(Image.Transpose.ROTATE_90)  # turned left, so that turning right undoes it
+    file = io.BytesIO()
+    upright.save(file, "JPEG", quality=92, exif=exif)
+    return Photo(f"{width}x{height}", file.getvalue(), height, width)
+
+
+def mixed_photos(seed: int) -> tuple[Photo, ...]:
+    """One photo of each of `MIXED_SIZES`."""
+    return tuple(photo(seed + n, height, width) for n, (height, width) in enumerate(MIXED_SIZES))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Write one photo."""
+
+    out: tyro.conf.Positional[Path]
+    """The JPEG file to write; its folder is made."""
+    height: int = 960
+    width: int = 1280
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 64:
+            raise UsageError(f"a photo of {self.width}x{self.height} is too small: give at least 64x64")
+
+
+def main(config: Config) -> None:
+    """Render and write the file."""
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    made = photo(config.seed, config.height, config.width)
+    config.out.write_bytes(made.jpeg)
+    print(f"{config.out}: {made.width}x{made.height}, {len(made.jpeg) // 1000} kB")
+
+
+if __name__ == "__main__":
+    run(Config, main)

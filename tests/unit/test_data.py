@@ -168,17 +168,15 @@ def test_label_values_outside_the_classes_are_named(tiny: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("image", "options", "message"),
+    ("image", "message"),
     [
-        (Image.new("RGB", (2, 2)), {}, "mode RGB"),
-        (Image.new("1", (2, 2)), {}, "mode 1"),
-        (Image.new("I;16", (2, 2)), {}, "mode I;16"),
+        (Image.new("RGB", (2, 2)), "mode RGB"),
+        (Image.new("1", (2, 2)), "mode 1"),
+        (Image.new("I;16", (2, 2)), "mode I;16"),
     ],
 )
-def test_labels_that_are_no_index_maps(
-    tmp_path: Path, image: Image.Image, options: dict[str, int], message: str
-) -> None:
-    image.save(tmp_path / "label.png", **options)
+def test_labels_that_are_no_index_maps(tmp_path: Path, image: Image.Image, message: str) -> None:
+    image.save(tmp_path / "label.png")
     with pytest.raises(DatasetError, match=rf"label\.png: .*{message}"):
         read_label(tmp_path / "label.png", 2, 255)
 
@@ -246,7 +244,10 @@ def items(samples: TrainSamples, epoch: int, workers: int = 0) -> list[torch.Ten
 
 def test_crops_depend_on_seed_epoch_and_index_only(tiny: Path) -> None:
     dataset = load_dataset(tiny, "train")
-    make = lambda seed: TrainSamples(dataset, 24, 32, seed, MEAN, STD)  # noqa: E731
+
+    def make(seed: int) -> TrainSamples:
+        return TrainSamples(dataset, 24, 32, seed, MEAN, STD)
+
     first = items(make(1), 3)
     assert [item.shape for item in first] == [(4, 24, 32)] * 3
     assert all(torch.equal(a, b) for a, b in zip(first, items(make(1), 3, workers=2), strict=True))

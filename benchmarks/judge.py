@@ -1,0 +1,127 @@
+"""Whether an answer of the server is right, judged from its bytes: a fast wrong answer is worth nothing.
+
+Pure functions, so that what the load test (`make load`) lets pass is itself tested.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segserve.errors import CheckFailed
+from segserve.labels import IGNORE_LABEL
+from segserve.request import CONTENT_TYPES
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back with status 200: format asked for, version that answered, content type and body."""
+
+    format: str
+    version: str
+    content_type: str
+    body: bytes
+
+
+Size = tuple[int, int]  # height, width of the upright photo
+
+
+def read_mask(answer: Answer, size: Size, num_classes: int) -> NDArray[np.uint8]:
+    """The label map (height, width) of a `png` answer. Raises: CheckFailed where it is not one of that photo."""
+    _check_type(answer)
+    with _opened(answer, "PNG") as image:
+        _same(image.mode, "P", "PNG mode")
+        labels = np.asarray(image, np.uint8)
+    return _checked(labels, size, num_classes)
+
+
+def judge(answer: Answer, mask: NDArray[np.uint8], num_classes: int) -> None:
+    """Compare an answer with the label map that is right for its photo and version.
+
+    Raises: CheckFailed; its message is short and without figures of the single request, as Locust counts equal
+    messages together.
+    """
+    judges: dict[str, Callable[[Answer, NDArray[np.uint8], int], None]] = {
+        "png": _judge_png, "json": _judge_json, "npy": _judge_npy, "overlay": _judge_overlay,
+    }  # fmt: skip
+    judges[answer.format](answer, mask, num_classes)
+
+
+def _judge_png(answer: Answer, mask: NDArray[np.uint8], num_classes: int) -> None:
+    _same_mask(read_mask(answer, mask.shape, num_classes), mask, answer)
+
+
+def _judge_npy(answer: Answer, mask: NDArray[np.uint8], num_classes: int) -> None:
+    _check_type(answer)
+    try:
+        labels = np.load(io.BytesIO(answer.body), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise CheckFailed(f"not an npy file: {error}") from None
+    _same(labels.dtype, np.uint8, "dtype")
+    _same_mask(_checked(labels, mask.shape, num_classes), mask, answer)
+
+
+def _judge_json(answer: Answer, mask: NDArray[np.uint8], num_classes: int) -> None:
+    _check_type(answer)
+    height, width = mask.shape
+    try:
+        found = json.loads(answer.body)
+        size = found["image"]["height"], found["image"]["width"]
+        pixels = {int(entry["id"]): int(entry["pixels"]) for entry in found["classes"]}
+        rle_sizes = {tuple(entry["rle"]["size"]) for entry in found["classes"]}
+        version = found["model"]["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckFailed(f"not the JSON that was promised: {error!r}") from None
+    _same(size, (height, width), "size in JSON")
+    _same(rle_sizes, {(height, width)}, "size of the RLE")
+    _same(version, answer.version, "version in JSON")
+    if sum(pixels.values()) != height * width:
+        raise CheckFailed("JSON: the classes' pixels do not sum to the photo's")
+    counts = np.bincount(mask.ravel(), minlength=num_classes)
+    if pixels != {class_id: int(count) for class_id, count in enumerate(counts) if count}:
+        raise CheckFailed(f"JSON: other pixel counts than the mask of version {answer.version}")
+
+
+def _judge_overlay(answer: Answer, mask: NDArray[np.uint8], _num_classes: int) -> None:
+    _check_type(answer)
+    with _opened(answer, "JPEG") as image:
+        _same(image.mode, "RGB", "JPEG mode")
+        _same((image.height, image.width), mask.shape, "size of the overlay")
+
+
+def _check_type(answer: Answer) -> None:
+    _same(answer.content_type, CONTENT_TYPES[answer.format], "content type")
+
+
+def _opened(answer: Answer, image_format: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(answer.body), formats=[image_format])
+        image.load()
+    except (OSError, SyntaxError) as error:  # how Pillow names what it cannot read
+        raise CheckFailed(f"not a whole {image_format}: {type(error).__name__}") from None
+    return image
+
+
+def _checked(labels: NDArray[np.uint8], size: tuple[int, ...], num_classes: int) -> NDArray[np.uint8]:
+    _same(labels.shape, size, "size of the mask")
+    if np.any((labels >= num_classes) & (labels != IGNORE_LABEL)):
+        raise CheckFailed(f"the mask holds ids that are no classes (0 to {num_classes - 1})")
+    return labels
+
+
+def _same_mask(labels: NDArray[np.uint8], mask: NDArray[np.uint8], answer: Answer) -> None:
+    if not np.array_equal(labels, mask):
+        raise CheckFailed(
+            f"{answer.format}: another mask than version {answer.version} gave when it was quiet"
+        )
+
+
+def _same(got: object, expected: object, what: str) -> None:
+    if got != expected:
+        raise CheckFailed(f"{what}: got {got}, expected {expected}")

@@ -1,0 +1,145 @@
+"""A user for Locust who looks at what came back: any answer that is not the right mask counts as a failure.
+
+At the start, while nothing else runs, each photo is sent once; these masks are what every later answer of the
+same version must equal, in all four formats. `make load` runs it without a page, or by hand:
+
+    python -m locust -f benchmarks/locustfile.py --headless --host http://127.0.0.1:8080 -u 4 -t 20s
+
+Exit code: 0, or 1 if an answer was missing or wrong, or if there was none at all.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from locust import FastHttpUser, events, task
+from locust.env import Environment
+from numpy.typing import NDArray
+
+from benchmarks.judge import Answer, judge, read_mask
+from benchmarks.photos import Photo, mixed_photos
+from deploy.run_folder import read_token
+from segserve.errors import CheckFailed, UsageError
+from segserve.labels import ROOM_CLASSES
+from segserve.request import CONTENT_TYPES
+
+PHOTO_SEED = 100
+FORMATS = {"png": 6, "json": 2, "npy": 1, "overlay": 1}
+"""Answer formats and how often each is asked for, in tenths."""
+TIMEOUT_S = 120.0
+VERSION_HEADER = "x-segserve-version"
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser: ArgumentParser) -> None:
+    """What Locust cannot know."""
+    parser.add_argument("--model", default="rooms", help="name of the model at the server")
+    parser.add_argument("--num-classes", type=int, default=len(ROOM_CLASSES), help="classes of that model")
+
+
+class Masks:
+    """The right label map of each photo, for each version that answered."""
+
+    def __init__(self, photos: tuple[Photo, ...], num_classes: int) -> None:
+        self.photos, self.num_classes = photos, num_classes
+        self._known: dict[tuple[str, str], NDArray[np.uint8]] = {}
+
+    def check(self, photo: Photo, answer: Answer) -> None:
+        """Raises CheckFailed.
+
+        Of a version that is new since the start, the first mask is taken as the right one; answers of it in
+        other formats pass until then.
+        """
+        mask = self._known.get((photo.name, answer.version))
+        if mask is not None:
+            judge(answer, mask, self.num_classes)
+        elif answer.format == "png":
+            size = (photo.height, photo.width)
+            self._known[photo.name, answer.version] = read_mask(answer, size, self.num_classes)
+
+    def require_content(self) -> None:
+        """A server that finds the same single class in every photo segments nothing."""
+        if len({int(label) for mask in self._known.values() for label in np.unique(mask)}) < 2:
+            raise CheckFailed("all masks together hold one class only: nothing was segmented")
+
+
+class RoomsUser(FastHttpUser):
+    """Sends photos of mixed sizes, one after another, and judges each answer."""
+
+    network_timeout = connection_timeout = TIMEOUT_S
+    masks: Masks
+    path: str
+    headers: dict[str, str]
+
+    @task
+    def segment(self) -> None:
+        """One photo, one format, both drawn by chance."""
+        answer_format = random.choices(list(FORMATS), list(FORMATS.values()))[0]
+        self.send(random.choice(self.masks.photos), answer_format)
+
+    def send(self, photo: Photo, answer_format: str) -> str | None:
+        """Returns what was wrong with the answer, or None."""
+        headers = self.headers | {"Accept": CONTENT_TYPES[answer_format], "Content-Type": "image/jpeg"}
+        with self.client.post(
+            self.path,
+            data=photo.jpeg,
+            headers=headers,
+            name=f"{self.path} {answer_format}",
+            catch_response=True,
+        ) as response:
+            wrong = self._wrong(photo, answer_format, response)
+            if wrong:
+                response.failure(wrong)
+        return wrong
+
+    def _wrong(self, photo: Photo, answer_format: str, response: Any) -> str | None:
+        if response.status_code != 200:
+            return f"status {response.status_code}: {response.error or (response.text or '')[:200]}"
+        version = response.headers.get(VERSION_HEADER)
+        if not version:
+            return f"no header {VERSION_HEADER}"
+        content_type = response.headers.get("content-type", "")
+        try:
+            self.masks.check(photo, Answer(answer_format, version, content_type, response.content or b""))
+        except CheckFailed as error:
+            return str(error)
+        return None
+
+
+@events.init.add_listener
+def learn(environment: Environment, **_: Any) -> None:
+    """Before any load: render the photos and get the mask of each; without them the test makes no sense."""
+    options: Any = environment.parsed_options
+    RoomsUser.masks = Masks(mixed_photos(PHOTO_SEED), options.num_classes)
+    RoomsUser.path = f"/predictions/{options.model}"
+    RoomsUser.host = environment.host or options.host
+    try:
+        RoomsUser.headers = _authorisation()
+        user = RoomsUser(environment)
+        for photo in RoomsUser.masks.photos:
+            if wrong := user.send(photo, "png"):
+                raise CheckFailed(f"{RoomsUser.host} gave no mask of a quiet photo {photo.name}: {wrong}")
+        RoomsUser.masks.require_content()
+    except (CheckFailed, UsageError) as error:
+        print(f"error: {error}\nIs the server there? `make serve` starts it.", file=sys.stderr)
+        sys.exit(1)
+    environment.stats.reset_all()  # the quiet requests are no part of the load
+
+
+@events.quitting.add_listener
+def require_requests(environment: Environment, **_: Any) -> None:
+    """A load test without a request has shown nothing."""
+    if environment.stats.total.num_requests == 0:
+        print("error: no request was answered", file=sys.stderr)
+        environment.process_exit_code = 1
+
+
+def _authorisation() -> dict[str, str]:
+    key_file = os.environ.get("TOKEN_FILE")
+    return {"Authorization": f"Bearer {read_token(Path(key_file), 'inference')}"} if key_file else {}

@@ -47,6 +47,7 @@ _REFUSED_SIGNATURES: Final = (
     (0, b"qoif", "QOI"),
     (0, b"DDS ", "DDS"),
     (0, b"icns", "ICNS"),
+    (0, b"\x00\x00\x02\x00\x00\x00", "TGA"),
     (0, b"\x00\x00\x02\x00", "Windows cursor (CUR)"),
     (0, b"\xd7\xcd\xc6\x9a", "Windows metafile (WMF)"),
     (40, b" EMF", "Windows metafile (EMF)"),
@@ -68,7 +69,8 @@ _REFUSED_SIGNATURES: Final = (
     (0, b"\x00\x00\x01\xba", "MPEG video"),
     (0, b"\x00\x00\x01\xb3", "MPEG video"),
 )
-_HEIF_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
+_HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 
 
 def refused_format(data: bytes | bytearray) -> str | None:
@@ -77,8 +79,7 @@ def refused_format(data: bytes | bytearray) -> str | None:
         if data[offset : offset + len(signature)] == signature:
             return name
     if data[4:8] == b"ftyp":
-        # AVIF shares this box; by the time that this is asked, Pillow has declined it
-        return "HEIC/HEIF" if bytes(data[8:12]) in _HEIF_BRANDS else "MP4 or QuickTime video"
+        return _refused_iso_media(data)
     if data[0:1] == b"\x0a" and data[1:2] in (b"\x00", b"\x02", b"\x03", b"\x05") and data[2:3] == b"\x01":
         return "PCX"
     if data[-18:] == b"TRUEVISION-XFILE.\x00":
@@ -86,6 +87,15 @@ def refused_format(data: bytes | bytearray) -> str | None:
     if looks_like_markup(data) and b"<svg" in bytes(data[:4096]).lower():
         return "SVG"
     return None
+
+
+def _refused_iso_media(data: bytes | bytearray) -> str | None:
+    """The container that AVIF, HEIC and MP4 share lists its brands in the first box."""
+    box = bytes(data[8 : min(int.from_bytes(data[:4], "big"), 256)])
+    brands = {box[start : start + 4] for start in range(0, len(box), 4)}
+    if brands & _AVIF_BRANDS:
+        return None
+    return "HEIC/HEIF" if brands & _HEIF_BRANDS else "MP4 or QuickTime video"
 
 
 def looks_like_markup(data: bytes | bytearray) -> bool:

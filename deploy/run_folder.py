@@ -1,0 +1,127 @@
+"""The run folder: everything that one running server owns, readable by its owner only (mode 0700).
+
+RUN/server.json        which process, which addresses (there while it runs)
+RUN/management.sock    the management API: who may enter the folder may manage the server
+RUN/config.properties  what the server was really started with
+RUN/key_file.json      the tokens, where they are on
+RUN/logs/  RUN/tmp/    logs; unpacked models and the sockets of the workers
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.processes import created
+from segserve.errors import ServerError, UsageError
+
+STATE_FILE = "server.json"
+KEY_FILE = "key_file.json"
+MAX_SOCKET_PATH_BYTES = 107
+"""sun_path of a unix socket is 108 bytes, one of them the end mark."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """What is known of a server that was started. Paths are absolute."""
+
+    pid: int
+    created: float
+    url: str
+    metrics_url: str
+    management_socket: str
+    models: tuple[str, ...]
+    auth: str
+    run_dir: str
+    tmp_dir: str
+    log_dir: str
+
+    def alive(self) -> bool:
+        """Whether that very process is there, not another one that got its number."""
+        return self.created > 0 and abs(created(self.pid) - self.created) < 1.0
+
+    def token(self, kind: str) -> str | None:
+        """The token for `inference` or `management`, or the key `API` that makes new ones; None if they are off."""
+        return read_token(Path(self.run_dir) / KEY_FILE, kind) if self.auth == "token" else None
+
+
+def read_token(key_file: Path, kind: str) -> str:
+    """Raises UsageError if the file is not there or is not a key file of TorchServe."""
+    try:
+        return str(json.loads(key_file.read_text())[kind]["key"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{key_file} holds no {kind} token ({error}); a server that was started with --auth token writes it "
+            f"to RUN/{KEY_FILE}"
+        ) from None
+
+
+def create(run_dir: Path) -> Path:
+    """Make the folder, private even if it was there. Returns: its absolute path."""
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run_dir.chmod(0o700)
+    except OSError as error:
+        raise UsageError(
+            f"cannot use {run_dir} as run folder: {error.strerror}; choose another: --run-dir"
+        ) from None
+    return run_dir.resolve()
+
+
+@contextlib.contextmanager
+def exclusive(run_dir: Path) -> Iterator[None]:
+    """Two starts at once: the second waits until the first has written server.json, and then sees it."""
+    with (run_dir / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def socket_dir(run_dir: Path) -> Path:
+    """Where sockets go: RUN, or a short private folder where paths in RUN are too long for a unix socket."""
+    longest = os.fsencode(run_dir / "tmp" / ".ts.sock.99999")
+    return (
+        run_dir
+        if len(longest) <= MAX_SOCKET_PATH_BYTES
+        else Path(tempfile.mkdtemp(prefix="segserve-", dir="/tmp"))
+    )
+
+
+def save(running: Running) -> None:
+    """Write server.json in one step, so that nobody reads half of it."""
+    path = Path(running.run_dir) / STATE_FILE
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(dataclasses.asdict(running), indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def load(run_dir: Path) -> Running | None:
+    """The server of this run folder, alive or not; None if none was started or it was stopped cleanly."""
+    path = run_dir / STATE_FILE
+    try:
+        values = json.loads(path.read_text())
+        return Running(**{**values, "models": tuple(values["models"])})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ServerError(
+            f"{path} cannot be read ({error}); end its server by hand and remove the file"
+        ) from None
+
+
+def clear(running: Running) -> None:
+    """Remove what means something only while the server runs. Logs and the effective configuration stay."""
+    run_dir = Path(running.run_dir)
+    shutil.rmtree(running.tmp_dir, ignore_errors=True)
+    for path in (Path(running.management_socket), run_dir / KEY_FILE, run_dir / STATE_FILE):
+        path.unlink(missing_ok=True)
+    sockets = Path(running.management_socket).parent
+    if sockets != run_dir:
+        shutil.rmtree(sockets, ignore_errors=True)

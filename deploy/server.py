@@ -1,0 +1,237 @@
+"""Start, watch and stop the model server.
+
+    python -m deploy.server start                  # until Ctrl-C or SIGTERM
+    python -m deploy.server start --detach         # in the background, returns when a worker is READY
+    python -m deploy.server status | attach | stop | renew-tokens
+
+One run folder (--run-dir, default run) is one server. Inference listens on loopback without tokens; `--auth token`
+turns tokens on for inference and management, and any `--host` that other machines can reach does so by itself.
+Management listens on a unix socket in the run folder, which only its owner may enter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+from rich.console import Console
+from rich.table import Table
+
+from deploy import launch, processes, run_folder
+from deploy.management import Management, ModelState
+from deploy.options import Attach, Options, RenewTokens, Start, Status, Stop
+from deploy.ready import StartLogs, wait_ready
+from deploy.run_folder import Running
+from segserve.cli import run
+from segserve.errors import ServerError, UsageError
+
+STOP_TIMEOUT_S = 30.0
+INTERRUPTED = 130
+
+
+class Asked(Exception):
+    """SIGINT, SIGTERM or SIGHUP came."""
+
+
+class Interrupts:
+    """Signals become `Asked`, but only where that leaves no process behind; before, they are remembered."""
+
+    def __init__(self) -> None:
+        self._asked = self._armed = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._handle)
+
+    def _handle(self, _number: int, _frame: object) -> None:
+        self._asked = True
+        if self._armed:
+            raise Asked
+
+    def arm(self) -> None:
+        """From now on signals raise."""
+        self._armed = True
+        if self._asked:
+            raise Asked
+
+    def disarm(self) -> None:
+        """From now on they don't: the end has begun."""
+        self._armed = False
+
+
+def start(options: Start) -> int:
+    """Exit code: 0, 130 if interrupted before it was ready, the server's if that ends. Failures leave nothing."""
+    interrupts = Interrupts()
+    running, process, logs = _launch(options)
+    ready = False
+    try:
+        interrupts.arm()
+        with Console(stderr=True).status("waiting for the workers"):
+            wait_ready(running, process, logs, options.ready_timeout_s, _say)
+        _print_ready(running)
+        ready = True
+        if options.detach:
+            return 0
+        code = _ended(process.wait(), running)
+    except Asked:
+        code = 0 if ready else INTERRUPTED
+    finally:
+        interrupts.disarm()
+        if not (ready and options.detach):
+            _say("stopping")
+            _stop(running)
+            process.wait()
+    return code
+
+
+def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs]:
+    properties = launch.read_properties(options.config)
+    inference = launch.address(properties, "inference_address", options.host, options.port)
+    metrics = launch.address(properties, "metrics_address", None, options.metrics_port)
+    auth = options.auth if launch.is_loopback(inference[0]) else "token"
+    store = options.model_store.resolve()
+    launch.require_models(store, options.models)
+    run_dir = run_folder.create(options.run_dir)
+    with run_folder.exclusive(run_dir):
+        left = run_folder.load(run_dir)
+        if left and left.alive():
+            raise UsageError(
+                f"{run_dir} already runs a server at {left.url} (process {left.pid}); stop it first: "
+                f"python -m deploy.server stop --run-dir {options.run_dir}, or choose another --run-dir"
+            )
+        if left:  # it was killed: its workers and sockets may still be there
+            _stop(left)
+        processes.require_free(*inference, "--port")
+        processes.require_free(*metrics, "--metrics-port")
+        logs = StartLogs(run_dir / "logs")
+        running, process = launch.launch(
+            run_dir, options.config, store, options.models, inference, metrics, auth
+        )
+    return running, process, logs
+
+
+def attach(options: Attach) -> int:
+    """Exit code: 0 when asked to stop; 1 if the server ended by itself."""
+    interrupts = Interrupts()
+    running = _require_running(options.run_dir)
+    try:
+        interrupts.arm()
+        print(f"serving at {running.url}; Ctrl-C stops it", flush=True)
+        psutil.Process(running.pid).wait()
+        code = 1
+        _say(f"the server ended; see {running.log_dir}")
+    except Asked:
+        code = 0
+        _say("stopping")
+    interrupts.disarm()
+    _stop(running)
+    return code
+
+
+def status(options: Status) -> int:
+    """Exit code: 0 if every model has a READY worker, 1 if not or if nothing runs."""
+    running = run_folder.load(options.run_dir)
+    alive = running is not None and running.alive()
+    models: list[ModelState] = []
+    defaults: dict[str, str] = {}
+    if running is not None and alive:
+        with Management(running) as management:
+            try:
+                defaults = {name: management.default_version(name) for name in management.names()}
+                models = [version for name in defaults for version in management.versions(name)]
+            except httpx.TransportError:
+                _say("the management API does not answer")
+    ready = bool(models) and all(model.ready for model in models)
+    if options.json:
+        found = dataclasses.asdict(running) if running is not None and alive else None
+        print(
+            json.dumps({"ready": ready, "server": found, "models": [dataclasses.asdict(m) for m in models]})
+        )
+    elif running is None or not alive:
+        print(f"nothing runs in {options.run_dir}")
+    else:
+        _print_status(running, models, defaults)
+    return 0 if ready else 1
+
+
+def stop(options: Stop) -> int:
+    """Exit code 0, also when nothing runs."""
+    running = run_folder.load(options.run_dir)
+    if running is None:
+        print(f"nothing runs in {options.run_dir}")
+        return 0
+    _stop(running)
+    print(f"stopped {running.url}")
+    return 0
+
+
+def renew_tokens(options: RenewTokens) -> int:
+    """Exit code 0."""
+    running = _require_running(options.run_dir)
+    if running.auth != "token":
+        raise UsageError(f"the server at {running.url} runs without tokens; start it with --auth token")
+    with Management(running) as management:
+        management.renew_tokens()
+    print(f"new tokens are in {Path(running.run_dir) / run_folder.KEY_FILE}")
+    return 0
+
+
+def _stop(running: Running) -> None:
+    processes.end_session(running.pid, STOP_TIMEOUT_S if running.alive() else 0.0)
+    run_folder.clear(running)
+
+
+def _require_running(run_dir: Path) -> Running:
+    running = run_folder.load(run_dir)
+    if running is None or not running.alive():
+        raise ServerError(
+            f"nothing runs in {run_dir}; start it: python -m deploy.server start --run-dir {run_dir}"
+        )
+    return running
+
+
+def _ended(code: int, running: Running) -> int:
+    _say(f"the server ended by itself with code {code}; see {running.log_dir}")
+    return 128 - code if code < 0 else code
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def _print_ready(running: Running) -> None:
+    key_file = Path(running.run_dir) / run_folder.KEY_FILE
+    print(f"ready: {running.url} serves {', '.join(running.models)}")
+    print(
+        f"  metrics {running.metrics_url}/metrics, management {running.management_socket}, logs {running.log_dir}"
+    )
+    print(f"  tokens: {key_file}" if running.auth == "token" else "  tokens: off (loopback only)", flush=True)
+
+
+def _print_status(running: Running, models: list[ModelState], defaults: dict[str, str]) -> None:
+    table = Table("model", "version", "default", "READY workers", title=running.url)
+    for model in models:
+        table.add_row(
+            model.name,
+            model.version,
+            "*" if defaults[model.name] == model.version else "",
+            f"{model.workers_ready}/{model.workers}",
+        )
+    Console().print(table)
+    print(f"process {running.pid}, tokens {running.auth}, management {running.management_socket}")
+
+
+def main(options: Options) -> int:
+    """Exit codes: see each command."""
+    actions: dict[type, Callable[..., int]] = {
+        Start: start, Attach: attach, Status: status, Stop: stop, RenewTokens: renew_tokens,
+    }  # fmt: skip
+    return actions[type(options.command)](options.command)
+
+
+if __name__ == "__main__":
+    run(Options, main)

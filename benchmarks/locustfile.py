@@ -36,7 +36,7 @@ TIMEOUT_S = 120.0
 VERSION_HEADER = "x-segserve-version"
 
 
-@events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_options(parser: ArgumentParser) -> None:
     """What Locust cannot know."""
     parser.add_argument("--model", default="rooms", help="name of the model at the server")
@@ -88,7 +88,7 @@ class RoomsUser(FastHttpUser):
         headers = self.headers | {"Accept": CONTENT_TYPES[answer_format], "Content-Type": "image/jpeg"}
         with self.client.post(
             self.path,
-            data=photo.jpeg,
+            data=photo.jpeg,  # type: ignore[arg-type]  # annotated str; bytes are sent as they are
             headers=headers,
             name=f"{self.path} {answer_format}",
             catch_response=True,
@@ -112,7 +112,7 @@ class RoomsUser(FastHttpUser):
         return None
 
 
-@events.init.add_listener
+@events.init.add_listener  # type: ignore[untyped-decorator]
 def learn(environment: Environment, **_: Any) -> None:
     """Before any load: render the photos and get the mask of each; without them the test makes no sense."""
     options: Any = environment.parsed_options
@@ -132,7 +132,7 @@ def learn(environment: Environment, **_: Any) -> None:
     environment.stats.reset_all()  # the quiet requests are no part of the load
 
 
-@events.quitting.add_listener
+@events.quitting.add_listener  # type: ignore[untyped-decorator]
 def require_requests(environment: Environment, **_: Any) -> None:
     """A load test without a request has shown nothing."""
     if environment.stats.total.num_requests == 0:

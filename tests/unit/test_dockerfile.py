@@ -1,0 +1,83 @@
+"""The Dockerfile is not built here (that takes a Docker engine): its rules and its references are checked."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def instructions(repo_root: Path) -> list[tuple[str, str]]:
+    """Each instruction with its arguments, continuation lines joined."""
+    text = (repo_root / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines()]
+    return [
+        (line.split()[0], line.split(maxsplit=1)[1]) for line in lines if line and not line.startswith("#")
+    ]
+
+
+def test_hadolint_finds_nothing(repo_root: Path) -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists() and not shutil.which("hadolint"):
+        pytest.skip("hadolint has no package for this platform")
+    done = subprocess.run(
+        [hadolint if hadolint.exists() else "hadolint", "--no-color", repo_root / "Dockerfile"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_targets_are_those_of_the_makefile(instructions: list[tuple[str, str]]) -> None:
+    stages = [args.split(" AS ") for instruction, args in instructions if instruction == "FROM"]
+    names = [name for _, name in stages]
+    assert {"cpu", "cuda"} <= set(names)
+    for number, (source, _) in enumerate(stages):
+        assert source in names[:number] or re.fullmatch(r"[a-z/]+:[\w.-]*\d[\w.-]*", source), source
+
+
+def test_nothing_runs_as_root(instructions: list[tuple[str, str]]) -> None:
+    users = [args for instruction, args in instructions if instruction == "USER"]
+    assert users
+    assert all(user not in ("root", "0") for user in users)
+    copies = [args for instruction, args in instructions if instruction == "COPY"]
+    assert all("--chown=segserve:segserve" in args for args in copies)
+
+
+def test_steps_call_what_the_makefile_has(repo_root: Path, instructions: list[tuple[str, str]]) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (repo_root / "Makefile").read_text(), re.MULTILINE))
+    steps = [
+        args.split()
+        for instruction, args in instructions
+        if instruction == "RUN" and args.startswith("make ")
+    ]
+    called = {word for step in steps for word in step[1:] if "=" not in word}
+    assert called == {"setup", "package"}
+    assert called <= targets
+
+
+def test_what_is_copied_exists_and_reaches_the_builder(
+    repo_root: Path, instructions: list[tuple[str, str]]
+) -> None:
+    let_in = re.findall(r"^!(\S+)", (repo_root / ".dockerignore").read_text(), re.MULTILINE)
+    assert all((repo_root / path).exists() for path in let_in)
+    for instruction, args in instructions:
+        if instruction == "COPY" and "--from" not in args:
+            sources = [word for word in args.split() if not word.startswith("--")][:-1]
+            assert all(source == "." or source in let_in for source in sources), args
+
+
+def test_the_image_starts_the_server_beyond_loopback(
+    repo_root: Path, instructions: list[tuple[str, str]]
+) -> None:
+    (start,) = (json.loads(args) for instruction, args in instructions if instruction == "CMD")
+    assert start[-2:] == ["--host", "0.0.0.0"]
+    program = [sys.executable, *start[1 : start.index("start") + 1], "--help"]
+    done = subprocess.run(program, cwd=repo_root, capture_output=True, text=True, check=True)
+    assert "--host" in done.stdout

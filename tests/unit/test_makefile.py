@@ -1,0 +1,197 @@
+"""The Makefile in a folder of its own, with a stand-in for Python that writes down how it was called."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import NormalizedName, canonicalize_name
+
+RECORDER = """#!/bin/sh
+echo "$*" >> calls
+case "$*" in $FAIL_ON) exit 3;; esac
+"""
+
+
+class Project:
+    """A copy of the Makefile beside empty stand-ins for the files that its rules look at."""
+
+    def __init__(self, folder: Path, repo_root: Path) -> None:
+        self.folder = folder
+        shutil.copy(repo_root / "Makefile", folder)
+        for name in ("pyproject.toml", "constraints.txt", "model_store/demo/rooms.safetensors",
+                     "segserve/mask.py", "segserve/engines/onnx.py", "export/build.py", "handlers/handler.py",
+                     "training/pspnet.py", "benchmarks/photos.py"):  # fmt: skip
+            self.touch(name, 100)
+        self.touch(".venv/.ready", 200)
+        python = folder / ".venv/bin/python"
+        self.touch(".venv/bin/python", 100)
+        python.write_text(RECORDER)
+        python.chmod(0o755)
+
+    def touch(self, name: str, mtime: int) -> None:
+        """Make the file, of that age."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (mtime, mtime))
+
+    def make(self, *arguments: str, fail_on: str = "nothing") -> subprocess.CompletedProcess[str]:
+        """Run make with nothing of a make around these tests in its environment."""
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "FAIL_ON": fail_on}
+        return subprocess.run(
+            ["make", *arguments], cwd=self.folder, env=environment, capture_output=True, text=True
+        )
+
+    def calls(self) -> list[str]:
+        """How Python was called, in order."""
+        file = self.folder / "calls"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def project(tmp_path: Path, repo_root: Path) -> Project:
+    """A set-up project whose demo model is not packaged yet."""
+    return Project(tmp_path, repo_root)
+
+
+def test_help_names_every_target(project: Project) -> None:
+    phony = re.findall(r"^\.PHONY: (.*)", (project.folder / "Makefile").read_text(), re.MULTILINE)
+    shown = re.findall(r"^  ([a-z-]+) +\S", project.make().stdout, re.MULTILINE)
+    assert sorted(shown) == sorted(phony[0].split())
+
+
+def test_a_set_up_project_is_not_set_up_again(project: Project) -> None:
+    assert project.make("-q", "setup").returncode == 0
+    project.touch("constraints.txt", 300)
+    assert project.make("-q", "setup").returncode == 1
+
+
+def test_demo_model_is_packaged_again_only_when_something_changed(project: Project) -> None:
+    assert project.make("-q", "package").returncode == 1
+    project.touch("model_store/rooms.mar", 300)
+    assert project.make("-q", "package").returncode == 0
+    for source in ("segserve/mask.py", "segserve/engines/onnx.py", "handlers/handler.py", ".venv/.ready",
+                   "export/build.py", "training/pspnet.py", "model_store/demo/rooms.safetensors"):  # fmt: skip
+        project.touch(source, 400)
+        assert project.make("-q", "package").returncode == 1, source
+        project.touch(source, 200)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (None, "is not on the PATH"),
+        ("exit 1", "is not Python 3.11"),
+        ('case "$2" in *venv*) exit 1;; esac', "has no venv module"),
+    ],
+)
+def test_a_missing_python_is_named(project: Project, script: str | None, message: str) -> None:
+    project.touch("constraints.txt", 300)
+    python = project.folder / "python3.11"
+    if script is not None:
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+    done = project.make("setup", f"PYTHON={python}")
+    assert done.returncode == 2
+    assert f"error: {python} {message}. Install it" in done.stderr
+    assert project.calls() == []
+
+
+def test_a_set_up_that_failed_is_taken_up_again(project: Project) -> None:
+    project.touch("constraints.txt", 300)
+    assert project.make("setup", fail_on="*pip*install*").returncode != 0
+    assert project.make("setup").returncode == 0
+    assert any("pip install" in call and "-c constraints.txt" in call for call in project.calls())
+    assert project.make("-q", "setup").returncode == 0
+
+
+@pytest.fixture
+def packaged(project: Project) -> Project:
+    """A project with its demo model packaged and its photo rendered."""
+    project.touch("model_store/rooms.mar", 300)
+    project.touch("out/room.jpg", 300)
+    return project
+
+
+def test_serve_starts_segments_and_stays(packaged: Project) -> None:
+    assert packaged.make("serve").returncode == 0
+    assert packaged.calls() == [
+        "-m deploy.server start --detach --port 8080 --auth none",
+        "-m deploy.segment out/room.jpg --out out --url http://127.0.0.1:8080",
+        "-m deploy.server attach",
+    ]
+
+
+def test_serve_detached_with_tokens(packaged: Project) -> None:
+    done = packaged.make("serve", "DETACH=1", "AUTH=token", "PORT=9000", "PHOTO=x.jpg")
+    assert done.returncode == 0
+    assert "make stop" in done.stdout
+    assert packaged.calls() == [
+        "-m deploy.server start --detach --port 9000 --auth token",
+        "-m deploy.segment x.jpg --out out --url http://127.0.0.1:9000 --token-file run/key_file.json",
+    ]
+
+
+def test_serve_leaves_no_server_behind_when_the_photo_cannot_be_segmented(packaged: Project) -> None:
+    assert packaged.make("serve", "DETACH=1", fail_on="*deploy.segment*").returncode != 0
+    assert packaged.calls()[-1] == "-m deploy.server stop"
+
+
+def test_train_uses_as_many_processes_as_asked(packaged: Project) -> None:
+    packaged.make("train", "ARGS=--epochs 1")
+    packaged.make("train", "ARGS=--epochs 1", "NPROC=2")
+    assert packaged.calls() == [
+        "-m training.train --epochs 1",
+        "-m torch.distributed.run --nproc-per-node 2 -m training.train --epochs 1",
+    ]
+
+
+def test_clean_stops_the_server_and_keeps_what_took_long(packaged: Project) -> None:
+    for name in ("run/server.json", "runs/mine/best.safetensors", "segserve/__pycache__/x.pyc", "build/x"):
+        packaged.touch(name, 100)
+    assert packaged.make("clean").returncode == 0
+    assert packaged.calls() == ["-m deploy.server stop"]
+    gone = ("run", "build", "out", "model_store/rooms.mar", "segserve/__pycache__")
+    kept = ("runs/mine/best.safetensors", ".venv/.ready", "model_store/demo/rooms.safetensors")
+    assert not any((packaged.folder / name).exists() for name in gone)
+    assert all((packaged.folder / name).exists() for name in kept)
+
+
+def test_every_package_is_pinned_at_the_version_that_runs(repo_root: Path) -> None:
+    lines = (repo_root / "constraints.txt").read_text().splitlines()
+    pins = (line.split("==") for line in lines if line and not line.startswith("#"))
+    pinned = {canonicalize_name(name): version for name, version in pins}
+    project = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]
+    direct = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert pinned == _versions(direct)
+
+
+def _versions(direct: list[str]) -> dict[NormalizedName, str]:
+    """What is installed here of these requirements and of all that they require in turn."""
+    wanted = [(Requirement(text), "") for text in direct]  # with the extra that asks for it
+    done = set()
+    while wanted:
+        requirement, extra = wanted.pop()
+        name = canonicalize_name(requirement.name)
+        if (requirement.marker and not requirement.marker.evaluate({"extra": extra})) or _comes_with_cuda(
+            name
+        ):
+            continue
+        for own_extra in requirement.extras | {""}:
+            if (name, own_extra) not in done:
+                done.add((name, own_extra))
+                wanted += [(Requirement(text), own_extra) for text in metadata.requires(name) or []]
+    return {name: metadata.version(name).split("+")[0] for name, _ in done}
+
+
+def _comes_with_cuda(name: str) -> bool:
+    """A CUDA build of torch pins these itself."""
+    return name.startswith(("nvidia-", "cuda-")) or name == "triton"

@@ -51,7 +51,8 @@ class TrainConfig:
     input_width: int | None = None
     """Width, likewise."""
     precision: Precision = "auto"
-    """What convolutions compute in; auto: bf16 where the hardware has it, else fp16 on GPUs, else fp32."""
+    """What convolutions compute in; auto: bf16 where the hardware has it, else fp16 on GPUs, else fp32. Weights stay
+    in fp32; fp64 is for proofs: in fp32 rounding alone makes two ways to add up the same gradients drift apart."""
     workers: int = 2
     """Processes that load and augment, for each training process; 0: none."""
     seed: int = 0

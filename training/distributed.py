@@ -25,7 +25,8 @@ from torch.utils.data import Sampler
 from segserve.errors import UsageError
 from training import syncbn
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def join_sum(values: Tensor) -> Tensor:
     return values
 
 
-def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """What convolutions compute in: `auto` is bfloat16 where the hardware has it, else float16 on a GPU.
 
     Raises: UsageError for a precision that this hardware lacks.
@@ -100,7 +101,7 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         precision = "bf16" if has_bf16 else "fp16" if gpu else "fp32"
     if (precision == "bf16" and not has_bf16) or (precision == "fp16" and not gpu):
         raise UsageError(f"{precision} is not native on this {device.type}: use --precision auto or fp32")
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return DTYPES[precision]
 
 
 class ShardedBatches(Sampler[list[int]]):

@@ -21,7 +21,7 @@ AUX_WEIGHT = 0.4  # of the auxiliary head's loss, as in the paper
 
 
 class SegmentationLoss(nn.Module):
-    """`forward`: logits (N, C, h, w), labels int64 (N, H, W) -> float32 scalar.
+    """`forward`: logits (N, C, h, w), labels int64 (N, H, W) -> scalar, float32 or wider.
 
     The logits are upsampled bilinearly to the labels. The mean of the result over the processes is the
     cross-entropy per valid pixel of the global batch. Without any valid pixel it is 0, with gradient 0.
@@ -34,7 +34,8 @@ class SegmentationLoss(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor, num_valid: Tensor) -> Tensor:
         """`num_valid`: what `count_valid` returned for these labels."""
         size = (labels.shape[1], labels.shape[2])
-        logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=self.align_corners)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is too coarse
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
         total = F.cross_entropy(logits, labels, ignore_index=self.ignore_label, reduction="sum")
         return total * _num_processes() / num_valid.clamp(min=1)
 

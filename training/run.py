@@ -36,6 +36,9 @@ class Run:
             config.preset, dataset.num_classes, align_corners=config.align_corners,
             pretrained=config.pretrained, dropout=config.dropout,
         )  # fmt: skip
+        self.dtype = distributed.compute_dtype(config.precision, processes.device)
+        self.model_dtype = torch.promote_types(self.dtype, torch.float32)
+        self.model.to(self.model_dtype)
         net = TrainNet(self.model, SegmentationLoss(dataset.ignore_label, config.align_corners))
         self.net = distributed.wrap(net, processes)
         groups = [
@@ -45,7 +48,6 @@ class Run:
         self.optimizer = torch.optim.SGD(
             groups, lr=config.base_lr, momentum=MOMENTUM, weight_decay=config.weight_decay
         )
-        self.dtype = distributed.autocast_dtype(config.precision, processes.device)
         # Float16 loses small gradients: the loss is scaled up before backward. Other types don't need it.
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.dtype == torch.float16)
         mean, std = pspnet.normalisation(config.preset)
@@ -63,11 +65,11 @@ class Run:
         return rate
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.processes.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        return torch.autocast(self.processes.device.type, self.dtype, enabled=self.dtype.itemsize < 4)
 
     def to_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         device = self.processes.device
-        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        images = images.to(device, self.model_dtype, non_blocking=True, memory_format=torch.channels_last)
         return images, labels.to(device, non_blocking=True)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -85,7 +87,8 @@ class Run:
         """Labels and classes predicted, each int64 (N, H, W), on the CPU."""
         images, labels = self.to_device(images, labels)
         with self.autocast():
-            logits = self.model(images).float()
+            logits = self.model(images)
+        logits = logits.to(self.model_dtype)
         size = (labels.shape[1], labels.shape[2])
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.config.align_corners)
         return labels.cpu(), logits.argmax(1).cpu()

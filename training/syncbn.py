@@ -67,9 +67,10 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-        mean, var, count = _joined_statistics(x)
-        out = F.batch_norm(x, mean.float(), var.float(), weight, bias, training=False, eps=eps)
-        ctx.save_for_backward(x, weight, mean.float(), torch.rsqrt(var + eps).float())
+        wide = weight.dtype  # x may come in half precision from autocast
+        mean, var, count = _joined_statistics(x.to(wide))
+        out = F.batch_norm(x, mean.to(wide), var.to(wide), weight, bias, training=False, eps=eps)
+        ctx.save_for_backward(x, weight, mean.to(wide), torch.rsqrt(var + eps).to(wide))
         ctx.count = float(count)
         ctx.mark_non_differentiable(mean, var, count)
         return out, mean, var, count
@@ -77,14 +78,14 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse_std = ctx.saved_tensors
-        dy32 = dy.float()
-        x_hat = (x.float() - _per_channel(mean)) * _per_channel(inverse_std)
+        dy_wide = dy.to(weight.dtype)
+        x_hat = (x.to(weight.dtype) - _per_channel(mean)) * _per_channel(inverse_std)
         # The sums over this process are the gradients of bias and weight; DDP joins those itself.
-        sums = torch.stack([dy32.sum((0, 2, 3)), (dy32 * x_hat).sum((0, 2, 3))])
+        sums = torch.stack([dy_wide.sum((0, 2, 3)), (dy_wide * x_hat).sum((0, 2, 3))])
         joined = sums.clone()
         dist.all_reduce(joined)
         mean_dy, mean_dy_x_hat = joined / ctx.count
-        dx = (dy32 - _per_channel(mean_dy)).addcmul_(x_hat, _per_channel(mean_dy_x_hat), value=-1)
+        dx = (dy_wide - _per_channel(mean_dy)).addcmul_(x_hat, _per_channel(mean_dy_x_hat), value=-1)
         return (dx * _per_channel(weight * inverse_std)).to(x.dtype), sums[1], sums[0], None
 
 
@@ -95,7 +96,7 @@ def _joined_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     would cancel where the mean is large.
     """
     count = x.numel() // x.shape[1]
-    var, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+    var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
     own = torch.cat([mean, var, mean.new_tensor([count])]).double()
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, own)

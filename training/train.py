@@ -122,7 +122,7 @@ def train_epoch(run: Run, batches: TrainBatches, epoch: int, journal: Journal) -
     # Dropout starts anew from (seed, epoch, rank), so that a resumed training draws what it would have drawn.
     torch.manual_seed(int(np.random.SeedSequence((config.seed, epoch, processes.rank)).generate_state(1)[0]))
     run.net.train()
-    sums = torch.zeros(2, device=processes.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=processes.device)
     title = f"epoch {epoch + 1}/{config.epochs}"
     for step, (images, labels, bar) in enumerate(journal.track(loader, title, config.batch_size)):
         rate = run.set_learning_rate((epoch * steps + step) / (config.epochs * steps))

@@ -1,0 +1,261 @@
+"""Meshes for the rendered rooms: a few unit shapes, placed many times, become one array of triangles.
+
+Everything is metric. World axes: x to the right, y into the room, z up. Unit shapes span -0.5 … 0.5 on each
+axis, so that `size` is a shape's extent in metres. Textures are laid on by box projection in metres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Triangles:
+    """One array row a triangle."""
+
+    corners: Array  # (T, 3, 3) world positions
+    normals: Array  # (T, 3, 3) unit, per corner
+    uv: Array  # (T, 3, 2) metres
+    material: NDArray[np.int64]  # (T,)
+    label: NDArray[np.uint8]  # (T,)
+    smooth_group: NDArray[np.int64]  # (T,) faces that need no anti-aliasing against each other
+    casts: NDArray[np.bool_]  # (T,) whether it throws a shadow
+
+
+@dataclass
+class Model:
+    """Parts in the order in which they were added; `triangles` makes the arrays at the end, all at once."""
+
+    parts: list[tuple[str, Array, Array, Array, int, int, Array, bool]] = field(default_factory=list)
+    materials: list[Array] = field(default_factory=list)
+    along: set[int] = field(default_factory=set)
+
+    def material(self, row: Array, along: bool = False) -> int:
+        """Store a material; `along` turns its grain to the long side of each part."""
+        self.materials.append(row)
+        if along:
+            self.along.add(len(self.materials) - 1)
+        return len(self.materials) - 1
+
+    def triangles(self) -> Triangles:
+        out: list[tuple[Array, ...]] = []
+        for shape in dict.fromkeys(part[0] for part in self.parts):
+            rows = [(index, part) for index, part in enumerate(self.parts) if part[0] == shape]
+            out.append(_instances(shape, rows, self.along))
+        joined = [np.concatenate(column) for column in zip(*out, strict=True)]
+        corners, normals, uv, material, label, group, casts = joined
+        return Triangles(
+            corners,
+            normals,
+            uv,
+            material.astype(np.int64),
+            label.astype(np.uint8),
+            group.astype(np.int64),
+            casts.astype(np.bool_),
+        )
+
+
+def _instances(shape: str, rows: list[tuple[int, tuple]], along: set[int]) -> tuple[Array, ...]:  # type: ignore[type-arg]
+    corners, normals, axes = unit_shape(shape)
+    index = np.array([i for i, _ in rows])
+    turn = np.stack([p[1] for _, p in rows])
+    at = np.stack([p[2] for _, p in rows])
+    size = np.stack([p[3] for _, p in rows])
+    material = np.array([p[4] for _, p in rows])
+    label = np.array([p[5] for _, p in rows])
+    origin = np.stack([p[6] for _, p in rows])
+    casts = np.array([p[7] for _, p in rows])
+    count, faces = len(rows), len(corners)
+    local = corners[None] * size[:, None, None, :]
+    world = np.einsum("kij,kntj->knti", turn, local) + at[:, None, None, :]
+    leaning = normals[None] / np.maximum(size, 1e-6)[:, None, None, :]
+    leaning = np.einsum("kij,kntj->knti", turn, leaning)
+    leaning /= np.maximum(np.linalg.norm(leaning, axis=3, keepdims=True), 1e-12)
+    # box projection: drop the axis that the face looks along; wood runs along the longer of the other two
+    dropped = np.repeat(axes[None], count, 0)
+    u_axis = np.where(dropped == 0, 1, 0)
+    v_axis = np.where(dropped == 2, 1, 2)
+    extent = np.take_along_axis(size, u_axis, 1) < np.take_along_axis(size, v_axis, 1)
+    swap = extent & np.isin(material, list(along))[:, None]
+    u_axis, v_axis = np.where(swap, v_axis, u_axis), np.where(swap, u_axis, v_axis)
+    placed = local + origin[:, None, None, :]
+    pick = [
+        np.take_along_axis(placed, np.repeat(axis[:, :, None, None], 3, 2), 3)[..., 0]
+        for axis in (u_axis, v_axis)
+    ]
+    facing = axes + 3 * (normals.mean(1)[np.arange(faces), axes] > 0)
+    per_face = [np.repeat(x, faces) for x in (material, label, casts)]
+    group = (index[:, None] * 8 + (facing[None] if shape == "box" else 0) + np.zeros((1, faces))).ravel()
+    return (
+        world.reshape(-1, 3, 3),
+        leaning.reshape(-1, 3, 3),
+        np.stack(pick, -1).reshape(-1, 3, 2),
+        per_face[0],
+        per_face[1],
+        group,
+        per_face[2],
+    )
+
+
+@dataclass(frozen=True)
+class Group:
+    """A local frame for one piece of furniture: floor point under its centre, front towards -y."""
+
+    model: Model
+    at: Vector
+    yaw: float
+    label: int
+
+    def add(
+        self,
+        shape: str,
+        centre: Vector,
+        size: Vector,
+        material: int,
+        label: int | None = None,
+        *,
+        tilt: Vector = (0.0, 0.0, 0.0),
+        origin: Vector | None = None,
+        casts: bool = True,
+    ) -> None:
+        """Add a unit shape scaled to `size` around `centre`, turned by `tilt` (radians around x, y, z)."""
+        own = rotation(0, 0, self.yaw)
+        at = own @ np.array(centre, float) + np.array(self.at, float)
+        turn = own @ rotation(*tilt) if any(tilt) else own
+        label = self.label if label is None else label
+        uv0 = np.array(origin if origin is not None else (at[0] * 0.7, at[1] * 0.7, at[2]), float)
+        self.model.parts.append((shape, turn, at, np.array(size, float), material, label, uv0, casts))
+
+    def box(self, centre: Vector, size: Vector, material: int, label: int | None = None, **k: object) -> None:
+        self.add("box", centre, size, material, label, **k)  # type: ignore[arg-type]
+
+
+def rotation(around_x: float, around_y: float, around_z: float) -> Array:
+    """Rotate around x first, then y, then z."""
+    (cx, cy, cz), (sx, sy, sz) = (
+        np.cos([around_x, around_y, around_z]),
+        np.sin([around_x, around_y, around_z]),
+    )
+    return np.array(
+        [
+            [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
+            [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
+            [-sy, cy * sx, cy * cx],
+        ]
+    )
+
+
+@cache
+def unit_shape(name: str) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Corners (F,3,3), normals (F,3,3) and the axis that each face looks along (F,)."""
+    corners, normals = {
+        "box": lambda: _cube_sphere(1, np.inf),
+        "rounded": lambda: _cube_sphere(6, 8.0),
+        "cushion": lambda: _cube_sphere(6, 3.2),
+        "ball": lambda: _cube_sphere(6, 2.0),
+        "pillow": _pillow,
+        "cylinder": lambda: _cylinder(1.0),
+        "pot": lambda: _cylinder(0.7),
+        "shade": lambda: _cylinder(1.0, 0.6),
+        "curtain": _curtain,
+        "leaf": _leaf,
+    }[name]()
+    axes = np.abs(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])).argmax(1)
+    return corners, normals, axes
+
+
+def _cube_sphere(cells: int, power: float) -> tuple[Array, Array]:
+    """A cube's faces as a grid, pushed onto the superellipsoid |x|^p + |y|^p + |z|^p = 1."""
+    grid = np.sin(np.linspace(-1, 1, cells + 1) * np.pi / 2)
+    u, v = np.meshgrid(grid, grid, indexing="ij")
+    corners, flat = [], []
+    for axis in range(3):
+        for side in (-1.0, 1.0):
+            face = np.full((*u.shape, 3), side)
+            face[..., (axis + 1) % 3], face[..., (axis + 2) % 3] = u, v
+            corners.append(_grid_triangles(face))
+            normal = np.zeros(3)
+            normal[axis] = side
+            flat.append(np.broadcast_to(normal, corners[-1].shape))
+    points = np.concatenate(corners)
+    if np.isinf(power):
+        return points / 2, np.concatenate(flat)
+    points = points / (np.abs(points) ** power).sum(-1, keepdims=True) ** (1 / power)
+    normals = np.sign(points) * np.abs(points) ** (power - 1)
+    return points / 2, normals
+
+
+def _grid_triangles(points: Array) -> Array:
+    a, b, c, d = points[:-1, :-1], points[1:, :-1], points[1:, 1:], points[:-1, 1:]
+    return np.concatenate(
+        [np.stack([a, b, c], 2).reshape(-1, 3, 3), np.stack([a, c, d], 2).reshape(-1, 3, 3)]
+    )
+
+
+def _cylinder(bottom: float, top: float = 1.0, sides: int = 18) -> tuple[Array, Array]:
+    angle = np.linspace(0, 2 * np.pi, sides + 1)
+    ring = np.stack([np.cos(angle), np.sin(angle)], 1) / 2
+    low = np.column_stack([ring * bottom, np.full(sides + 1, -0.5)])
+    high = np.column_stack([ring * top, np.full(sides + 1, 0.5)])
+    side = _grid_triangles(np.stack([low, high], 1))
+    out = side.copy()
+    out[..., 2] = (bottom - top) / 2 if bottom != top else 0.0
+    caps, up = [], []
+    for edge, z in ((low, -1.0), (high, 1.0)):
+        centre = np.broadcast_to([0, 0, z / 2], (sides, 3))
+        caps.append(np.stack([centre, edge[:-1], edge[1:]], 1))
+        up.append(np.broadcast_to([0.0, 0, z], (sides, 3, 3)))
+    return np.concatenate([side, *caps]), np.concatenate([out, *up])
+
+
+def _surface(height: object, cells_u: int, cells_v: int) -> tuple[Array, Array]:
+    """An open sheet (u, f(u, v), v) with normals from differences."""
+    u, v = np.meshgrid(
+        np.linspace(-0.5, 0.5, cells_u + 1), np.linspace(-0.5, 0.5, cells_v + 1), indexing="ij"
+    )
+    f = height(u, v)  # type: ignore[operator]
+    points = np.stack([u, f, v], -1)
+    du, dv = np.gradient(f, 1 / cells_u, 1 / cells_v)
+    normals = np.stack([-du, np.full_like(f, 1.0), -dv], -1)
+    return _grid_triangles(points), _grid_triangles(normals)
+
+
+def _curtain() -> tuple[Array, Array]:
+    return _surface(lambda u, v: 0.35 * np.sin(u * 2 * np.pi * 6) * (0.75 + 0.5 * v), 48, 2)
+
+
+def _pillow() -> tuple[Array, Array]:
+    """Two bulging sheets that meet at the seam."""
+
+    def bulge(u: Array, v: Array) -> Array:
+        inner: Array = (1 - (2 * u) ** 4) * (1 - (2 * v) ** 4)
+        return np.sqrt(np.maximum(inner, 0)) * 0.5
+
+    front, n_front = _surface(bulge, 6, 6)
+    back = front * [1, -1, 1]
+    return np.concatenate([front, back]), np.concatenate([n_front, n_front * [1, -1, 1]])
+
+
+def _leaf() -> tuple[Array, Array]:
+    """A pointed blade from y = 0 to y = 1 (the only shape not centred), arching down, creased in the middle."""
+    t = np.linspace(0, 1, 6)
+    half = 0.5 * np.sin(np.pi * np.minimum(0.08 + 0.92 * t, 1.0)) ** 0.8
+    rise = 0.5 * (t - 1.6 * t**2)
+    spine = np.stack([0 * t, t, rise], 1)
+    left, right = (
+        spine + np.stack([-half, 0 * t, half * 0.3], 1),
+        spine + np.stack([half, 0 * t, half * 0.3], 1),
+    )
+    corners = np.concatenate(
+        [_grid_triangles(np.stack([left, spine], 1)), _grid_triangles(np.stack([spine, right], 1))]
+    )
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals *= np.where(normals[:, 2:] < 0, -1.0, 1.0)
+    return corners, np.repeat(normals[:, None], 3, 1)

@@ -63,7 +63,7 @@ def is_loopback(host: str) -> bool:
 
 
 def require_models(store: Path, models: tuple[str, ...]) -> None:
-    """Raises UsageError unless each is NAME=FILE with a model archive (or an unpacked one) of that name in the store."""
+    """Raises UsageError unless each is NAME=FILE with a model archive (or an unpacked one)."""
     for model in models:
         name, _, file = model.partition("=")
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not file:

@@ -1,0 +1,315 @@
+"""The server's settings, its run folder, its processes and the reasons read from its logs; nothing is started."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from deploy import launch, processes, run_folder
+from deploy.client import message
+from deploy.ready import StartLogs, last_exception
+from deploy.run_folder import Running
+from segserve.errors import ServerError, UsageError
+
+
+@pytest.fixture(scope="module")
+def properties(repo_root: Path) -> dict[str, str]:
+    return launch.read_properties(repo_root / "config.properties")
+
+
+# --- config.properties --------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_one_that_torchserve_knows(properties: dict[str, str]) -> None:
+    torchserve = importlib.util.find_spec("ts")
+    assert torchserve is not None
+    assert torchserve.origin is not None
+    jar = Path(torchserve.origin).parent / "frontend" / "model-server.jar"
+    with zipfile.ZipFile(jar) as file:
+        code = file.read("org/pytorch/serve/util/ConfigManager.class")
+    unknown = [key for key in properties if key.encode() not in code]
+    assert unknown == []
+
+
+def test_the_largest_mask_fits_an_answer_and_the_handler_stops_before_the_server(
+    properties: dict[str, str], repo_root: Path
+) -> None:
+    handler = yaml.safe_load((repo_root / "handlers" / "model-config.yaml").read_text())["segserve"]
+    npy_header_bytes = 128
+    assert handler["max_pixels"] + npy_header_bytes <= handler["max_response_bytes"]
+    assert handler["max_response_bytes"] <= int(properties["max_response_size"])
+
+
+def test_nothing_in_the_configuration_listens_beyond_loopback(properties: dict[str, str]) -> None:
+    for key in ("inference_address", "metrics_address"):
+        host, _ = launch.address(properties, key, None, None)
+        assert launch.is_loopback(host)
+    assert "management_address" not in properties  # the socket's path is only known at start
+    assert properties["allowed_urls"] == "none"
+    assert "clientTimeoutInMills" not in properties
+
+
+def test_effective_configuration_replaces_values_and_survives_odd_paths(tmp_path: Path) -> None:
+    file = tmp_path / "config.properties"
+    file.write_text("# why\nmodel_store=nowhere\njob_queue_size=7\n")
+    text = launch.effective_config(file, {"model_store": "/data/größe \\ x"})
+    assert text.isascii()  # Java reads it as Latin-1, with escapes
+    assert "nowhere" not in text
+    assert r"model_store=/data/gr\u00f6\u00dfe \\ x" in text.splitlines()
+    assert "job_queue_size=7" in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("file:///srv/a.b/store/rooms.mar", True),
+        ("file:///srv/aXb/store/rooms.mar", False),  # the dot is a dot
+        ("file:///srv/a.b/store2/rooms.mar", False),
+        ("file:///etc/passwd", False),
+        ("http://127.0.0.1/rooms.mar", False),
+        ("https://srv/a.b/store/rooms.mar", False),
+    ],
+)
+def test_models_come_only_from_the_store(url: str, allowed: bool) -> None:
+    assert bool(re.fullmatch(launch.store_pattern(Path("/srv/a.b/store")), url)) is allowed
+
+
+def test_a_store_that_torchserve_would_take_for_two_is_refused() -> None:
+    with pytest.raises(UsageError, match="comma"):
+        launch.store_pattern(Path("/srv/a,b"))
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.1.2.3", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.1", False),
+     ("localhost.example.org", False), ("some-host", False)],
+)  # fmt: skip
+def test_what_counts_as_loopback(host: str, loopback: bool) -> None:
+    assert launch.is_loopback(host) is loopback
+
+
+def test_address_comes_from_the_options_then_from_the_configuration() -> None:
+    properties = {"inference_address": "http://127.0.0.1:8080"}
+    assert launch.address(properties, "inference_address", None, None) == ("127.0.0.1", 8080)
+    assert launch.address(properties, "inference_address", "0.0.0.0", 81) == ("0.0.0.0", 81)
+    with pytest.raises(UsageError, match="IPv4"):
+        launch.address(properties, "inference_address", "::1", None)
+    with pytest.raises(UsageError, match="metrics_address="):
+        launch.address(properties, "metrics_address", None, None)
+
+
+def test_models_must_be_archives_of_the_store(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "rooms.mar", "w") as archive:
+        archive.writestr("x", "")
+    (tmp_path / "torn.mar").write_bytes(b"PK\x03\x04 and no more")
+    launch.require_models(tmp_path, ("rooms=rooms.mar",))
+    for models, reason in (
+        ("rooms=floors.mar", r"has no floors.mar, it has rooms.mar, torn.mar"),
+        ("rooms=../rooms.mar", "has no"),
+        ("rooms.mar", "expected NAME=FILE"),
+        ("rooms=torn.mar", "torn"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            launch.require_models(tmp_path, (models,))
+
+
+def test_the_environment_of_the_server_cannot_shadow_a_models_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/repository")
+    monkeypatch.setenv("TS_CONFIG_FILE", "/other.properties")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    seen = launch.environment(tmp_path / "tmp", tmp_path / "logs")
+    assert "PYTHONPATH" not in seen
+    assert "TS_CONFIG_FILE" not in seen
+    assert seen["OMP_NUM_THREADS"] == "3"  # workers inherit it
+    assert seen["TMPDIR"] == seen["TEMP"] == str(tmp_path / "tmp")
+
+
+# --- run folder ---------------------------------------------------------------------------------------------
+
+
+def running(tmp_path: Path, pid: int = 1, created: float = 1.0, auth: str = "none") -> Running:
+    return Running(
+        pid, created, "http://127.0.0.1:1", "http://127.0.0.1:2", str(tmp_path / "management.sock"), ("rooms",),
+        auth, str(tmp_path), str(tmp_path / "tmp"), str(tmp_path / "logs"),
+    )  # fmt: skip
+
+
+def test_the_run_folder_is_private_even_if_it_was_not(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o755)
+    assert stat.S_IMODE(run_folder.create(folder).stat().st_mode) == 0o700
+
+
+def test_sockets_go_where_their_paths_are_short_enough(tmp_path: Path) -> None:
+    assert run_folder.socket_dir(Path("/srv/run")) == Path("/srv/run")
+    short = run_folder.socket_dir(tmp_path / ("d" * 100))
+    try:
+        assert stat.S_IMODE(short.stat().st_mode) == 0o700
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(short / "management.sock"))
+        (short / "management.sock").unlink()
+    finally:
+        short.rmdir()
+
+
+def test_state_survives_the_file_and_a_clean_stop_removes_it(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "ts_log.log").write_text("kept")
+    state = running(tmp_path)
+    assert run_folder.load(tmp_path) is None
+    run_folder.save(state)
+    assert run_folder.load(tmp_path) == state
+    run_folder.clear(state)
+    assert run_folder.load(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+
+
+def test_a_torn_state_file_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / run_folder.STATE_FILE).write_text('{"pid": 1')
+    with pytest.raises(ServerError, match=r"server\.json cannot be read"):
+        run_folder.load(tmp_path)
+
+
+def test_alive_means_that_very_process(tmp_path: Path) -> None:
+    pid = os.getpid()
+    assert running(tmp_path, pid, processes.created(pid)).alive()
+    assert not running(tmp_path, pid, processes.created(pid) - 60).alive()  # the number was given to another
+
+
+def test_tokens_are_read_only_where_they_are_on(tmp_path: Path) -> None:
+    (tmp_path / run_folder.KEY_FILE).write_text(json.dumps({"inference": {"key": "abc"}}))
+    assert running(tmp_path, auth="none").token("inference") is None
+    assert running(tmp_path, auth="token").token("inference") == "abc"
+    with pytest.raises(UsageError, match="no management token"):
+        running(tmp_path, auth="token").token("management")
+
+
+# --- processes and ports ------------------------------------------------------------------------------------
+
+
+def test_a_taken_port_names_its_holder_and_the_way_out() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(
+            UsageError, match=rf"port {port} on 127\.0\.0\.1 is taken by process {os.getpid()} .*--port"
+        ):
+            processes.require_free("127.0.0.1", port, "--port")
+    processes.require_free("127.0.0.1", port, "--port")
+
+
+def test_an_address_of_another_machine_is_refused_in_words() -> None:
+    with pytest.raises(UsageError, match=r"cannot listen on 192\.0\.2\.1:8080"):
+        processes.require_free("192.0.2.1", 8080, "--port")
+
+
+def test_ending_a_session_reaches_what_outlives_its_leader() -> None:
+    child = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print('up', flush=True); time.sleep(300)"
+    )
+    leader = (
+        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE);"
+        "p.stdout.readline(); print('up', flush=True); p.wait()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", leader, child], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        assert len(processes.session_members(process.pid)) == 2
+        processes.end_session(process.pid, timeout_s=10)
+        assert processes.session_members(process.pid) == []
+    assert process.returncode == -signal.SIGTERM
+
+
+# --- reasons ------------------------------------------------------------------------------------------------
+
+TRACEBACK_OF_AN_IMPORT_ERROR = """\
+Backend worker process died.
+Traceback (most recent call last):
+  File "/t/ts/model_loader.py", line 108, in load
+    module, function_name = self._load_handler_file(handler)
+  File "/tmp/models/80fe/handler.py", line 3, in <module>
+    import no_such_library
+ModuleNotFoundError: No module named 'no_such_library'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/t/ts/model_loader.py", line 110, in load
+ModuleNotFoundError: No module named 'ts.torch_handler.handler'
+"""
+LOGGED = "".join(
+    f"2026-01-01T00:00:00,001 [INFO ] W-9000-rooms_1.0-stdout - {line}\n"
+    for line in TRACEBACK_OF_AN_IMPORT_ERROR.splitlines()
+)
+
+
+def test_the_handlers_own_import_error_is_told_not_torchserves(tmp_path: Path) -> None:
+    logs = StartLogs(tmp_path)
+    (tmp_path / "model_log.log").write_text(LOGGED)
+    assert (
+        logs.worker_reason() == "ModuleNotFoundError: No module named 'no_such_library' (handler.py, line 3)"
+    )
+
+
+def test_only_what_this_start_wrote_counts(tmp_path: Path) -> None:
+    died = "x [INFO ] W-9000 WorkerThread - Retry worker: 9000 in 1 seconds.\n"
+    log = tmp_path / "ts_log.log"
+    log.write_text(died * 5)
+    (tmp_path / "model_log.log").write_text(LOGGED)
+    logs = StartLogs(tmp_path)
+    assert logs.deaths() == 0
+    assert "without a message" in logs.worker_reason()
+    log.write_text(died * 5 + died)
+    assert logs.deaths() == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", ""),
+        ("just talk\nError handling is on\n", ""),
+        ('  File "/m/h.py", line 2, in initialize\nValueError: weights do not fit\n',
+         "ValueError: weights do not fit (h.py, line 2)"),
+        ('  File "/m/s.py", line 9, in load\nsegserve.errors.SpecError: torn\nRuntimeError: 500 - Unknown exception\n',
+         "segserve.errors.SpecError: torn (s.py, line 9)"),
+    ],
+)  # fmt: skip
+def test_last_exception(text: str, reason: str) -> None:
+    assert last_exception(text) == reason
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (415, b'{"error": {"type": "ImageFormatNotServed", "message": "an ICO"}}',
+         "415 Unsupported Media Type: an ICO"),
+        (404, b'{"code": 404, "type": "ModelNotFoundException", "message": "Model not found: x"}',
+         "404 Not Found: Model not found: x"),
+        (413, b"", "413 Request Entity Too Large: more bytes than the server takes"),
+        (502, b"<html>proxy</html>", "502 Bad Gateway: <html>proxy</html>"),
+        (503, b"", "503 Service Unavailable: no reason given"),
+        (400, b'{"message": "Token Authorization failed."}', "--token-file"),
+    ],
+)  # fmt: skip
+def test_what_the_client_says_of_an_answer_that_is_not_200(status: int, body: bytes, said: str) -> None:
+    assert said in message(httpx.Response(status, content=body))

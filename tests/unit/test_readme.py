@@ -1,0 +1,84 @@
+"""The README's commands exist: each `sh` block says in a comment before it how it is checked.
+
+`check: usage`: every make target is there, every module takes these options (here).
+`check: server`: the block is run, line by line, against a real server (tests/e2e/test_readme_http.py).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.readme import REPO, Block, blocks, lines
+
+HARMLESS = {".", "cp"}
+"""Words that begin a line of which nothing of ours can be checked."""
+
+
+def commands(word: str) -> list[str]:
+    """Lines of the usage blocks that begin with this word."""
+    return [
+        line
+        for block in blocks()
+        if block.check == "usage"
+        for line in lines(block)
+        if line.split()[0] == word
+    ]
+
+
+def module_of(line: str) -> tuple[str, list[str]]:
+    """`python -m X …` and `torchrun … -m X …` → X and its arguments."""
+    words = shlex.split(line)
+    at = words.index("-m")
+    return words[at + 1], words[at + 2 :]
+
+
+def test_every_block_says_how_it_is_checked() -> None:
+    found = blocks()
+    assert {block.check for block in found} == {"usage", "server"}
+    assert len(found) == (REPO / "README.md").read_text().count("```sh")
+
+
+def test_no_line_is_left_unchecked() -> None:
+    words = {line.split()[0] for block in blocks() if block.check == "usage" for line in lines(block)}
+    assert words <= {"make", "python", "torchrun", *HARMLESS}
+
+
+@pytest.mark.parametrize("line", commands("make"))
+def test_make_target_is_there(line: str, tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = ["make", "--dry-run", *shlex.split(line)[1:]]
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", [*commands("python"), *commands("torchrun")])
+def test_module_takes_these_options(line: str) -> None:
+    module, arguments = module_of(line)
+    command = [sys.executable, "-m", module]
+    if arguments and re.fullmatch("[a-z]+", arguments[0]):
+        command.append(arguments[0])  # a sub-command has a help of its own
+    done = subprocess.run([*command, "--help"], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for argument in arguments:
+        if argument.startswith("--"):
+            assert re.search(rf"{argument}\b", done.stdout), f"{argument} is not in the help of {module}"
+
+
+def test_links_and_pictures_are_there() -> None:
+    text = (REPO / "README.md").read_text()
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("http")]
+    assert targets
+    assert [target for target in targets if not (REPO / target).exists()] == []
+
+
+def test_blocks_are_read_as_they_stand() -> None:
+    text = "<!-- check: usage -->\n```sh\nmake a \\\n  B=1  # why\n\n# alone\nmake b\n```\n\n```sh\nmake c\n```\n"
+    found = blocks(text)
+    assert found == [Block("usage", "make a \\\n  B=1  # why\n\n# alone\nmake b\n"), Block("", "make c\n")]
+    assert lines(found[0]) == ["make a B=1", "make b"]

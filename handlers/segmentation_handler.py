@@ -1,0 +1,68 @@
+"""TorchServe's way into segserve: its batches in, its per-request statuses out; everything else is in the core.
+
+TorchServe imports this file by its basename from the unpacked .mar, where `segserve` lies beside it, and demands
+that it define exactly one class. Packaged by `python -m export.build`; its settings are in model-config.yaml.
+"""
+
+from __future__ import annotations
+
+import http
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segserve.image import MAX_PIXELS
+from segserve.request import Request
+from segserve.segmenter import Segmenter
+from segserve.service import Service
+
+logger = logging.getLogger(__name__)
+
+# What one answer may weigh: a 64 MP label map as npy, the largest there is. config.properties allows more.
+MAX_RESPONSE_BYTES = MAX_PIXELS + 4096
+
+
+class SegmentationHandler:
+    """`initialize` once in each worker, then `handle` for each batch, one at a time."""
+
+    def initialize(self, context: Any) -> None:
+        """Load the model that lies in the .mar and go the whole way once; the worker is READY when this returns.
+
+        Raises: SpecError, EngineError; TorchServe then reports that the worker failed to start.
+        """
+        properties: Mapping[str, Any] = context.system_properties
+        config: Mapping[str, Any] = context.model_yaml_config or {}
+        settings: Mapping[str, Any] = config.get("segserve") or {}
+        segmenter = Segmenter.load(
+            Path(properties["model_dir"]),
+            threads=int(settings.get("threads") or _threads_per_worker(int(config.get("maxWorkers", 1)))),
+            max_pixels=int(settings.get("max_pixels", MAX_PIXELS)),
+        )
+        self._service = Service(segmenter, int(settings.get("max_response_bytes", MAX_RESPONSE_BYTES)))
+        self._service.warm_up(sorted({1, int(properties.get("batch_size") or 1)}))
+        logger.info("%s %s is ready", segmenter.spec.name, segmenter.spec.version)
+
+    def handle(self, data: Sequence[Mapping[str, object]], context: Any) -> list[bytes]:
+        """One body for each request of the batch; statuses and headers go through `context`."""
+        requests = [Request(fields, _headers(context, idx)) for idx, fields in enumerate(data)]
+        replies = self._service.answer(requests)
+        for idx, reply in enumerate(replies):
+            phrase = http.HTTPStatus(reply.status).phrase
+            context.set_response_status(code=reply.status, phrase=phrase, idx=idx)
+            context.set_response_content_type(idx, reply.content_type)
+            for name, value in reply.headers.items():
+                context.set_response_header(idx, name, value)
+        return [reply.body for reply in replies]
+
+
+def _headers(context: Any, idx: int) -> dict[str, str]:
+    """Names in lower case; a form's fields stand among the headers too, as dicts."""
+    headers = context.get_all_request_header(idx)
+    return {str(name).lower(): value for name, value in headers.items() if isinstance(value, str)}
+
+
+def _threads_per_worker(workers: int) -> int:
+    """Workers that each took every core would only get in each other's way."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, workers))

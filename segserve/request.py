@@ -1,0 +1,164 @@
+"""What a client asked for: image bytes, answer format, classes. Pure functions, no server types.
+
+The format is chosen by the field `format`, else by the `Accept` header (RFC 9110, 12.5.1):
+
+    >>> choose_format(None, "text/html,image/avif,image/webp,*/*;q=0.8")    # a browser
+    'png'
+    >>> choose_format("overlay", "application/json")                        # the field wins
+    'overlay'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from segserve.errors import BadImage, FormatNotAcceptable, UnknownClass
+
+CONTENT_TYPES: Final[Mapping[str, str]] = MappingProxyType(
+    {"png": "image/png", "json": "application/json", "npy": "application/x-npy", "overlay": "image/jpeg"}
+)
+"""Name of each answer format → media type; the first is the default, the order breaks ties."""
+
+_IMAGE_FIELDS: Final = ("body", "data")  # TorchServe's name for a raw body, and ours for a form's file
+
+
+@dataclass(frozen=True)
+class Request:
+    """One client's request as the server hands it over.
+
+    `fields` holds the body under `body`, or a form's fields, and query parameters; values are bytes, str, or
+    what the server made of a JSON body. Header names are in lower case.
+    """
+
+    fields: Mapping[str, object]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request understood. `class_ids` is None where all classes are wanted."""
+
+    image: bytes | bytearray
+    format: str
+    class_ids: tuple[int, ...] | None
+
+
+def parse(request: Request, class_names: Sequence[str]) -> Wanted:
+    """Raises: FormatNotAcceptable, UnknownClass, BadImage (no image in the request)."""
+    return Wanted(
+        format=choose_format(_text(request.fields.get("format")), request.headers.get("accept")),
+        class_ids=choose_classes(_text(request.fields.get("classes")), class_names),
+        image=_image(request),
+    )
+
+
+def choose_format(wanted: str | None, accept: str | None) -> str:
+    """Name of the answer format: a key of CONTENT_TYPES.
+
+    `wanted` (a name or a media type) wins. Of the types that Accept allows, the one of the highest quality is
+    taken; among equals a type named in full beats a wildcard, then the order of CONTENT_TYPES decides.
+
+    Raises: FormatNotAcceptable.
+    """
+    if wanted is not None and wanted.strip():
+        name = wanted.strip().lower()
+        by_type = {media_type: known for known, media_type in CONTENT_TYPES.items()}
+        if (found := name if name in CONTENT_TYPES else by_type.get(name)) is None:
+            raise FormatNotAcceptable(f"format '{_shown(name)}' does not exist; {_choices()}")
+        return found
+    if accept is None or not accept.strip():
+        return next(iter(CONTENT_TYPES))
+    ranges = _media_ranges(accept)
+    ratings = {name: _rating(media_type, ranges) for name, media_type in CONTENT_TYPES.items()}
+    best = max(ratings, key=lambda name: ratings[name])  # the first of equals
+    if ratings[best][0] <= 0:
+        raise FormatNotAcceptable(
+            f"nothing that Accept: {_shown(accept)} allows can be answered; {_choices()}"
+        )
+    return best
+
+
+def choose_classes(wanted: str | None, class_names: Sequence[str]) -> tuple[int, ...] | None:
+    """Ids of the classes in a comma-separated list of names, in label order; None if it names none.
+
+    Letter case is ignored. Raises: UnknownClass.
+    """
+    names = [name.strip() for name in (wanted or "").split(",") if name.strip()]
+    if not names:
+        return None
+    ids = {name.casefold(): class_id for class_id, name in enumerate(class_names)}
+    if unknown := [name for name in names if name.casefold() not in ids]:
+        listed = _shown(", ".join(unknown))
+        raise UnknownClass(f"this model has no class '{listed}'; it knows {', '.join(class_names)}")
+    return tuple(sorted({ids[name.casefold()] for name in names}))
+
+
+def _media_ranges(accept: str) -> dict[str, float]:
+    """Media range in lower case without parameters → quality 0..1 (1 where it is missing or malformed)."""
+    ranges: dict[str, float] = {}
+    for part in accept.split(","):
+        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key.strip() == "q":
+                quality = _quality(value)
+        if media_range:
+            ranges[media_range] = quality
+    return ranges
+
+
+def _quality(text: str) -> float:
+    try:
+        quality = float(text)
+    except ValueError:
+        return 1.0
+    return quality if 0 <= quality <= 1 else 1.0
+
+
+def _rating(media_type: str, ranges: Mapping[str, float]) -> tuple[float, int]:
+    """(quality, specificity) of the most specific range that covers `media_type`; (0, 0) if none does."""
+    candidates = (media_type, media_type.split("/")[0] + "/*", "*/*")
+    found = (
+        (ranges[media_range], len(candidates) - rank)
+        for rank, media_range in enumerate(candidates)
+        if media_range in ranges
+    )
+    return next(found, (0.0, 0))
+
+
+def _image(request: Request) -> bytes | bytearray:
+    value = next((request.fields[name] for name in _IMAGE_FIELDS if request.fields.get(name)), None)
+    if isinstance(value, bytes | bytearray):
+        return value
+    if isinstance(value, str):  # sent as text/…: an ASCII PPM, or no image, which the decoder says better
+        return value.encode()
+    if value is not None:
+        raise BadImage(
+            "the body is JSON; send the bytes of an image, or a form with the image in field 'data'"
+        )
+    if request.headers.get("content-type", "").lower().startswith("application/x-www-form-urlencoded"):
+        raise BadImage(
+            "the body was sent as a urlencoded form, which no image survives; "
+            "add the header 'Content-Type: application/octet-stream'"
+        )
+    raise BadImage("the request holds no image; send its bytes as the body, or in field 'data' of a form")
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
+
+
+def _shown(text: str) -> str:
+    """What a client sent, short enough for a message."""
+    return text if len(text) <= 100 else text[:100] + "…"
+
+
+def _choices() -> str:
+    listed = ", ".join(f"{name} ({media_type})" for name, media_type in CONTENT_TYPES.items())
+    return f"choose one of {listed} by field 'format' or by the Accept header"

@@ -1,0 +1,171 @@
+"""A batch of requests → a batch of replies: what serving does, whichever server it sits in.
+
+Every request has its own fate: what fails for one (its image, our code, its turn in the engine) becomes its own
+reply, and its neighbours get exactly what they would get alone. The engine is called once for all images of
+the batch; only if that fails is it called for each of them.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segserve import answer
+from segserve.errors import RequestError
+from segserve.request import CONTENT_TYPES, Request, Wanted, parse
+from segserve.segmenter import Prepared, Segmenter
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One client's answer. `headers` are ASCII, without the content type."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass
+class _Job:
+    """A request on its way; `error` set means that its way has ended."""
+
+    request: Request
+    wanted: Wanted | None = None
+    prepared: Prepared | None = None
+    logits_chw: NDArray[np.float32] | None = None
+    body: bytes = b""
+    batch_size: int = 0
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    error: Exception | None = None
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings_ms[step] = 1e3 * (time.perf_counter() - started)
+
+
+class Service:
+    """Answers batches of requests with one Segmenter.
+
+    max_response_bytes: a longer body becomes an error of the request (413), because the server around this
+    would not survive sending it.
+    """
+
+    def __init__(self, segmenter: Segmenter, max_response_bytes: int) -> None:
+        self._segmenter = segmenter
+        self._max_response_bytes = max_response_bytes
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """One reply for each request, in their order. Never raises: an error of ours is that request's 500."""
+        started = time.perf_counter()
+        jobs = [_Job(request) for request in requests]
+        for job in jobs:
+            self._attempt(job, self._prepare)
+        self._infer([job for job in jobs if job.error is None])
+        for job in jobs:
+            self._attempt(job, self._finish)
+        total_ms = 1e3 * (time.perf_counter() - started)
+        return [self._reply(job, total_ms) for job in jobs]
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Go the whole way once for each format and batch size: compile the kernels, let the engine allocate.
+
+        Raises: whatever the engine raises, so that a version that can't work never becomes ready.
+        """
+        pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        prepared = self._segmenter.prepare(file.getvalue())
+        for batch_size in batch_sizes:
+            self._segmenter.logits([prepared] * batch_size)
+        for name in CONTENT_TYPES:
+            [reply] = self.answer([Request({"body": file.getvalue(), "format": name})])
+            if reply.status != 200:
+                raise RuntimeError(f"warm-up failed for format {name}: {reply.body.decode()}")
+
+    def _attempt(self, job: _Job, step: Callable[[_Job], None]) -> None:
+        if job.error is not None:
+            return
+        try:
+            step(job)
+        except RequestError as error:
+            job.error = error
+        except Exception as error:
+            logger.exception("request failed in %s", step.__name__.strip("_"))
+            job.error = error
+
+    def _prepare(self, job: _Job) -> None:
+        job.wanted = parse(job.request, self._segmenter.spec.classes)
+        with job.timed("decode"):
+            job.prepared = self._segmenter.prepare(job.wanted.image)
+
+    def _infer(self, jobs: Sequence[_Job]) -> None:
+        if not jobs:
+            return
+        started = time.perf_counter()
+        try:
+            logits_nchw = self._segmenter.logits([job.prepared for job in jobs if job.prepared is not None])
+            results = list(zip(jobs, logits_nchw, strict=True))
+        except Exception as error:
+            logger.exception("the engine failed on a batch of %d", len(jobs))
+            if len(jobs) == 1:
+                jobs[0].error = error
+                return
+            for job in jobs:
+                self._infer([job])
+            return
+        engine_ms = 1e3 * (time.perf_counter() - started)
+        for job, logits_chw in results:
+            job.logits_chw = logits_chw
+            job.batch_size = len(jobs)
+            job.timings_ms["engine"] = engine_ms
+
+    def _finish(self, job: _Job) -> None:
+        assert job.wanted is not None and job.prepared is not None and job.logits_chw is not None  # noqa: PT018
+        with job.timed("mask"):
+            labels = self._segmenter.labels(job.logits_chw, job.prepared)
+        timings_ms = dict(job.timings_ms)
+        with job.timed("encode"):
+            job.body = answer.body(
+                job.wanted.format,
+                labels,
+                job.prepared.photo_hwc,
+                self._segmenter.spec,
+                class_ids=job.wanted.class_ids,
+                timings_ms=timings_ms,
+                max_bytes=self._max_response_bytes,
+            )
+
+    def _reply(self, job: _Job, total_ms: float) -> Reply:
+        engine = self._segmenter.engine
+        timings_ms = {**job.timings_ms, "total": total_ms}
+        headers = {
+            "server-timing": ", ".join(f"{step};dur={ms:.3f}" for step, ms in timings_ms.items()),
+            "x-segserve-version": self._segmenter.spec.version,
+            "x-segserve-engine": engine.name,
+            "x-segserve-device": engine.device,
+            "x-segserve-batch-size": str(job.batch_size),
+        }
+        if job.error is None:
+            assert job.wanted is not None
+            return Reply(200, CONTENT_TYPES[job.wanted.format], job.body, headers)
+        if isinstance(job.error, RequestError):
+            status, error_type, message = job.error.status, type(job.error).__name__, str(job.error)
+        else:
+            status, error_type = 500, "InternalError"
+            message = "an error of the server, not of your request; it was logged, please report it"
+        return Reply(status, answer.ERROR_CONTENT_TYPE, answer.error_body(error_type, message), headers)

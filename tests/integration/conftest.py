@@ -1,0 +1,70 @@
+"""A Segmenter whose engine is a few lines of numpy: fast, deterministic, and right by eye."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from segserve.segmenter import Segmenter
+from segserve.spec import Artefact, InputSpec, ModelSpec
+
+
+class ColourEngine:
+    """Finds what is red (class 0), green (1) and blue (2). Keeps the size of every batch it was called with.
+
+    `fails` is asked for each batch whether the engine breaks down on it.
+    """
+
+    name = "numpy"
+    device = "cpu"
+    provider = "none"
+
+    def __init__(self, fails: Callable[[NDArray[np.uint8]], bool] = lambda _: False) -> None:
+        self.fails = fails
+        self.batch_sizes: list[int] = []
+
+    def __call__(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 (N, H, W, 3) → float32 (N, 3, H / 8, W / 8)."""
+        self.batch_sizes.append(len(images_nhwc))
+        if self.fails(images_nhwc):
+            raise RuntimeError("CUDA out of memory")
+        n, height, width, _ = images_nhwc.shape
+        blocks = images_nhwc.reshape(n, height // 8, 8, width // 8, 8, 3)
+        logits_nchw: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32).transpose(0, 3, 1, 2)
+        return logits_nchw
+
+
+@pytest.fixture
+def colour_spec() -> ModelSpec:
+    """A model of three classes with an input of 64 x 64."""
+    return ModelSpec(
+        name="colours",
+        version="3.1",
+        preset="pspnet18",
+        classes=("wall", "floor", "ceiling"),
+        palette=((128, 0, 0), (0, 128, 0), (0, 0, 128)),
+        ignore_label=255,
+        input=InputSpec(64, 64, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+        stride=8,
+        align_corners=False,
+        artefacts=(Artefact("model.onnx", "onnx", "fp32", "0" * 64, 1),),
+        engine="onnx",
+        checkpoint_sha256="0" * 64,
+        versions={},
+        parity={},
+    )
+
+
+@pytest.fixture
+def colour_engine() -> ColourEngine:
+    """The engine alone, to look into or to make fail."""
+    return ColourEngine()
+
+
+@pytest.fixture
+def colour_segmenter(colour_spec: ModelSpec, colour_engine: ColourEngine) -> Segmenter:
+    """A Segmenter around `colour_engine`."""
+    return Segmenter(colour_spec, colour_engine)

@@ -1,0 +1,261 @@
+"""What a client may ask for, and what an answer looks like in every format."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from segserve import answer, encode
+from segserve.errors import BadImage, FormatNotAcceptable, ImageTooLarge, UnknownClass
+from segserve.request import CONTENT_TYPES, Request, choose_classes, choose_format, parse
+from segserve.spec import Artefact, InputSpec, ModelSpec
+
+CLASSES = ("wall", "floor", "ceiling")
+SPEC = ModelSpec(
+    name="rooms",
+    version="1.2",
+    preset="pspnet18",
+    classes=CLASSES,
+    palette=((128, 0, 0), (0, 128, 0), (0, 0, 128)),
+    ignore_label=255,
+    input=InputSpec(64, 64, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+    stride=8,
+    align_corners=False,
+    artefacts=(Artefact("model.onnx", "onnx", "fp32", "0" * 64, 1),),
+    engine="onnx",
+    checkpoint_sha256="0" * 64,
+    versions={},
+    parity={},
+)
+# wall 6, floor 4, ceiling 2
+LABELS: NDArray[np.uint8] = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 2, 2]], np.uint8)
+PHOTO: NDArray[np.uint8] = np.full((3, 4, 3), 100, np.uint8)
+FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/png,*/*;q=0.8"
+
+
+def body(answer_format: str, class_ids: tuple[int, ...] | None = None, max_bytes: int = 10_000) -> bytes:
+    return answer.body(
+        answer_format,
+        LABELS,
+        PHOTO,
+        SPEC,
+        class_ids=class_ids,
+        timings_ms={"decode": 1.23456},
+        max_bytes=max_bytes,
+    )
+
+
+# --- format ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accept", "expected"),
+    [
+        (None, None, "png"),
+        (None, "", "png"),
+        (None, "*/*", "png"),
+        (None, "image/*", "png"),
+        (None, "application/*", "json"),
+        (None, "application/json", "json"),
+        (None, "APPLICATION/JSON; charset=utf-8", "json"),
+        (None, "application/x-npy", "npy"),
+        (None, "image/jpeg", "overlay"),
+        (None, "text/html,application/xhtml+xml,image/avif,image/webp,*/*;q=0.8", "png"),
+        (None, FIREFOX, "png"),
+        (None, "image/png;q=0.5, application/json;q=0.9", "json"),
+        (None, "image/png;q=0.5, application/json ; Q = 0.9", "json"),
+        (None, "application/json, text/plain, */*", "json"),
+        (None, "image/jpeg, image/png", "png"),
+        (None, "image/png;q=0, image/*", "overlay"),
+        (None, "*/*, image/*;q=0", "json"),
+        (None, "application/json;q=nonsense", "json"),
+        (None, "application/json;q=7, image/png;q=nan", "png"),
+        (None, ",;,image/jpeg,,", "overlay"),
+        ("overlay", "application/json", "overlay"),
+        (" JSON ", None, "json"),
+        ("image/jpeg", None, "overlay"),
+        ("", "application/x-npy", "npy"),
+    ],
+)
+def test_choice_of_format(wanted: str | None, accept: str | None, expected: str) -> None:
+    assert choose_format(wanted, accept) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accept"),
+    [
+        ("bmp", None),
+        ("bmp", "image/png"),
+        (None, "text/html"),
+        (None, "image/png;q=0"),
+        (None, "*/*;q=0"),
+        (None, "nonsense"),
+        ("x" * 5000, None),
+    ],
+)
+def test_a_format_that_does_not_exist(wanted: str | None, accept: str | None) -> None:
+    with pytest.raises(FormatNotAcceptable) as raised:
+        choose_format(wanted, accept)
+    assert raised.value.status == 406
+    message = str(raised.value)
+    assert all(f"{name} ({media_type})" in message for name, media_type in CONTENT_TYPES.items())
+    assert len(message) < 500
+
+
+# --- classes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [(None, None), ("", None), (" , ", None), ("floor", (1,)), ("ceiling, Wall,ceiling,", (0, 2))],
+)
+def test_choice_of_classes(wanted: str | None, expected: tuple[int, ...] | None) -> None:
+    assert choose_classes(wanted, CLASSES) == expected
+
+
+def test_an_unknown_class_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownClass, match=r"no class 'sky, 1'; it knows wall, floor, ceiling") as raised:
+        choose_classes("sky,floor,1", CLASSES)
+    assert raised.value.status == 422
+
+
+# --- the image in the request -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"body": b"\x89PNG", "format": "json", "classes": "floor"},
+        {"data": bytearray(b"\x89PNG"), "format": bytearray(b"json"), "classes": bytearray(b"floor")},
+        {
+            "body": b"",
+            "data": "\x7fPNG".replace("\x7f", "P"),
+            "format": b"application/json",
+            "classes": "floor",
+        },
+    ],
+)
+def test_fields_of_every_kind(fields: dict[str, object]) -> None:
+    wanted = parse(Request(fields), CLASSES)
+    assert bytes(wanted.image)[-3:] == b"PNG"
+    assert (wanted.format, wanted.class_ids) == ("json", (1,))
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers", "message"),
+    [
+        ({}, {}, "no image"),
+        ({"body": bytearray()}, {}, "no image"),
+        ({"image": b"\x89PNG"}, {}, "'data'"),
+        ({"body": {"instances": [1]}}, {"content-type": "application/json"}, "JSON"),
+        ({"\x89PNG": b""}, {"content-type": "application/x-www-form-urlencoded"}, "Content-Type"),
+    ],
+)
+def test_a_request_without_an_image(fields: dict[str, object], headers: dict[str, str], message: str) -> None:
+    with pytest.raises(BadImage, match=message):
+        parse(Request(fields, headers), CLASSES)
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------
+
+
+def test_png_and_npy_hold_the_labels() -> None:
+    image = Image.open(io.BytesIO(body("png")))
+    assert image.mode == "P"
+    np.testing.assert_array_equal(np.asarray(image), LABELS)
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.array(SPEC.palette, np.uint8)[LABELS])
+    np.testing.assert_array_equal(np.load(io.BytesIO(body("npy"))), LABELS)
+
+
+def test_json_describes_each_class() -> None:
+    described = json.loads(body("json"))
+    assert described["image"] == {"width": 4, "height": 3}
+    assert described["model"] == {"name": "rooms", "version": "1.2"}
+    assert described["timings_ms"] == {"decode": 1.235}
+    assert [(entry["id"], entry["name"], entry["pixels"]) for entry in described["classes"]] == [
+        (0, "wall", 6),
+        (1, "floor", 4),
+        (2, "ceiling", 2),
+    ]
+    assert [entry["fraction"] for entry in described["classes"]] == [6 / 12, 4 / 12, 2 / 12]
+    # runs go down the columns, beginning with background; counts below 48 are one character, 48 + count
+    assert described["classes"][0]["rle"] == {"size": [3, 4], "counts": "066"}
+    for entry in described["classes"]:
+        assert entry["rle"]["size"] == [3, 4]
+
+
+def test_json_leaves_out_classes_that_are_not_there() -> None:
+    labels = np.full((2, 2), 2, np.uint8)
+    described = json.loads(answer.json_body(labels, SPEC, None, {}))
+    assert [entry["name"] for entry in described["classes"]] == ["ceiling"]
+
+
+def test_classes_restrict_every_format() -> None:
+    expected = np.where(LABELS == 1, 1, 255)
+    image = Image.open(io.BytesIO(body("png", (1,))))
+    np.testing.assert_array_equal(np.asarray(image), expected)
+    colours = np.where((LABELS == 1)[:, :, None], SPEC.palette[1], (0, 0, 0))
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), colours)
+    np.testing.assert_array_equal(np.load(io.BytesIO(body("npy", (1,)))), expected)
+    [floor] = json.loads(body("json", (1,)))["classes"]
+    assert (floor["name"], floor["pixels"], floor["fraction"]) == ("floor", 4, 4 / 12)
+
+
+def test_the_overlay_tints_only_what_was_asked_for() -> None:
+    labels = np.zeros((32, 32), np.uint8)
+    labels[:, 16:] = 1
+    photo = np.full((32, 32, 3), 100, np.uint8)
+
+    def overlay(class_ids: tuple[int, ...] | None) -> NDArray[np.int_]:
+        data = answer.body(
+            "overlay", labels, photo, SPEC, class_ids=class_ids, timings_ms={}, max_bytes=10_000
+        )
+        image = Image.open(io.BytesIO(data))
+        assert image.format == "JPEG"
+        return np.asarray(image).astype(int)
+
+    everything, floor_only = overlay(None), overlay((1,))
+    assert everything[16, 4, 0] > everything[16, 4, 1] + 20  # wall is red
+    assert everything[16, 28, 1] > everything[16, 28, 0] + 20  # floor is green
+    assert np.abs(floor_only[16, 4] - 100).max() <= 6
+    np.testing.assert_allclose(floor_only[16, 28], everything[16, 28], atol=6)
+
+
+# --- limits ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer_format", CONTENT_TYPES)
+def test_the_size_limit_is_exact(answer_format: str) -> None:
+    size = len(body(answer_format))
+    assert len(body(answer_format, max_bytes=size)) == size
+    with pytest.raises(ImageTooLarge, match=rf"{size} bytes, {size - 1} are allowed; scale the image down"):
+        body(answer_format, max_bytes=size - 1)
+
+
+def test_npy_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> bytes:
+        raise AssertionError
+
+    monkeypatch.setattr(encode, "npy", never)
+    with pytest.raises(ImageTooLarge, match="format=png"):
+        body("npy", max_bytes=LABELS.size + 127)
+
+
+def test_an_overlay_that_no_jpeg_can_hold() -> None:
+    labels = np.zeros((1, 65_501), np.uint8)
+    photo = np.zeros((1, 65_501, 3), np.uint8)
+    with pytest.raises(ImageTooLarge, match=r"65501 x 1; ask for format=png"):
+        answer.body("overlay", labels, photo, SPEC, class_ids=None, timings_ms={}, max_bytes=10**6)
+    png = answer.body("png", labels, photo, SPEC, class_ids=None, timings_ms={}, max_bytes=10**6)
+    assert Image.open(io.BytesIO(png)).size == (65_501, 1)
+
+
+def test_errors_are_json_whatever_was_sent() -> None:
+    told = json.loads(answer.error_body("BadImage", "naïve \ud800 text"))
+    assert told == {"error": {"type": "BadImage", "message": "naïve ? text"}}

@@ -1,0 +1,39 @@
+"""TorchScript on the CPU, or on the GPU that torch sees."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segserve.errors import EngineError
+
+
+class TorchScriptEngine:
+    """model.pt, loaded by torch.jit; `threads` is set for the process, as torch knows no other way."""
+
+    name = "torchscript"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.provider = torch.cuda.get_device_name() if self.device == "cuda" else "cpu"
+        try:
+            with warnings.catch_warnings():
+                # deprecated in torch 2.13, and still what many servers take
+                warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=DeprecationWarning)
+                self._module = torch.jit.load(  # type: ignore[no-untyped-call]
+                    str(path), map_location=self.device
+                ).eval()
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise EngineError(f"torch {torch.__version__} cannot load {path}: {reason}") from error
+
+    def __call__(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits = self._module(torch.from_numpy(images_nhwc).to(self.device))
+        result: NDArray[np.float32] = logits.float().cpu().numpy()
+        return result

@@ -1,0 +1,85 @@
+"""How a photo lies in the network's input, and how to come back: letterbox, its coordinates, nothing else.
+
+One resampler for training evaluation, export parity and serving: Pillow's bilinear filter, which widens its support
+when it shrinks (antialiasing), so the same photo gives the same input bytes everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+PAD_VALUE = 127
+"""Grey of the letterbox bars, close to the mean of every normalisation in use."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A photo of photo_* pixels fills content_* pixels of the input, from (top, left)."""
+
+    photo_height: int
+    photo_width: int
+    input_height: int
+    input_width: int
+    top: int
+    left: int
+    content_height: int
+    content_width: int
+
+    @classmethod
+    def letterbox(cls, photo_height: int, photo_width: int, height: int, width: int) -> Geometry:
+        """The largest centred picture of the photo's shape inside height x width (at least 1 pixel a side)."""
+        scale = min(height / photo_height, width / photo_width)
+        content_height = min(height, max(1, round(photo_height * scale)))
+        content_width = min(width, max(1, round(photo_width * scale)))
+        top, left = (height - content_height) // 2, (width - content_width) // 2
+        return cls(photo_height, photo_width, height, width, top, left, content_height, content_width)
+
+    def rows(self, map_height: int, align_corners: bool) -> NDArray[np.float32]:
+        """For each photo row its row in a map of map_height over the input, float32 (photo_height,)."""
+        return _positions(
+            self.photo_height, self.content_height, self.top, self.input_height, map_height, align_corners
+        )
+
+    def columns(self, map_width: int, align_corners: bool) -> NDArray[np.float32]:
+        """For each photo column its column in a map of map_width over the input, float32 (photo_width,)."""
+        return _positions(
+            self.photo_width, self.content_width, self.left, self.input_width, map_width, align_corners
+        )
+
+
+def _positions(
+    photo: int, content: int, offset: int, padded: int, map_size: int, align_corners: bool
+) -> NDArray[np.float32]:
+    """Photo pixel -> input pixel -> map cell, clamped to the map.
+
+    Without bars this is what torch.nn.functional.interpolate computes from map to photo, in its float32 steps:
+    corners on corners with align_corners, pixel areas on pixel areas without.
+    """
+    index = np.arange(photo, dtype=np.float32)
+    if align_corners:
+        span = np.float32((content - 1) / max(photo - 1, 1) * (map_size - 1) / max(padded - 1, 1))
+        if content == padded:
+            span = np.float32(map_size - 1) / np.float32(max(photo - 1, 1))
+        source = index * span + np.float32(offset * (map_size - 1) / max(padded - 1, 1))
+    else:
+        span = np.float32(content * map_size) / np.float32(photo * padded)
+        source = (index + np.float32(0.5)) * span + np.float32(offset * map_size / padded - 0.5)
+    clipped: NDArray[np.float32] = np.clip(source, np.float32(0), np.float32(map_size - 1))
+    return clipped
+
+
+def to_input(photo_hwc: NDArray[np.uint8], height: int, width: int) -> tuple[NDArray[np.uint8], Geometry]:
+    """Letterbox an upright RGB photo, uint8 (H, W, 3), into uint8 (height, width, 3) and say how it lies there."""
+    geometry = Geometry.letterbox(photo_hwc.shape[0], photo_hwc.shape[1], height, width)
+    size = (geometry.content_width, geometry.content_height)
+    content = np.asarray(Image.fromarray(photo_hwc).resize(size, Image.Resampling.BILINEAR))
+    if content.shape == (height, width, 3):
+        return content, geometry
+    padded = np.full((height, width, 3), PAD_VALUE, np.uint8)
+    bottom, right = geometry.top + geometry.content_height, geometry.left + geometry.content_width
+    padded[geometry.top : bottom, geometry.left : right] = content
+    return padded, geometry

@@ -1,0 +1,68 @@
+"""The served path, once: bytes -> photo -> input -> logits -> label map.
+
+The handler, `training.evaluate` and the parity check of export all go through here, so what is measured is what is
+served.
+
+    from segserve.segmenter import Segmenter
+    labels = Segmenter.load(Path("build/rooms")).segment(Path("photo.jpg").read_bytes())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segserve.engines import Engine, load_engine
+from segserve.geometry import Geometry, to_input
+from segserve.image import MAX_PIXELS, decode
+from segserve.mask import label_map
+from segserve.spec import SPEC_FILE, ModelSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded photo, uint8 (H, W, 3), and its network input, uint8 (height, width, 3)."""
+
+    photo: NDArray[np.uint8]
+    input_hwc: NDArray[np.uint8]
+    geometry: Geometry
+
+
+class Segmenter:
+    """A model spec and the engine that runs it."""
+
+    def __init__(self, spec: ModelSpec, engine: Engine, max_pixels: int = MAX_PIXELS) -> None:
+        self.spec, self.engine, self.max_pixels = spec, engine, max_pixels
+        self.palette = np.array(spec.palette, np.uint8).reshape(-1, 3)
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 0, max_pixels: int = MAX_PIXELS) -> Segmenter:
+        """From a folder that holds model_spec.json and the chosen artefact; threads 0 means all cores.
+
+        Raises SpecError or EngineError when the folder is not what export wrote.
+        """
+        spec = ModelSpec.load(folder / SPEC_FILE)
+        return cls(spec, load_engine(spec, folder, threads), max_pixels)
+
+    def prepare(self, data: bytes | bytearray) -> Prepared:
+        """Decode and letterbox. Raises the subclasses of RequestError."""
+        photo = decode(data, self.max_pixels)
+        input_hwc, geometry = to_input(photo, self.spec.input.height, self.spec.input.width)
+        return Prepared(photo, input_hwc, geometry)
+
+    def logits(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
+        """One engine call for photos of any sizes: float32 (N, num_classes, h, w)."""
+        return self.engine(np.stack([item.input_hwc for item in prepared]))
+
+    def labels(self, logits_chw: NDArray[np.float32], prepared: Prepared) -> NDArray[np.uint8]:
+        """The label map of one photo at its own size, uint8 (H, W)."""
+        return label_map(logits_chw, prepared.geometry, self.spec.align_corners)
+
+    def segment(self, data: bytes | bytearray) -> NDArray[np.uint8]:
+        """Image bytes to label map, uint8 (H, W) at the photo's upright size."""
+        prepared = self.prepare(data)
+        return self.labels(self.logits([prepared])[0], prepared)

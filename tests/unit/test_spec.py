@@ -1,0 +1,82 @@
+"""model_spec.json: what is written is read back, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segserve.engines import load_engine
+from segserve.errors import EngineError, SpecError
+from segserve.spec import Artefact, InputSpec, ModelSpec, sha256_file
+
+
+def make_spec(**changes: Any) -> ModelSpec:
+    fields: dict[str, Any] = {
+        "name": "rooms", "version": "1.0", "preset": "pspnet18", "classes": ("wall", "floor"),
+        "palette": ((1, 2, 3), (4, 5, 6)), "ignore_label": 255,
+        "input": InputSpec(64, 96, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)), "stride": 8,
+        "align_corners": True, "artefacts": (Artefact("model.onnx", "onnx", "fp32", "0" * 64, 3),),
+        "engine": "onnx", "checkpoint_sha256": "1" * 64, "versions": {"torch": "2.13.0"},
+        "parity": {"passed": True},
+    }  # fmt: skip
+    return ModelSpec(**{**fields, **changes})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    make_spec().save(tmp_path / "model_spec.json")
+    assert ModelSpec.load(tmp_path / "model_spec.json") == make_spec()
+
+
+def test_document_names_its_schema(tmp_path: Path) -> None:
+    path = tmp_path / "model_spec.json"
+    make_spec().save(path)
+    document = json.loads(path.read_text())
+    assert document["schema"] == 1
+    path.write_text(json.dumps({**document, "schema": 2}))
+    with pytest.raises(SpecError, match="schema 1"):
+        ModelSpec.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 1}', '{"schema": 1, "input": 3}'])
+def test_torn_and_foreign_files_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "model_spec.json"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=r"model_spec\.json"):
+        ModelSpec.load(path)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"model_spec\.json.*No such file"):
+        ModelSpec.load(tmp_path / "model_spec.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": ("wall", "wall")}, "different names"),
+        ({"palette": ((1, 2, 3),)}, "1 colours for 2 classes"),
+        ({"engine": "tensorrt"}, "'tensorrt'.*onnx"),
+    ],
+)
+def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        make_spec(**changes)
+
+
+def test_artefact_cannot_point_elsewhere() -> None:
+    with pytest.raises(SpecError, match="plain file name"):
+        Artefact("../other.onnx", "onnx", "fp32", "0" * 64, 1)
+
+
+def test_changed_artefact_is_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"abc")
+    spec = make_spec(artefacts=(Artefact("model.onnx", "onnx", "fp32", sha256_file(path), 3),))
+    with pytest.raises(EngineError, match=r"onnxruntime .* cannot load"):
+        load_engine(spec, tmp_path)
+    path.write_bytes(b"abd")
+    with pytest.raises(EngineError, match="not the file that passed parity"):
+        load_engine(spec, tmp_path)

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from segserve import cli
 from segserve.errors import UsageError
 from segserve.labels import IGNORE_LABEL, ROOM_CLASSES, palette
-from training.rooms_scene import compose
 from training.rooms_shade import shade
+from training.rooms_view import compose
 
 JPEG_QUALITY = 92
 SPLIT_SPAN = 10_000_000
@@ -55,7 +55,8 @@ class RoomsConfig:
             )
         if min(self.height, self.width) < 32 or self.workers < 1:
             raise UsageError(
-                f"--height and --width must be at least 32 and --workers at least 1, got {self.height}, {self.width}, {self.workers}"
+                f"--height and --width must be at least 32, --workers at least 1, "
+                f"got {self.height}, {self.width}, {self.workers}"
             )
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise UsageError(f"--out {self.out} is not an empty folder: name a new one or empty it")
@@ -81,7 +82,7 @@ def photograph(light: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
     # expose for the mean of the logarithm, so that a bright window does not darken the room altogether
     luminance = light @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     key = float(np.exp(np.log(luminance + 1e-3).mean()))
-    image = light * np.float32(rng.uniform(0.14, 0.42) / key * rng.choice([1, 1, 1, 0.5, 0.25]))
+    image = light * np.float32(rng.uniform(0.14, 0.42) / key * rng.choice([1, 1, 1, 1, 1.6, 0.5]))
     warmth = rng.normal(0, 0.13)
     image *= np.array([1 + warmth, 1 + rng.normal(0, 0.025), 1 - warmth], np.float32)
     y, x = (
@@ -99,8 +100,6 @@ def photograph(light: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
     image = grey + (image - grey) * np.float32(rng.uniform(0.7, 1.2))
     picture = Image.fromarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
     if rng.random() < 0.5:
-        from PIL import ImageFilter
-
         picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.3)) * width / 480))
     if rng.random() < 0.6:
         buffer = io.BytesIO()

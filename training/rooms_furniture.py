@@ -39,7 +39,7 @@ def bed(g: Group, look: Look) -> Footprint:
     long = u(0.45, 0.85) * d  # the cover hangs over the mattress at the foot and on both sides
     drop = thick * u(0.5, 1.2)
     if look.chance(0.85):
-        at = (0, -d / 2 + long / 2 - 0.03, top - drop / 2 + 0.035)
+        at = (0.0, -d / 2 + long / 2 - 0.03, top - drop / 2 + 0.035)
         g.add("rounded", at, (w * 1.03, long, drop + 0.05), cover)
         if look.chance(0.4):
             g.add(
@@ -60,7 +60,7 @@ def bed(g: Group, look: Look) -> Footprint:
             g.box((0, d / 2 + 0.03, head / 2), (w * 1.02, 0.06, head), frame)
         if look.chance(0.3):
             g.box((0, -d / 2 - 0.02, top * 0.55), (w * 1.02, 0.05, top * 1.15), frame)
-    places = (0.0,) if w < 1.2 else (-w / 4, w / 4)
+    places = [0.0] if w < 1.2 else [-w / 4, w / 4]
     for row in range(int(look.rng.integers(1, 3))):
         material = look.cloth(0.5) if look.chance(0.4) else look.plain(hsv(u(0, 1), u(0, 0.15), 0.93))
         for x in places:

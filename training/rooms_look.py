@@ -20,6 +20,11 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
     return r**2.2, g**2.2, b**2.2
 
 
+def scaled(colour: Colour, factor: float) -> Colour:
+    r, g, b = (min(1.0, x * factor) for x in colour)
+    return r, g, b
+
+
 @dataclass(frozen=True)
 class Look:
     """Draws materials with `rng` into `model`; each method returns the material's index."""
@@ -98,7 +103,7 @@ class Look:
     def floor(self) -> int:
         pick = self.rng.random()
         gloss, wood = self.uniform(0, 0.7), self.wood_colour()
-        other = tuple(min(1.0, x * self.uniform(0.6, 1.5)) for x in wood)
+        other = scaled(wood, self.uniform(0.6, 1.5))
         angle = np.pi / 2 * self.rng.integers(2) if self.chance(0.85) else self.uniform(0, 3)
         grain = (WOOD, self.uniform(0.08, 0.28), self.uniform(0.6, 1.6))
         if pick < 0.42:
@@ -108,7 +113,7 @@ class Look:
             return self.keep(kind, wood, other, size=size, line=self.uniform(0.001, 0.006),
                              tone=self.uniform(0.2, 0.9), grain=grain, gloss=gloss, angle=angle)  # fmt: skip
         stone = hsv(self.uniform(0.03, 0.14), self.uniform(0.0, 0.4), self.uniform(0.35, 0.93))
-        grout = tuple(x * self.uniform(0.3, 1.1) for x in stone)
+        grout = scaled(stone, self.uniform(0.3, 1.1))
         veins = (VEINS if self.chance(0.3) else SMOOTH, self.uniform(0.04, 0.18), self.uniform(0.4, 2))
         if pick < 0.68:
             edge = self.uniform(0.15, 0.8)
@@ -130,7 +135,7 @@ class Look:
 
     def wall(self) -> int:
         pick, paint = self.rng.random(), self.paint_colour()
-        other = tuple(min(1.0, x * self.uniform(0.55, 1.4)) for x in paint)
+        other = scaled(paint, self.uniform(0.55, 1.4))
         if pick < 0.66:
             return self.keep(
                 Kind.PLAIN, paint, grain=(SMOOTH, self.uniform(0.0, 0.06), 3.0), gloss=self.uniform(0, 0.05)
@@ -154,7 +159,7 @@ class Look:
         white = hsv(self.uniform(0.05, 0.15), self.uniform(0, 0.12), self.uniform(0.8, 0.97))
         pick = self.rng.random()
         if pick < 0.1:
-            grey = tuple(x * 0.6 for x in white)
+            grey = scaled(white, 0.6)
             return self.keep(
                 Kind.TILES, white, grey, size=(0.6, 0.6), line=0.015, tone=0.05, grain=(FINE, 0.05, 0.6)
             )

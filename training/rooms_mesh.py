@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Vector = tuple[float, float, float]
+Part = tuple[str, Array, Array, Array, int, int, Array, bool]
+"""shape, rotation, centre, size, material, label, texture origin, whether it throws a shadow"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Triangles:
 class Model:
     """Parts in the order in which they were added; `triangles` makes the arrays at the end, all at once."""
 
-    parts: list[tuple[str, Array, Array, Array, int, int, Array, bool]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     materials: list[Array] = field(default_factory=list)
     along: set[int] = field(default_factory=set)
 
@@ -62,7 +64,7 @@ class Model:
         )
 
 
-def _instances(shape: str, rows: list[tuple[int, tuple]], along: set[int]) -> tuple[Array, ...]:  # type: ignore[type-arg]
+def _instances(shape: str, rows: list[tuple[int, Part]], along: set[int]) -> tuple[Array, ...]:
     corners, normals, axes = unit_shape(shape)
     index = np.array([i for i, _ in rows])
     turn = np.stack([p[1] for _, p in rows])

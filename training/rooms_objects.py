@@ -8,6 +8,7 @@ import numpy as np
 from training.rooms_furniture import LABEL, Footprint, on_top, table_lamp
 from training.rooms_look import Look, hsv
 from training.rooms_mesh import Group
+from training.rooms_texture import Kind
 
 
 def cabinet(g: Group, look: Look) -> Footprint:
@@ -161,7 +162,7 @@ def on_wall(g: Group, look: Look, width: float, z: float) -> None:
     elif kind == 5:
         w = min(width, u(0.5, 1.4))
         g.box((0, -0.11, z), (w, 0.22, 0.03), frame)
-        on_top(g.__class__(g.model, tuple(_front(g, 0.1)), g.yaw, g.label), look, w, 0.18, z + 0.015, 6)  # type: ignore[arg-type]
+        on_top(Group(g.model, _front(g, 0.1), g.yaw, g.label), look, w, 0.18, z + 0.015, 6)
     elif kind == 6:
         g.add(
             "cylinder",
@@ -173,8 +174,8 @@ def on_wall(g: Group, look: Look, width: float, z: float) -> None:
     else:
         w = min(width, u(0.5, 1.2))
         ribs = look.keep(
-            1, hsv(0.1, 0.03, 0.9), hsv(0.1, 0.03, 0.8), size=(3.0, 0.06), line=0.02, angle=np.pi / 2
-        )  # type: ignore[arg-type]
+            Kind.PLANKS, hsv(0.1, 0.03, 0.9), hsv(0.1, 0.03, 0.8), size=(3.0, 0.06), line=0.02, angle=np.pi / 2
+        )
         g.box((0, -0.07, 0.4), (w, 0.08, 0.55), ribs)
 
 

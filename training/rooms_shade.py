@@ -78,7 +78,7 @@ def shade(
     return image, label
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _find_mixed(ids, groups, mixed):  # type: ignore[no-untyped-def]
     """Mark the pixels in which surfaces meet; returns how many samples are to be shaded."""
     height, width = mixed.shape
@@ -94,9 +94,9 @@ def _find_mixed(ids, groups, mixed):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _gather(ids, near, mixed, inverses, uvs, normals, turn, eye, focal, cx, cy, where, weight, foot, uv, position,
-            normal, ray):  # fmt: skip  # type: ignore[no-untyped-def]
+@numba.njit(cache=True)
+def _gather(ids, near, mixed, inverses, uvs, normals, turn, eye, focal, cx, cy, where, weight, foot, uv, position,  # type: ignore[no-untyped-def]
+            normal, ray):  # fmt: skip
     """Position, normal and texture coordinates of every sample."""
     height, width = mixed.shape
     k = 0
@@ -134,9 +134,9 @@ def _gather(ids, near, mixed, inverses, uvs, normals, turn, eye, focal, cx, cy, 
                     k += 1
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _light(where, weight, position, normal, ray, colour, gloss, glow, lights, ambient, room, floor_ao, shadow, s_eye,
-           s_turn, s_focal, softness, image):  # fmt: skip  # type: ignore[no-untyped-def]
+@numba.njit(cache=True)
+def _light(where, weight, position, normal, ray, colour, gloss, glow, lights, ambient, room, floor_ao, shadow, s_eye,  # type: ignore[no-untyped-def]
+           s_turn, s_focal, softness, image):  # fmt: skip
     """Add every sample's light to its pixel."""
     for k in range(len(where)):
         y, x, w = where[k, 0], where[k, 1], weight[k]
@@ -178,7 +178,7 @@ def _light(where, weight, position, normal, ray, colour, gloss, glow, lights, am
         image[y, x, 2] += w * min(colour[k, 2] * lb + shine, 6.0)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _open_share(px, py, pz, nx, ny, nz, room, floor_ao):  # type: ignore[no-untyped-def]
     """How much ambient light reaches a point: less in the room's corners and near furniture on the floor."""
     ao = 1.0
@@ -201,7 +201,7 @@ def _open_share(px, py, pz, nx, ny, nz, room, floor_ao):  # type: ignore[no-unty
     return ao
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _lit(px, py, pz, sx, sy, shadow, eye, turn, focal, softness):  # type: ignore[no-untyped-def]
     """Share of the first light that reaches a point: four look-ups in the shadow map, turned per sample so
     that the picture's own averaging makes a soft edge of them."""

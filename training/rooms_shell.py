@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from training.rooms_furniture import LABEL, OTHER
-from training.rooms_look import Look, hsv
+from training.rooms_look import Look, hsv, scaled
 from training.rooms_mesh import Group
+from training.rooms_texture import Kind
 
 THICK_M = 0.16
 WALL, FLOOR, CEILING = LABEL["wall"], LABEL["floor"], LABEL["ceiling"]
@@ -28,21 +29,27 @@ class Opening:
 
 @dataclass
 class Wall:
-    """`taken`: intervals along the wall where nothing else should stand or hang."""
+    """Intervals along the wall: `taken`, where nothing else should hang; `blocked`, where nothing should stand."""
 
     group: Group
     length: float
     height: float
     openings: list[Opening] = field(default_factory=list)
     taken: list[tuple[float, float]] = field(default_factory=list)
+    blocked: list[tuple[float, float]] = field(default_factory=list)
 
-    def free(self, look: Look, width: float) -> float | None:
-        """The middle of a random free stretch of `width`, or None."""
+    def take(self, left: float, right: float, *, stands: bool = False) -> None:
+        self.taken.append((left, right))
+        if stands:
+            self.blocked.append((left, right))
+
+    def free(self, look: Look, width: float, *, low: bool = False) -> float | None:
+        """The middle of a random free stretch of `width`, or None. low: it may stand under what hangs."""
         for _ in range(12):
             if self.length <= width + 0.05:
                 return None
             x = look.uniform(width / 2, self.length - width / 2)
-            if all(x + width / 2 < a or x - width / 2 > b for a, b in self.taken):
+            if all(x + width / 2 < a or x - width / 2 > b for a, b in (self.blocked if low else self.taken)):
                 return x
         return None
 
@@ -112,19 +119,19 @@ def window(wall: Wall, look: Look, o: Opening, outside: int) -> None:
                 WINDOW,
                 tilt=(0, np.pi / 2, 0),
             )
-        wall.taken.append((o.left - 0.25, o.right + 0.25))
+        wall.take(o.left - 0.25, o.right + 0.25)
     elif covering < 0.58:
         drop = h * u(0.2, 1.0)
         colour = hsv(u(0.05, 0.15), u(0, 0.25), u(0.6, 0.95))
         slats = look.keep(
-            4,
+            Kind.STRIPES,
             colour,
-            tuple(c * 0.55 for c in colour),
+            scaled(colour, 0.55),
             size=(u(0.025, 0.06), 1),
             line=0.012,
             angle=np.pi / 2,
             glow=u(0.0, 0.9),
-        )  # type: ignore[arg-type]
+        )
         g.box(
             (x, deep - 0.05, o.high - drop / 2), (w - 0.03, 0.01, drop), slats, WINDOW, casts=look.chance(0.5)
         )
@@ -148,7 +155,7 @@ def door(wall: Wall, look: Look, x: float, w: float, h: float) -> None:
         )
     g.box((x, -0.02, h + trim / 2), (w, 0.04, trim), frame, DOOR)
     panels(g, look, x, -0.024, w, h, leaf)
-    wall.taken.append((x - w / 2 - trim, x + w / 2 + trim))
+    wall.take(x - w / 2 - trim, x + w / 2 + trim, stands=True)
 
 
 def panels(
@@ -157,7 +164,7 @@ def panels(
     u, metal = look.uniform, look.metal()
     side = 1 if look.chance(0.5) else -1
     columns, rows = int(look.rng.integers(1, 3)), int(look.rng.integers(0, 4))
-    glass = look.keep(0, hsv(0.55, 0.1, u(0.5, 0.95)), gloss=0.8) if look.chance(0.12) else leaf  # type: ignore[arg-type]
+    glass = look.keep(Kind.PLAIN, hsv(0.55, 0.1, u(0.5, 0.95)), gloss=0.8) if look.chance(0.12) else leaf
     dark = look.plain(hsv(0.07, 0.2, 0.25)) if glass == leaf else leaf
     for i in range(columns):
         for j in range(rows):
@@ -176,7 +183,7 @@ def doorway(wall: Wall, look: Look, x: float, w: float, h: float, floor: int, pa
     """An opening with a frame, often an open leaf, and a piece of the next room, labelled as what it is."""
     g, u = wall.group, look.uniform
     wall.openings.append(Opening(x - w / 2, x + w / 2, 0.0, h))
-    wall.taken.append((x - w / 2 - 0.15, x + w / 2 + 0.15))
+    wall.take(x - w / 2 - 0.15, x + w / 2 + 0.15, stands=True)
     frame, trim, deep, wide = (
         look.plain(hsv(0.1, 0.04, u(0.6, 0.95))),
         u(0.06, 0.12),

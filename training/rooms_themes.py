@@ -1,0 +1,74 @@
+"""What stands in which kind of rendered room: the tables behind `rooms_scene`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from training import rooms_furniture as furniture
+from training import rooms_objects as objects
+from training.rooms_look import Look
+from training.rooms_mesh import Group
+
+Chances = tuple[tuple[str, float], ...]
+"""Names of pieces, each with the chance that it is there. "any" is any piece, "set" a table with its chairs."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    weight: float
+    along: Chances  # by the walls
+    free: Chances
+
+
+THEMES = (
+    Theme(
+        0.27,
+        (("bed", 1), ("bedside", 0.8), ("bedside", 0.4), ("cabinet", 0.7), ("cabinet", 0.3), ("armchair", 0.3),
+         ("desk", 0.3), ("plant", 0.4)),
+        (("chair", 0.4), ("bed", 0.15), ("boxes", 0.4)),
+    ),
+    Theme(
+        0.27,
+        (("sofa", 1), ("television", 0.5), ("bookcase", 0.6), ("sofa", 0.4), ("cabinet", 0.5), ("floor_lamp", 0.4),
+         ("plant", 0.6), ("plant", 0.4)),
+        (("coffee", 0.8), ("armchair", 0.7), ("armchair", 0.4), ("boxes", 0.4)),
+    ),
+    Theme(
+        0.16,
+        (("cabinet", 0.7), ("bookcase", 0.3), ("plant", 0.6), ("kitchen", 0.4), ("plant", 0.4)),
+        (("set", 1), ("chair", 0.3), ("person", 0.1)),
+    ),
+    Theme(
+        0.12,
+        (("desk", 1), ("bookcase", 0.7), ("desk", 0.4), ("cabinet", 0.5), ("plant", 0.6)),
+        (("chair", 0.9), ("chair", 0.5), ("boxes", 0.4), ("person", 0.1)),
+    ),
+    Theme(0.08, (("kitchen", 1), ("kitchen", 0.6), ("cabinet", 0.4), ("plant", 0.2)), (("set", 0.6), ("person", 0.2))),
+    Theme(0.03, (("bathtub", 1), ("bathtub", 0.8), ("cabinet", 0.5)), ()),
+    Theme(0.07, (("plant", 0.3), ("any", 0.8)), (("any", 0.9), ("any", 0.3))),
+)  # fmt: skip
+BUILD: dict[str, Callable[[Group, Look], tuple[float, float]]] = {
+    "bed": furniture.bed, "sofa": furniture.sofa, "armchair": furniture.armchair, "chair": furniture.chair,
+    "desk": furniture.desk, "plant": furniture.plant, "table": furniture.table,
+    "coffee": lambda g, k: furniture.table(g, k, True), "bedside": objects.bedside, "cabinet": objects.cabinet,
+    "bookcase": objects.bookcase, "television": objects.television, "floor_lamp": objects.floor_lamp,
+    "boxes": objects.boxes, "bathtub": objects.bathtub, "person": objects.person, "kitchen": objects.kitchen,
+}  # fmt: skip
+CLASS_OF = {"armchair": "chair", "desk": "table", "coffee": "table"}
+OPEN = {"chair", "table", "coffee", "desk", "floor_lamp", "person"}
+"""Light passes under these."""
+ANY = ("bed", "sofa", "armchair", "chair", "table", "plant", "desk")
+FAVOURED = {
+    "bed": 3.0,
+    "sofa": 3.0,
+    "armchair": 2.0,
+    "chair": 2.5,
+    "table": 2.0,
+    "coffee": 2.0,
+    "plant": 1.5,
+    "desk": 2.0,
+}
+"""How often the camera looks at a piece, against 1 for all others."""
+TALL = {"cabinet", "bookcase", "kitchen", "television", "floor_lamp", "person"}
+"""Pieces that do not stand in front of windows and pictures."""

@@ -1,0 +1,283 @@
+"""Evaluation as served: what it counts, what it writes, what it refuses; and counts added up over processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from segserve import cli, encode
+from segserve.errors import DatasetError, UsageError
+from segserve.labels import palette
+from segserve.spec import SPEC_FILE, Artefact, InputSpec, ModelSpec, sha256_file
+from training import pspnet
+from training.checkpoint import CheckpointMeta, save_checkpoint
+from training.data import Dataset, load_dataset
+from training.evaluate import EvaluateConfig, evaluate, load_segmenter, main, spread
+from training.metrics import ConfusionMatrix
+from training.torch_engine import checkpoint_segmenter
+
+CLASSES = ("wall", "floor", "ceiling")
+COLOURS = np.array([[200, 40, 30], [30, 190, 60], [40, 50, 210]], np.uint8)
+SIZES = ((96, 128), (64, 160), (150, 90), (48, 64))
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def write_dataset(folder: Path) -> Path:
+    """Photos of several sizes in bands of colour; the first file is stored lying and turned upright by EXIF."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for number, (height, width) in enumerate(SIZES):
+        label = np.zeros((height, width), np.uint8)
+        label[height // 3 :] = 2
+        label[2 * height // 3 :, width // 4 :] = 1
+        photo = Image.fromarray(COLOURS[label])
+        exif = Image.Exif()
+        if number == 0:
+            photo = photo.transpose(Image.Transpose.ROTATE_90)
+            exif[274] = 6  # to be turned by 90 degrees clockwise
+        photo.save(folder / "images" / f"{number}.png", exif=exif)
+        label[0, :5] = 255
+        Image.fromarray(label).save(folder / "labels" / f"{number}.png")
+    path = folder / "dataset.toml"
+    classes = json.dumps(CLASSES)
+    path.write_text(
+        f'name = "bands"\nclasses = {classes}\n[splits.val]\nimages = "images"\nlabels = "labels"\n'
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def description(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("bands"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with random weights; its masks are nonsense, but always the same."""
+    torch.manual_seed(0)
+    model = pspnet.build("pspnet_lite0", len(CLASSES))
+    mean, std = pspnet.normalisation("pspnet_lite0")
+    meta = CheckpointMeta("pspnet_lite0", CLASSES, 255, mean, std, True, 64, 96, 0, {}, {})
+    path = tmp_path_factory.mktemp("checkpoint") / "random.safetensors"
+    save_checkpoint(path, model.state_dict(), meta)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported folder whose network knows the bands: the class of the nearest colour, every eighth pixel."""
+    folder = tmp_path_factory.mktemp("exported")
+    weights = 2 * COLOURS.astype(np.float32).reshape(3, 3, 1, 1)  # |x - c|^2 = |x|^2 - 2 c x + |c|^2
+    bias = -(COLOURS.astype(np.float32) ** 2).sum(axis=1)
+    constants = {"weights": weights, "bias": bias} | {
+        name: np.array(value, np.int64)
+        for name, value in {"starts": [0, 0], "ends": [9999, 9999], "axes": [2, 3], "steps": [8, 8]}.items()
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images_nhwc"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Transpose", ["floats"], ["nchw"], perm=[0, 3, 1, 2]),
+            helper.make_node("Slice", ["nchw", "starts", "ends", "axes", "steps"], ["cells"]),
+            helper.make_node("Conv", ["cells", "weights", "bias"], ["logits_nchw"]),
+        ],
+        "colours",
+        [helper.make_tensor_value_info("images_nhwc", TensorProto.UINT8, ["n", "h", "w", 3])],
+        [helper.make_tensor_value_info("logits_nchw", TensorProto.FLOAT, ["n", 3, "y", "x"])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    file = folder / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
+    artefact = Artefact(file.name, "onnx", "fp32", sha256_file(file), file.stat().st_size)
+    colours = tuple((int(r), int(g), int(b)) for r, g, b in palette(3))
+    inputs = InputSpec(96, 128, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    ModelSpec(
+        "colours",
+        "1.0",
+        "none",
+        CLASSES,
+        colours,
+        255,
+        inputs,
+        8,
+        True,
+        (artefact,),
+        "onnx",
+        "0" * 64,
+        {},
+        {},
+    ).save(folder / SPEC_FILE)
+    return folder
+
+
+def test_counts_every_labelled_pixel_at_the_photos_own_size(description: Path, exported: Path) -> None:
+    dataset = load_dataset(description, "val")
+    masks: dict[str, NDArray[np.uint8]] = {}
+    matrix = evaluate(
+        load_segmenter(exported), dataset, dataset.samples, lambda s, mask: masks.update({s.image.stem: mask})
+    )
+    assert [masks[str(number)].shape for number in range(4)] == list(SIZES)
+    assert matrix.counts.sum() == sum(height * width - 5 for height, width in SIZES)
+    scores = matrix.scores()
+    assert min(scores.class_iou) > 0.75  # cells of 8 pixels cannot follow every edge
+    again = ConfusionMatrix(3)
+    for sample in dataset.samples:
+        again.update(dataset.read(sample)[1], masks[sample.image.stem])
+    np.testing.assert_array_equal(matrix.counts, again.counts)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process: exit code, stdout, stderr. An uncaught exception fails the test."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.run(EvaluateConfig, main)
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_command_line_of_the_docstring_works(description: Path, exported: Path) -> None:
+    command = [sys.executable, "-m", "training.evaluate", str(exported), "--data", str(description), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["data"], report["split"], report["images"], report["engine"]) == (
+        "bands",
+        "val",
+        4,
+        "onnx",
+    )
+    assert report["miou"] > 0.75
+    assert done.stderr == ""  # no progress bar where nobody watches
+
+
+def test_checkpoint_prints_json_and_writes_the_masks_that_are_served(
+    run: Run, description: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    code, out, err = run(checkpoint, "--data", description, "--json", "--save-masks", tmp_path / "masks")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["engine"] == "torch"
+    segmenter, dataset, matrix = (
+        checkpoint_segmenter(checkpoint),
+        load_dataset(description, "val"),
+        ConfusionMatrix(3),
+    )
+    for sample in dataset.samples:
+        written = (tmp_path / "masks" / f"{sample.image.stem}.png").read_bytes()
+        mask = segmenter.segment(sample.image.read_bytes())
+        assert written == encode.png(mask, segmenter.palette)
+        matrix.update(dataset.read(sample)[1], mask)
+    scores = matrix.scores()
+    assert report["miou"] == pytest.approx(scores.miou)
+    assert report["allacc"] == pytest.approx(scores.allacc)
+    for name, iou in zip(CLASSES, scores.class_iou, strict=True):
+        assert report["classes"][name]["iou"] == (None if np.isnan(iou) else pytest.approx(iou))
+
+
+def test_command_prints_a_table(run: Run, description: Path, exported: Path) -> None:
+    code, out, err = run(exported, "--data", description, "--limit", 2)
+    assert code == 0, err
+    assert "on bands val, 2 images, onnx" in out
+    for word in (*CLASSES, "mIoU", "mAcc", "allAcc"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.pt"], "expected a checkpoint (.safetensors) or a folder"),
+        (["missing.safetensors"], "no checkpoint at"),
+        ([".", "--split", "test"], "no split 'test' (splits there: val)"),
+        ([".", "--limit", "0"], "--limit is 0"),
+    ],
+)
+def test_wrong_use_ends_with_2_and_says_why(
+    run: Run, description: Path, arguments: list[str], message: str
+) -> None:
+    code, out, err = run(*arguments, "--data", description)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_label_drawn_for_the_stored_orientation_is_refused(exported: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(write_dataset(tmp_path / "data"), "val")
+    Image.new("L", (96, 128)).save(dataset.samples[0].label)
+    with pytest.raises(DatasetError, match=r"0\.png: label is 96x128, .* 128x96; .*EXIF orientation"):
+        evaluate(load_segmenter(exported), dataset, dataset.samples)
+
+
+def test_unreadable_photo_is_named(exported: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(write_dataset(tmp_path / "data"), "val")
+    dataset.samples[1].image.write_bytes(b"torn")
+    with pytest.raises(DatasetError, match=r"images.1\.png: .*not an image"):
+        evaluate(load_segmenter(exported), dataset, dataset.samples)
+
+
+def test_dataset_with_other_classes_is_refused(description: Path, exported: Path) -> None:
+    dataset = load_dataset(description, "val")
+    other = Dataset("other", "val", ("floor", "wall", "ceiling"), 255, (), dataset.samples)
+    with pytest.raises(
+        DatasetError, match="other has the classes floor, wall, ceiling; the model has wall, floor"
+    ):
+        evaluate(load_segmenter(exported), other, other.samples)
+
+
+def test_spread_is_even_and_keeps_order(description: Path) -> None:
+    samples = load_dataset(description, "val").samples * 5  # 20
+    assert spread(samples, None) == spread(samples, 20) == spread(samples, 99) == samples
+    assert spread(samples, 4) == (samples[0], samples[5], samples[10], samples[15])
+
+
+def test_segmenter_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"model\.onnx: expected a checkpoint"):
+        load_segmenter(tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="--limit is -1"):
+        EvaluateConfig(tmp_path, tmp_path, limit=-1)
+
+
+REDUCE = """
+import sys
+import numpy as np, torch.distributed as dist
+from training.metrics import ConfusionMatrix
+rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+rng = np.random.default_rng(0)
+labels, predictions = rng.integers(0, 4, (2, 10, 50))
+matrix = ConfusionMatrix(4)
+matrix.update(labels[rank::2], predictions[rank::2])
+matrix.all_reduce()
+np.save(f"{out}/{rank}.npy", matrix.counts)
+dist.destroy_process_group()
+"""
+
+
+def test_counts_of_two_processes_add_up_to_those_of_one(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", REDUCE, str(rank), str(tmp_path / "store"), str(tmp_path)])
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    labels, predictions = np.random.default_rng(0).integers(0, 4, (2, 10, 50))
+    single = ConfusionMatrix(4)
+    single.update(labels, predictions)
+    for rank in range(2):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{rank}.npy"), single.counts)

@@ -143,7 +143,7 @@ class Service:
             job.body = answer.body(
                 job.wanted.format,
                 labels,
-                job.prepared.photo_hwc,
+                job.prepared.photo,
                 self._segmenter.spec,
                 class_ids=job.wanted.class_ids,
                 timings_ms=timings_ms,

@@ -86,8 +86,7 @@ train: $(READY) ## Train on your data (ARGS='…', see the README; NPROC=2 for t
 
 demo-model: $(READY) ## Train the demo model on rendered rooms (at most 40 minutes on two cores)
 	test -e $(DEMO_DATA)/dataset.toml || $(PY) -m training.rooms --out $(DEMO_DATA) --train 3000 --val 200 --seed 1
-	$(PY) -m training.train --data $(DEMO_DATA)/dataset.toml --out runs/demo --preset pspnet_lite0 --pretrained \
-		$(if $(wildcard runs/demo/last.safetensors),--resume)
+	$(PY) -m training.train --data $(DEMO_DATA)/dataset.toml --out runs/demo --preset pspnet_lite0 --pretrained $(if $(wildcard runs/demo/last.safetensors),--resume)
 	cp runs/demo/model.safetensors $(DEMO)
 	cp runs/demo/model.json $(DEMO:.safetensors=.json)
 

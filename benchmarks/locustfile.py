@@ -46,8 +46,8 @@ def add_options(parser: ArgumentParser) -> None:
 class Masks:
     """The right label map of each photo, for each version that answered."""
 
-    def __init__(self, photos: tuple[Photo, ...], num_classes: int) -> None:
-        self.photos, self.num_classes = photos, num_classes
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
         self._known: dict[tuple[str, str], NDArray[np.uint8]] = {}
 
     def check(self, photo: Photo, answer: Answer) -> None:
@@ -73,6 +73,7 @@ class RoomsUser(FastHttpUser):
     """Sends photos of mixed sizes, one after another, and judges each answer."""
 
     network_timeout = connection_timeout = TIMEOUT_S
+    photos: tuple[Photo, ...] = ()
     masks: Masks
     path: str
     headers: dict[str, str]
@@ -81,7 +82,7 @@ class RoomsUser(FastHttpUser):
     def segment(self) -> None:
         """One photo, one format, both drawn by chance."""
         answer_format = random.choices(list(FORMATS), list(FORMATS.values()))[0]
-        self.send(random.choice(self.masks.photos), answer_format)
+        self.send(random.choice(self.photos), answer_format)
 
     def send(self, photo: Photo, answer_format: str) -> str | None:
         """Returns what was wrong with the answer, or None."""
@@ -100,7 +101,7 @@ class RoomsUser(FastHttpUser):
 
     def _wrong(self, photo: Photo, answer_format: str, response: Any) -> str | None:
         if response.status_code != 200:
-            return f"status {response.status_code}: {response.error or (response.text or '')[:200]}"
+            return f"status {response.status_code}: {(response.text or str(response.error))[:200]}"
         version = response.headers.get(VERSION_HEADER)
         if not version:
             return f"no header {VERSION_HEADER}"
@@ -116,13 +117,14 @@ class RoomsUser(FastHttpUser):
 def learn(environment: Environment, **_: Any) -> None:
     """Before any load: render the photos and get the mask of each; without them the test makes no sense."""
     options: Any = environment.parsed_options
-    RoomsUser.masks = Masks(mixed_photos(PHOTO_SEED), options.num_classes)
+    RoomsUser.masks = Masks(options.num_classes)
     RoomsUser.path = f"/predictions/{options.model}"
     RoomsUser.host = environment.host or options.host
     try:
         RoomsUser.headers = _authorisation()
         user = RoomsUser(environment)
-        for photo in RoomsUser.masks.photos:
+        for photo in mixed_photos(PHOTO_SEED):
+            RoomsUser.photos += (photo,)
             if wrong := user.send(photo, "png"):
                 raise CheckFailed(f"{RoomsUser.host} gave no mask of a quiet photo {photo.name}: {wrong}")
         RoomsUser.masks.require_content()

@@ -8,6 +8,7 @@ The load test posts them; `make serve` segments one. A photo is the same every t
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,9 +49,10 @@ def photo(seed: int, height: int, width: int) -> Photo:
     return Photo(f"{width}x{height}", file.getvalue(), height, width)
 
 
-def mixed_photos(seed: int) -> tuple[Photo, ...]:
-    """One photo of each of `MIXED_SIZES`."""
-    return tuple(photo(seed + n, height, width) for n, (height, width) in enumerate(MIXED_SIZES))
+def mixed_photos(seed: int) -> Iterator[Photo]:
+    """One photo of each of `MIXED_SIZES`, rendered as it is asked for."""
+    for number, (height, width) in enumerate(MIXED_SIZES):
+        yield photo(seed + number, height, width)
 
 
 @dataclass(frozen=True)

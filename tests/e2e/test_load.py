@@ -1,0 +1,144 @@
+"""The load test itself under test: real Locust against a server that is right, wrong now and then, or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from benchmarks.photos import MIXED_SIZES
+from segserve.request import Request
+from segserve.segmenter import Segmenter
+from segserve.service import Service
+from segserve.spec import Artefact, InputSpec, ModelSpec
+
+SPEC = ModelSpec(
+    name="rooms",
+    version="1.2",
+    preset="pspnet18",
+    classes=("red", "green", "blue"),
+    palette=((128, 0, 0), (0, 128, 0), (0, 0, 128)),
+    ignore_label=255,
+    input=InputSpec(64, 64, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+    stride=8,
+    align_corners=False,
+    artefacts=(Artefact("model.onnx", "onnx", "fp32", "0" * 64, 1),),
+    engine="onnx",
+    checkpoint_sha256="0" * 64,
+    versions={},
+    parity={},
+)
+
+
+class BrightestColour:
+    """An engine whose class is the strongest colour of each 8 x 8 block."""
+
+    name, device, provider = "numpy", "cpu", "none"
+
+    def __call__(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 (N, H, W, 3) → float32 (N, 3, H / 8, W / 8)."""
+        n, height, width, _ = images_nhwc.shape
+        blocks = images_nhwc.reshape(n, height // 8, 8, width // 8, 8, 3)
+        logits: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32).transpose(0, 3, 1, 2)
+        return logits
+
+
+def mirrored(photo: bytes) -> bytes:
+    """Another photo of the same size, so another mask that looks as good."""
+    file = io.BytesIO()
+    ImageOps.mirror(ImageOps.exif_transpose(Image.open(io.BytesIO(photo)))).save(file, "PNG")
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def server(tamper: Callable[[int, bytes], bytes]) -> Iterator[str]:
+    """The real service behind a few lines of HTTP; `tamper` sees the number of the request and its photo."""
+    service, lock, numbers = (
+        Service(Segmenter(SPEC, BrightestColour()), 100_000_000),
+        threading.Lock(),
+        itertools.count(),
+    )
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            photo = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            with lock:
+                [reply] = service.answer([Request({"body": tamper(next(numbers), photo)}, headers)])
+            self.send_response(reply.status)
+            for name, value in {**reply.headers, "content-type": reply.content_type}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(reply.body)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):  # a load test hangs up when its time is over
+                self.wfile.write(reply.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http_server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http_server.server_port}"
+    finally:
+        http_server.shutdown()
+        thread.join()
+        http_server.server_close()
+
+
+def run_locust(repo_root: Path, url: str) -> tuple[int, str]:
+    """As `make load` runs it, for a moment. Returns: exit code, everything that it said."""
+    options = ["--headless", "--only-summary", "--users", "3", "--spawn-rate", "3", "--run-time", "4s"]
+    command = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", *options]
+    command += ["--host", url, "--num-classes", "3"]
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=200)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_right_masks_pass(repo_root: Path) -> None:
+    with server(lambda _, photo: photo) as url:
+        code, text = run_locust(repo_root, url)
+    assert code == 0, text
+    assert "/predictions/rooms png" in text
+
+
+def test_answers_that_turn_wrong_under_load_fail(repo_root: Path) -> None:
+    def tamper(number: int, photo: bytes) -> bytes:
+        if number < len(MIXED_SIZES):  # while it is quiet
+            return photo
+        return (mirrored(photo), b"junk", photo)[number % 3]
+
+    with server(tamper) as url:
+        code, text = run_locust(repo_root, url)
+    assert code == 1, text
+    assert "png: another mask than version 1.2 gave when it was quiet" in text
+    assert re.search("status 400.*BadImage", text)
+
+
+def test_no_mask_of_a_quiet_photo_is_the_end(repo_root: Path) -> None:
+    with server(lambda _number, _photo: b"junk") as url:
+        code, text = run_locust(repo_root, url)
+    assert code == 1
+    assert "gave no mask of a quiet photo" in text
+
+
+def test_a_server_that_is_not_there_is_named(repo_root: Path, free_ports: Callable[[int], list[int]]) -> None:
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
+    code, text = run_locust(repo_root, url)
+    assert code == 1
+    assert url in text
+    assert "make serve" in text

@@ -22,6 +22,7 @@ from segserve.request import Request
 from segserve.segmenter import Segmenter
 from segserve.service import Service
 from segserve.spec import Artefact, InputSpec, ModelSpec
+from tests.e2e.serving import Server
 
 SPEC = ModelSpec(
     name="rooms",
@@ -62,7 +63,7 @@ def mirrored(photo: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def server(tamper: Callable[[int, bytes], bytes]) -> Iterator[str]:
+def service_over_http(tamper: Callable[[int, bytes], bytes]) -> Iterator[str]:
     """The real service behind a few lines of HTTP; `tamper` sees the number of the request and its photo."""
     service, lock, numbers = (
         Service(Segmenter(SPEC, BrightestColour()), 100_000_000),
@@ -100,18 +101,24 @@ def server(tamper: Callable[[int, bytes], bytes]) -> Iterator[str]:
         http_server.server_close()
 
 
-def run_locust(repo_root: Path, url: str) -> tuple[int, str]:
+def run_locust(repo_root: Path, url: str, num_classes: int = 3) -> tuple[int, str]:
     """As `make load` runs it, for a moment. Returns: exit code, everything that it said."""
     options = ["--headless", "--only-summary", "--users", "3", "--spawn-rate", "3", "--run-time", "4s"]
     command = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", *options]
-    command += ["--host", url, "--num-classes", "3"]
+    command += ["--host", url, "--num-classes", str(num_classes)]
     done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=200)
     return done.returncode, done.stdout + done.stderr
 
 
 def test_right_masks_pass(repo_root: Path) -> None:
-    with server(lambda _, photo: photo) as url:
+    with service_over_http(lambda _, photo: photo) as url:
         code, text = run_locust(repo_root, url)
+    assert code == 0, text
+    assert "/predictions/rooms png" in text
+
+
+def test_the_real_server_passes(repo_root: Path, server: Server, offline: Segmenter) -> None:
+    code, text = run_locust(repo_root, server.running.url, len(offline.spec.classes))
     assert code == 0, text
     assert "/predictions/rooms png" in text
 
@@ -122,7 +129,7 @@ def test_answers_that_turn_wrong_under_load_fail(repo_root: Path) -> None:
             return photo
         return (mirrored(photo), b"junk", photo)[number % 3]
 
-    with server(tamper) as url:
+    with service_over_http(tamper) as url:
         code, text = run_locust(repo_root, url)
     assert code == 1, text
     assert "png: another mask than version 1.2 gave when it was quiet" in text
@@ -130,7 +137,7 @@ def test_answers_that_turn_wrong_under_load_fail(repo_root: Path) -> None:
 
 
 def test_no_mask_of_a_quiet_photo_is_the_end(repo_root: Path) -> None:
-    with server(lambda _number, _photo: b"junk") as url:
+    with service_over_http(lambda _number, _photo: b"junk") as url:
         code, text = run_locust(repo_root, url)
     assert code == 1
     assert "gave no mask of a quiet photo" in text

@@ -1,4 +1,4 @@
-"""What a client may ask for, and what an answer looks like in every format."""
+"""What an answer looks like in every format."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segserve import answer, encode
-from segserve.errors import BadImage, FormatNotAcceptable, ImageTooLarge, UnknownClass
-from segserve.request import CONTENT_TYPES, Request, choose_classes, choose_format, parse
+from segserve.errors import ImageTooLarge
+from segserve.request import CONTENT_TYPES
 from segserve.spec import Artefact, InputSpec, ModelSpec
 
 CLASSES = ("wall", "floor", "ceiling")
@@ -36,7 +36,6 @@ SPEC = ModelSpec(
 # wall 6, floor 4, ceiling 2
 LABELS: NDArray[np.uint8] = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 2, 2]], np.uint8)
 PHOTO: NDArray[np.uint8] = np.full((3, 4, 3), 100, np.uint8)
-FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/png,*/*;q=0.8"
 
 
 def body(answer_format: str, class_ids: tuple[int, ...] | None = None, max_bytes: int = 10_000) -> bytes:
@@ -49,117 +48,6 @@ def body(answer_format: str, class_ids: tuple[int, ...] | None = None, max_bytes
         timings_ms={"decode": 1.23456},
         max_bytes=max_bytes,
     )
-
-
-# --- format ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wanted", "accept", "expected"),
-    [
-        (None, None, "png"),
-        (None, "", "png"),
-        (None, "*/*", "png"),
-        (None, "image/*", "png"),
-        (None, "application/*", "json"),
-        (None, "application/json", "json"),
-        (None, "APPLICATION/JSON; charset=utf-8", "json"),
-        (None, "application/x-npy", "npy"),
-        (None, "image/jpeg", "overlay"),
-        (None, "text/html,application/xhtml+xml,image/avif,image/webp,*/*;q=0.8", "png"),
-        (None, FIREFOX, "png"),
-        (None, "image/png;q=0.5, application/json;q=0.9", "json"),
-        (None, "image/png;q=0.5, application/json ; Q = 0.9", "json"),
-        (None, "application/json, text/plain, */*", "json"),
-        (None, "image/jpeg, image/png", "png"),
-        (None, "image/png;q=0, image/*", "overlay"),
-        (None, "*/*, image/*;q=0", "json"),
-        (None, "application/json;q=nonsense", "json"),
-        (None, "application/json;q=7, image/png;q=nan", "png"),
-        (None, ",;,image/jpeg,,", "overlay"),
-        ("overlay", "application/json", "overlay"),
-        (" JSON ", None, "json"),
-        ("image/jpeg", None, "overlay"),
-        ("", "application/x-npy", "npy"),
-    ],
-)
-def test_choice_of_format(wanted: str | None, accept: str | None, expected: str) -> None:
-    assert choose_format(wanted, accept) == expected
-
-
-@pytest.mark.parametrize(
-    ("wanted", "accept"),
-    [
-        ("bmp", None),
-        ("bmp", "image/png"),
-        (None, "text/html"),
-        (None, "image/png;q=0"),
-        (None, "*/*;q=0"),
-        (None, "nonsense"),
-        ("x" * 5000, None),
-    ],
-)
-def test_a_format_that_does_not_exist(wanted: str | None, accept: str | None) -> None:
-    with pytest.raises(FormatNotAcceptable) as raised:
-        choose_format(wanted, accept)
-    assert raised.value.status == 406
-    message = str(raised.value)
-    assert all(f"{name} ({media_type})" in message for name, media_type in CONTENT_TYPES.items())
-    assert len(message) < 500
-
-
-# --- classes --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wanted", "expected"),
-    [(None, None), ("", None), (" , ", None), ("floor", (1,)), ("ceiling, Wall,ceiling,", (0, 2))],
-)
-def test_choice_of_classes(wanted: str | None, expected: tuple[int, ...] | None) -> None:
-    assert choose_classes(wanted, CLASSES) == expected
-
-
-def test_an_unknown_class_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownClass, match=r"no class 'sky, 1'; it knows wall, floor, ceiling") as raised:
-        choose_classes("sky,floor,1", CLASSES)
-    assert raised.value.status == 422
-
-
-# --- the image in the request -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"body": b"\x89PNG", "format": "json", "classes": "floor"},
-        {"data": bytearray(b"\x89PNG"), "format": bytearray(b"json"), "classes": bytearray(b"floor")},
-        {
-            "body": b"",
-            "data": "\x7fPNG".replace("\x7f", "P"),
-            "format": b"application/json",
-            "classes": "floor",
-        },
-    ],
-)
-def test_fields_of_every_kind(fields: dict[str, object]) -> None:
-    wanted = parse(Request(fields), CLASSES)
-    assert bytes(wanted.image)[-3:] == b"PNG"
-    assert (wanted.format, wanted.class_ids) == ("json", (1,))
-
-
-@pytest.mark.parametrize(
-    ("fields", "headers", "message"),
-    [
-        ({}, {}, "no image"),
-        ({"body": bytearray()}, {}, "no image"),
-        ({"image": b"\x89PNG"}, {}, "'data'"),
-        ({"body": {"instances": [1]}}, {"content-type": "application/json"}, "JSON"),
-        ({"\x89PNG": b""}, {"content-type": "application/x-www-form-urlencoded"}, "Content-Type"),
-    ],
-)
-def test_a_request_without_an_image(fields: dict[str, object], headers: dict[str, str], message: str) -> None:
-    with pytest.raises(BadImage, match=message):
-        parse(Request(fields, headers), CLASSES)
 
 
 # --- bodies ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +255,13 @@ def test_crops_depend_on_seed_epoch_and_index_only(tiny: Path) -> None:
     assert torch.equal(make_item(make(1), 3, 2), first[2])  # without its predecessors
     assert not torch.equal(first[0], items(make(1), 4)[0])
     assert not torch.equal(first[0], items(make(2), 3)[0])
+
+
+def test_the_same_photo_twice_gives_two_crops(tiny: Path) -> None:
+    dataset = load_dataset(tiny, "train")
+    twice = replace(dataset, samples=(dataset.samples[0], dataset.samples[0]))
+    first, second = items(TrainSamples(twice, 24, 32, 0, MEAN, STD), 0)
+    assert not torch.equal(first, second)
 
 
 def make_item(samples: TrainSamples, epoch: int, index: int) -> torch.Tensor:

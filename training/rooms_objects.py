@@ -70,7 +70,8 @@ def kitchen(g: Group, look: Look) -> Footprint:
     on_top(g, look, w, d, 0.91, 8)
     if look.chance(0.6):
         fridge = look.plain(hsv(0, 0, u(0.3, 0.97)), gloss=0.5)
-        g.box((w / 2 + 0.32, 0, 0.9), (0.6, d, u(1.5, 1.9)), fridge)
+        tall = u(1.5, 1.9)
+        g.box((w / 2 + 0.32, 0, tall / 2), (0.6, d, tall), fridge)
         g.box((w / 2 + 0.1, -d / 2 - 0.02, 1.2), (0.03, 0.03, 0.4), look.metal())
         return w + 1.3, d
     return w, d
@@ -92,6 +93,35 @@ def boxes(g: Group, look: Look) -> Footprint:
     material = look.plain(hsv(0.08, 0.4, 0.65)) if look.chance(0.4) else look.cloth(0.4)
     shape = ("box", "rounded", "cylinder", "cushion")[look.rng.integers(4)]
     g.add(shape, (0, 0, s * 0.4), (s, s * u(0.7, 1.4), s * 0.8), material)
+    return s, s
+
+
+def thing(g: Group, look: Look) -> Footprint:
+    """Something that no class is made for: a few shapes on top of and beside one another."""
+    u, rng = look.uniform, look.rng
+    shapes = ("box", "rounded", "cylinder", "ball", "cushion", "pot", "shade")
+    s, top = u(0.25, 0.9), 0.0
+    materials = [
+        look.cloth(0.4),
+        look.plain(look.cloth_colour(), gloss=u(0, 1)),
+        look.wood(),
+        look.clutter(),
+        look.metal(),
+    ]
+    for i in range(int(rng.integers(2, 8))):
+        w, d, h = u(0.2, 1.0) * s, u(0.2, 1.0) * s, u(0.1, 0.7) * s
+        if i == 0:
+            w, d = max(w, 0.5 * s), max(d, 0.5 * s)
+        x, y = (0.0, 0.0) if i == 0 else (u(-0.3, 0.3) * s, u(-0.3, 0.3) * s)
+        z = top if look.chance(0.6) else 0.0
+        g.add(
+            shapes[rng.integers(7)],
+            (x, y, z + h / 2),
+            (w, d, h),
+            materials[rng.integers(5)],
+            tilt=(0, 0, u(-1, 1)),
+        )
+        top = max(top, z + h * 0.95)
     return s, s
 
 
@@ -174,7 +204,12 @@ def on_wall(g: Group, look: Look, width: float, z: float) -> None:
     else:
         w = min(width, u(0.5, 1.2))
         ribs = look.keep(
-            Kind.PLANKS, hsv(0.1, 0.03, 0.9), hsv(0.1, 0.03, 0.8), size=(3.0, 0.06), line=0.02, angle=np.pi / 2
+            Kind.PLANKS,
+            hsv(0.1, 0.03, 0.9),
+            hsv(0.1, 0.03, 0.8),
+            size=(3.0, 0.06),
+            line=0.02,
+            angle=np.pi / 2,
         )
         g.box((0, -0.07, 0.4), (w, 0.08, 0.55), ribs)
 

@@ -12,7 +12,7 @@ from training import rooms_shell as shell
 from training.rooms_furniture import LABEL, OTHER
 from training.rooms_look import Look, hsv
 from training.rooms_mesh import Group, Model, rotation
-from training.rooms_themes import ANY, BUILD, CLASS_OF, TALL, THEMES
+from training.rooms_themes import ANY, ANYWHERE, BUILD, CLASS_OF, TALL, THEMES
 
 Array = NDArray[np.float64]
 
@@ -56,10 +56,11 @@ class Room:
                     self._dining_set()
                 else:
                     self.stand(self._pick(name), at_wall=False)
-        if self.look.chance(0.06):
-            self.stand("person", at_wall=False)
+        for name, chance in ANYWHERE:
+            if self.look.chance(chance):
+                self.stand(name, at_wall=self.look.chance(0.4))
         for wall in self.walls:
-            for _ in range(int(self.rng.integers(0, 4))):
+            for _ in range(int(self.rng.integers(1, 5))):
                 x = wall.free(self.look, 0.7)
                 if x is not None:
                     objects.on_wall(Group(self.model, tuple(self.on(wall, x)), wall.group.yaw, OTHER),
@@ -84,7 +85,7 @@ class Room:
         self.base.box(
             (w / 2, d / 2, -0.05), (w + 0.4, d + 0.4, 0.1), floor, shell.FLOOR, origin=(u(0, 3), u(0, 3), 0)
         )
-        shell.ceiling(self.base, look, w, d, h, roof)
+        self.headroom = shell.ceiling(self.base, look, w, d, h, roof)
         outside = look.outside(u(0.6, 4.0))
         self.base.box((w / 2, d / 2, 0), (90, 90, 40), outside, shell.WINDOW, casts=False)
         style = look.rng.random()
@@ -128,7 +129,7 @@ class Room:
                     wall.take(x - w / 2 - 0.2, x + w / 2 + 0.2, stands=sill < 0.3)
                     shell.window(wall, look, o, outside)
                     self.windows.append((wall, o))
-        elif pick < 0.8:
+        elif pick < 0.73:
             for _ in range(1 if look.chance(0.75) else 2):
                 w, h = (u(0.72, 1.0) if look.chance(0.85) else u(1.2, 1.6)), u(1.95, 2.15)
                 x = wall.free(look, w + 0.3)

@@ -17,6 +17,7 @@ from training.rooms_texture import GLOSS, GLOW, paint
 
 Array = NDArray[np.float64]
 SHADOW_SIZE = 512
+SWIRL = np.stack([np.cos(np.arange(32) * np.pi / 16), np.sin(np.arange(32) * np.pi / 16)], 1)
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,9 @@ def shade(
     mixed = np.zeros((height, width), np.bool_)
     count = _find_mixed(ids, triangles.smooth_group, mixed)
     where = np.empty((count, 4), np.int32)  # pixel y, pixel x, sample y, sample x
-    weight, foot = np.empty(count), np.empty(count)
-    uv, position, normal, ray = (
-        np.empty((count, 2)),
-        np.empty((count, 3)),
-        np.empty((count, 3)),
-        np.empty((count, 3)),
-    )
+    weight, foot = np.empty((2, count), np.float32)
+    uv = np.empty((count, 2), np.float32)
+    position, normal, ray = np.empty((3, count, 3), np.float32)
     turn = np.ascontiguousarray(fine.turn)
     _gather(ids, near, mixed, inverses, triangles.uv, triangles.normals, turn, fine.at, fine.focal, fine.centre_x,
             fine.centre_y, where, weight, foot, uv, position, normal, ray)  # fmt: skip
@@ -78,7 +75,7 @@ def shade(
     return image, label
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _find_mixed(ids, groups, mixed):  # type: ignore[no-untyped-def]
     """Mark the pixels in which surfaces meet; returns how many samples are to be shaded."""
     height, width = mixed.shape
@@ -94,7 +91,7 @@ def _find_mixed(ids, groups, mixed):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _gather(ids, near, mixed, inverses, uvs, normals, turn, eye, focal, cx, cy, where, weight, foot, uv, position,  # type: ignore[no-untyped-def]
             normal, ray):  # fmt: skip
     """Position, normal and texture coordinates of every sample."""
@@ -134,7 +131,7 @@ def _gather(ids, near, mixed, inverses, uvs, normals, turn, eye, focal, cx, cy, 
                     k += 1
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _light(where, weight, position, normal, ray, colour, gloss, glow, lights, ambient, room, floor_ao, shadow, s_eye,  # type: ignore[no-untyped-def]
            s_turn, s_focal, softness, image):  # fmt: skip
     """Add every sample's light to its pixel."""
@@ -144,9 +141,9 @@ def _light(where, weight, position, normal, ray, colour, gloss, glow, lights, am
             for c in range(3):
                 image[y, x, c] += w * min(colour[k, c] * glow[k], 6.0)
             continue
-        px, py, pz = position[k]
-        nx, ny, nz = normal[k]
-        rx, ry, rz = ray[k]
+        px, py, pz = position[k, 0], position[k, 1], position[k, 2]
+        nx, ny, nz = normal[k, 0], normal[k, 1], normal[k, 2]
+        rx, ry, rz = ray[k, 0], ray[k, 1], ray[k, 2]
         ao = _open_share(px, py, pz, nx, ny, nz, room, floor_ao)
         up = (0.75 + 0.25 * nz) * ao
         lr, lg, lb, shine = ambient[0] * up, ambient[1] * up, ambient[2] * up, 0.0
@@ -178,18 +175,20 @@ def _light(where, weight, position, normal, ray, colour, gloss, glow, lights, am
         image[y, x, 2] += w * min(colour[k, 2] * lb + shine, 6.0)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _open_share(px, py, pz, nx, ny, nz, room, floor_ao):  # type: ignore[no-untyped-def]
     """How much ambient light reaches a point: less in the room's corners and near furniture on the floor."""
     ao = 1.0
     for k in range(2):
         p, n = (px, abs(nx)) if k == 0 else (py, abs(ny))
         near = min(max(p, 0.0), max(room[k] - p, 0.0))
-        ao *= 1 - 0.35 * (1 - n) * np.exp(-near / 0.25)
-    near = max(pz, 0.0)
-    ao *= 1 - (1 - abs(nz)) * 0.4 * np.exp(-near / 0.14)
-    near = max(room[2] - pz, 0.0)
-    ao *= 1 - (1 - abs(nz)) * 0.25 * np.exp(-near / 0.25)
+        if near < 1.2 and n < 0.99:
+            ao *= 1 - 0.35 * (1 - n) * np.exp(-near / 0.25)
+    if abs(nz) < 0.99:
+        if pz < 0.7:
+            ao *= 1 - (1 - abs(nz)) * 0.4 * np.exp(-max(pz, 0.0) / 0.14)
+        if pz > room[2] - 1.2:
+            ao *= 1 - (1 - abs(nz)) * 0.25 * np.exp(-max(room[2] - pz, 0.0) / 0.25)
     if pz < 0.06 and nz > 0.5:
         n = len(floor_ao) - 1
         fx = min(max(px / room[0] * n, 0.0), n - 1e-6)
@@ -201,7 +200,7 @@ def _open_share(px, py, pz, nx, ny, nz, room, floor_ao):  # type: ignore[no-unty
     return ao
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _lit(px, py, pz, sx, sy, shadow, eye, turn, focal, softness):  # type: ignore[no-untyped-def]
     """Share of the first light that reaches a point: four look-ups in the shadow map, turned per sample so
     that the picture's own averaging makes a soft edge of them."""
@@ -212,8 +211,8 @@ def _lit(px, py, pz, sx, sy, shadow, eye, turn, focal, softness):  # type: ignor
     size = len(shadow)
     x = (turn[0, 0] * dx + turn[0, 1] * dy + turn[0, 2] * dz) / z * focal + size / 2
     y = (turn[1, 0] * dx + turn[1, 1] * dy + turn[1, 2] * dz) / z * focal + size / 2
-    swirl = ((sx * 7 + sy * 13) & 31) * 0.19635
-    c, s = np.cos(swirl) * softness, np.sin(swirl) * softness
+    swirl = SWIRL[(sx * 7 + sy * 13) & 31]
+    c, s = swirl[0] * softness, swirl[1] * softness
     lit = 0.0
     for k in range(4):
         reach = 1.0 if k < 2 else 0.45

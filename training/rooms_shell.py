@@ -108,12 +108,12 @@ def window(wall: Wall, look: Look, o: Opening, outside: int) -> None:
         low = 0.03 if look.chance(0.7) or o.low < 0.3 else o.low - 0.12
         each = w * u(0.15, 0.5)
         for side in (-1, 1):
-            at = (x + side * (w / 2 + 0.12 - each / 2), -0.09, (rod + low) / 2)
+            at = (x + side * (w / 2 + 0.12 - each / 2), -0.15, (rod + low) / 2)
             g.add("curtain", at, (each, 0.1, rod - low), cloth, WINDOW)
         if look.chance(0.6):
             g.add(
                 "cylinder",
-                (x, -0.09, rod),
+                (x, -0.15, rod),
                 (0.03, 0.03, w + 0.5),
                 look.metal(),
                 WINDOW,
@@ -223,7 +223,21 @@ def doorway(wall: Wall, look: Look, x: float, w: float, h: float, floor: int, pa
         panels(own, look, w / 2 - 0.03, -0.02, w * 0.94, h, leaf)
 
 
-def ceiling(g: Group, look: Look, width: float, depth: float, height: float, material: int) -> None:
+@dataclass(frozen=True)
+class Headroom:
+    """Height over the floor, less where the ceiling slopes down to `low` at one end of the x axis."""
+
+    height: float
+    low: float
+    start: float
+    end: float
+
+    def at(self, x: float) -> float:
+        share = min(max((x - self.start) / (self.end - self.start), 0.0), 1.0)
+        return self.low + share * (self.height - self.low)
+
+
+def ceiling(g: Group, look: Look, width: float, depth: float, height: float, material: int) -> Headroom:
     """Flat; sometimes with beams, a slope, or lamps (which are "other")."""
     u = look.uniform
     middle = (width / 2, depth / 2)
@@ -232,6 +246,7 @@ def ceiling(g: Group, look: Look, width: float, depth: float, height: float, mat
         wood = look.wood()
         for y in np.arange(u(0.2, 0.8), depth, u(0.6, 1.2)):
             g.box((width / 2, float(y), height - 0.08), (width, 0.14, 0.18), wood, CEILING)
+    room = Headroom(height, height, 0.0, width)
     if look.chance(0.1):
         along, low = u(1.0, 2.2), height - u(0.6, 1.3)
         rise = np.arctan2(height - low, along)
@@ -239,6 +254,7 @@ def ceiling(g: Group, look: Look, width: float, depth: float, height: float, mat
         side = look.chance(0.5)
         at = (along / 2 if side else width - along / 2, depth / 2, (low + height) / 2 + 0.02)
         g.box(at, (length, depth, 0.04), material, CEILING, tilt=(0, -rise if side else rise, 0))
+        room = Headroom(height, low, 0.0 if side else width, along if side else width - along)
     pick = look.rng.random()
     lit = look.plain(hsv(0.12, u(0, 0.3), 1.0), glow=u(0.8, 3.0) if look.chance(0.7) else 0.0)
     x, y = width * u(0.3, 0.7), depth * u(0.3, 0.7)
@@ -258,3 +274,4 @@ def ceiling(g: Group, look: Look, width: float, depth: float, height: float, mat
     elif pick < 0.55:
         for k in np.arange(u(0.4, 1.0), depth, 1.5):
             g.box((x, float(k), height - 0.005), (1.2, 0.3, 0.02), lit, OTHER, casts=False)
+    return room

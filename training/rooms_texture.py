@@ -89,7 +89,7 @@ def noise_bank() -> NDArray[np.float32]:
     return np.stack(layers).astype(np.float32)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def noise(bank, layer, x, y):  # type: ignore[no-untyped-def]
     """Bilinear look-up, one tile a unit."""
     x, y = x * 256.0, y * 256.0
@@ -102,7 +102,7 @@ def noise(bank, layer, x, y):  # type: ignore[no-untyped-def]
     return top * (1 - fy) + low * fy
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def dice(i, j, seed):  # type: ignore[no-untyped-def]
     """A number in 0 … 1 for a cell."""
     h = (int(i) * 374761393 + int(j) * 668265263 + int(seed * 1e6) * 974711) & 0xFFFFFFFF
@@ -110,21 +110,21 @@ def dice(i, j, seed):  # type: ignore[no-untyped-def]
     return ((h ^ (h >> 16)) & 0xFFFF) / 65535.0
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def cover(distance, half, foot):  # type: ignore[no-untyped-def]
     """How much of a pixel a line of half-width `half` covers when its middle is `distance` away."""
     part = min(max((half - distance) / foot + 0.5, 0.0), 1.0)
     return part * min(1.0, 2 * half / foot)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def edge(x, period):  # type: ignore[no-untyped-def]
     """Distance to the nearest multiple of `period`."""
     f = x / period - np.floor(x / period)
     return min(f, 1 - f) * period
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def mixing(m, kind, u, v, foot, bank):  # type: ignore[no-untyped-def]
     """Weights of the colours b and c (a takes the rest), a factor on the brightness, and the two noise
     coordinates (cells shift their grain)."""
@@ -229,7 +229,7 @@ def mixing(m, kind, u, v, foot, bank):  # type: ignore[no-untyped-def]
     return wb, wc, shade, gu, gv
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def albedo(m, u, v, foot, bank):  # type: ignore[no-untyped-def]
     """The surface's colour at (u, v) metres: linear red, green, blue."""
     kind = int(m[0])
@@ -248,16 +248,18 @@ def albedo(m, u, v, foot, bank):  # type: ignore[no-untyped-def]
     return r, g, b
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _paint(materials, index, uv, foot, bank, out):  # type: ignore[no-untyped-def]
     for k in range(len(index)):
         r, g, b = albedo(materials[index[k]], uv[k, 0], uv[k, 1], foot[k], bank)
         out[k, 0], out[k, 1], out[k, 2] = r, g, b
 
 
-def paint(materials: Array, index: NDArray[np.int64], uv: Array, foot: Array) -> Array:
+def paint(
+    materials: Array, index: NDArray[np.int64], uv: NDArray[np.float32], foot: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Colours of n samples. materials: (M, 24) rows of `surface`; index: (n,) rows; uv: (n, 2) metres; foot:
     (n,) metres. Returns: linear RGB (n, 3)."""
-    out = np.empty((len(index), 3))
+    out = np.empty((len(index), 3), np.float32)
     _paint(materials, index, uv, foot, noise_bank(), out)
     return out

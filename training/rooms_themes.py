@@ -49,24 +49,39 @@ THEMES = (
     Theme(0.07, (("plant", 0.3), ("any", 0.8)), (("any", 0.9), ("any", 0.3))),
 )  # fmt: skip
 BUILD: dict[str, Callable[[Group, Look], tuple[float, float]]] = {
-    "bed": furniture.bed, "sofa": furniture.sofa, "armchair": furniture.armchair, "chair": furniture.chair,
-    "desk": furniture.desk, "plant": furniture.plant, "table": furniture.table,
-    "coffee": lambda g, k: furniture.table(g, k, True), "bedside": objects.bedside, "cabinet": objects.cabinet,
-    "bookcase": objects.bookcase, "television": objects.television, "floor_lamp": objects.floor_lamp,
-    "boxes": objects.boxes, "bathtub": objects.bathtub, "person": objects.person, "kitchen": objects.kitchen,
-}  # fmt: skip
+    "bed": furniture.bed,
+    "sofa": furniture.sofa,
+    "armchair": furniture.armchair,
+    "chair": furniture.chair,
+    "desk": furniture.desk,
+    "plant": furniture.plant,
+    "table": furniture.table,
+    "coffee": lambda g, k: furniture.table(g, k, True),
+    "bedside": objects.bedside,
+    "cabinet": objects.cabinet,
+    "bookcase": objects.bookcase,
+    "television": objects.television,
+    "floor_lamp": objects.floor_lamp,
+    "boxes": objects.boxes,
+    "thing": objects.thing,
+    "bathtub": objects.bathtub,
+    "person": objects.person,
+    "kitchen": objects.kitchen,
+}
 CLASS_OF = {"armchair": "chair", "desk": "table", "coffee": "table"}
 OPEN = {"chair", "table", "coffee", "desk", "floor_lamp", "person"}
 """Light passes under these."""
+ANYWHERE: Chances = (("thing", 0.6), ("thing", 0.4), ("thing", 0.3), ("cabinet", 0.4), ("person", 0.1))
+"""What may stand in any room besides."""
 ANY = ("bed", "sofa", "armchair", "chair", "table", "plant", "desk")
 FAVOURED = {
-    "bed": 3.0,
+    "bed": 3.5,
     "sofa": 3.0,
     "armchair": 2.0,
     "chair": 2.5,
-    "table": 2.0,
+    "table": 2.5,
     "coffee": 2.0,
-    "plant": 1.5,
+    "plant": 2.5,
     "desk": 2.0,
 }
 """How often the camera looks at a piece, against 1 for all others."""

@@ -52,6 +52,7 @@ def camera_of(room: Room, height: int, width: int) -> Camera:
             eye[0] = np.clip(anchor.x + (c * fx - s * fy) * away, 0.25, room.width - 0.25)
             eye[1] = np.clip(anchor.y + (s * fx + c * fy) * away, 0.25, room.depth - 0.25)
             target = np.array([anchor.x + u(-0.5, 0.5), anchor.y + u(-0.5, 0.5), u(0.3, 1.3)])
+        eye[2] = min(eye[2], room.headroom.at(eye[0]) - 0.2)
         far = float(np.hypot(*(target - eye)[:2]))
         score = min(far, 2.5) + u(0, 0.5)
         for p in room.pieces:

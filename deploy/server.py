@@ -148,9 +148,8 @@ def status(options: Status) -> int:
     ready = bool(models) and all(model.ready for model in models)
     if options.json:
         found = dataclasses.asdict(running) if running is not None and alive else None
-        print(
-            json.dumps({"ready": ready, "server": found, "models": [dataclasses.asdict(m) for m in models]})
-        )
+        rows = [{**dataclasses.asdict(m), "default": defaults[m.name] == m.version} for m in models]
+        print(json.dumps({"ready": ready, "server": found, "models": rows}))
     elif running is None or not alive:
         print(f"nothing runs in {options.run_dir}")
     else:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:  # rendering is loaded only by the tests that ask for a photo
+    from benchmarks.photos import Photo
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -22,3 +29,34 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the evaluation data in {folder}, which is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def room() -> Photo:
+    """One rendered room as a JPEG file, 240 x 320."""
+    from benchmarks.photos import photo
+
+    return photo(seed=5, height=240, width=320)
+
+
+@pytest.fixture(scope="session")
+def rooms() -> tuple[Photo, ...]:
+    """Seven rendered rooms of different sizes; the portraits are stored on their side with an EXIF orientation."""
+    from benchmarks.photos import photo
+
+    sizes = ((240, 320), (320, 240), (97, 131), (301, 203), (64, 200), (480, 360), (120, 121))
+    return tuple(photo(seed, height, width) for seed, (height, width) in enumerate(sizes))
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """Gives so many different TCP ports that nobody listened on a moment ago."""
+
+    def choose(count: int) -> list[int]:
+        with ExitStack() as stack:
+            probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for probe in probes:
+                probe.bind(("127.0.0.1", 0))
+            return [probe.getsockname()[1] for probe in probes]
+
+    return choose

@@ -1,0 +1,129 @@
+"""What is wrong with one request is told to its sender, in JSON, with the status that fits, and harms nobody."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from benchmarks.photos import Photo
+from segserve.image import MAX_PIXELS
+from tests.e2e.serving import Server, error_of, labels_of
+
+INVOKE = "/models/rooms/invoke"
+
+
+def uniform_png(height: int, width: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (width, height), 1).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error_type"),
+    [
+        (b"", 400, "BadImage"),
+        (b"no image at all", 400, "BadImage"),
+        (b"<html><body>photo</body></html>", 400, "BadImage"),
+        (b"\x89PNG\r\n\x1a\n", 400, "BadImage"),
+        (b"%PDF-1.7\n", 400, "BadImage"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "ImageFormatNotServed"),
+        (uniform_png(8001, 8000), 413, "ImageTooLarge"),
+    ],
+    ids=["empty", "text", "html", "png without data", "pdf", "svg", "64.008 megapixels"],
+)
+def test_status_and_type_of_a_body_that_is_no_photo(
+    server: Server, body: bytes, status: int, error_type: str
+) -> None:
+    answer = server.post(body)
+    assert (answer.status_code, error_of(answer)["type"]) == (status, error_type)
+
+
+def test_a_truncated_photo_is_refused(server: Server, room: Photo) -> None:
+    answer = server.post(room.jpeg[: len(room.jpeg) // 2])
+    assert (answer.status_code, error_of(answer)["type"]) == (400, "BadImage")
+
+
+def test_a_format_that_does_not_exist_is_406_and_names_those_that_do(server: Server, room: Photo) -> None:
+    for answer in (server.post(room.jpeg, accept="video/mp4"), server.post(room.jpeg, INVOKE, format="tiff")):
+        assert answer.status_code == 406
+        error = error_of(answer)
+        assert error["type"] == "FormatNotAcceptable"
+        assert "image/png" in error["message"]
+
+
+def test_an_unknown_class_is_422_and_names_the_known_ones(server: Server, room: Photo) -> None:
+    answer = server.post(room.jpeg, INVOKE, classes="floor,lava")
+    assert answer.status_code == 422
+    error = error_of(answer)
+    assert error["type"] == "UnknownClass"
+    assert "lava" in error["message"]
+    assert "ceiling" in error["message"]
+
+
+def test_more_bytes_than_allowed_are_413_before_they_are_all_sent(server: Server) -> None:
+    try:
+        status = server.post(bytes(40_000_000)).status_code
+    except httpx.TransportError:  # it may close the connection while we still send
+        status = 413
+    assert status == 413
+    assert server.http.get("/ping").json() == {"status": "Healthy"}
+
+
+def test_the_largest_photo_is_answered_and_the_worker_survives_it(server: Server) -> None:
+    pids = server.worker_pids("rooms")
+    labels = labels_of(server.post(uniform_png(8000, 8000), accept="application/x-npy"))
+    assert labels.shape == (8000, 8000)
+    assert server.worker_pids("rooms") == pids
+
+
+def test_an_enormous_header_is_refused_without_its_memory(server: Server, shared_data: Path) -> None:
+    pids = server.worker_pids("rooms")
+    before = [peak_bytes(pid) for pid in pids]
+    answer = server.post((shared_data / "odd_images" / "bomb_header.png").read_bytes())
+    assert (answer.status_code, error_of(answer)["type"]) == (413, "ImageTooLarge")
+    grown = [peak_bytes(pid) - then for pid, then in zip(pids, before, strict=True)]
+    assert max(grown) < 64e6, "a decoded bomb takes gigabytes"
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process ever held."""
+    line = next(
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")
+    )
+    return 1024 * int(line.split()[1])
+
+
+def test_odd_image_files_give_their_mask_or_a_reason(server: Server, shared_data: Path) -> None:
+    folder = shared_data / "odd_images"
+    pids = server.worker_pids("rooms")
+    wrong = []
+    with (folder / "index.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        data = (folder / row["file"]).read_bytes()
+        good = row["decodes"] == "yes" and int(row["width"]) * int(row["height"]) <= MAX_PIXELS
+        answer = server.post(data, accept="application/x-npy")
+        if good and (answer.status_code != 200 or labels_of(answer).shape != upright_shape(data)):
+            wrong.append(f"{row['file']} ({row['kind']}): {answer.status_code}, {answer.text[:200]}")
+        if not good and not (400 <= answer.status_code < 500 and error_of(answer)):
+            wrong.append(f"{row['file']} ({row['kind']}): {answer.status_code}, but it cannot be decoded")
+    assert wrong == []
+    assert len(rows) > 90
+    assert server.worker_pids("rooms") == pids
+
+
+def upright_shape(data: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(data)) as image:
+        upright = ImageOps.exif_transpose(image)
+        return upright.height, upright.width
+
+
+def test_after_all_that_the_server_still_segments(server: Server, room: Photo) -> None:
+    assert labels_of(server.post(room.jpeg)).shape == (room.height, room.width)
+    assert not np.isnan(float(server.post(room.jpeg).headers["server-timing"].split("dur=")[1].split(",")[0]))

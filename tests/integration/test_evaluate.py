@@ -1,4 +1,4 @@
-"""Evaluation as served: what it counts, what it writes, what it refuses; and counts added up over processes."""
+"""Evaluation as served: what it counts, what it writes, what it refuses."""
 
 from __future__ import annotations
 
@@ -250,34 +250,3 @@ def test_segmenter_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(UsageError, match=r"model\.onnx: expected a checkpoint"):
         load_segmenter(tmp_path / "model.onnx")
-    with pytest.raises(UsageError, match="--limit is -1"):
-        EvaluateConfig(tmp_path, tmp_path, limit=-1)
-
-
-REDUCE = """
-import sys
-import numpy as np, torch.distributed as dist
-from training.metrics import ConfusionMatrix
-rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-rng = np.random.default_rng(0)
-labels, predictions = rng.integers(0, 4, (2, 10, 50))
-matrix = ConfusionMatrix(4)
-matrix.update(labels[rank::2], predictions[rank::2])
-matrix.all_reduce()
-np.save(f"{out}/{rank}.npy", matrix.counts)
-dist.destroy_process_group()
-"""
-
-
-def test_counts_of_two_processes_add_up_to_those_of_one(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen([sys.executable, "-c", REDUCE, str(rank), str(tmp_path / "store"), str(tmp_path)])
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    labels, predictions = np.random.default_rng(0).integers(0, 4, (2, 10, 50))
-    single = ConfusionMatrix(4)
-    single.update(labels, predictions)
-    for rank in range(2):
-        np.testing.assert_array_equal(np.load(tmp_path / f"{rank}.npy"), single.counts)

@@ -1,24 +1,19 @@
-"""Datasets: descriptions and files are checked with errors that name the file, samples depend on their numbers only."""
+"""Datasets: descriptions and files are checked with errors that name the file."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader
 
-from segserve import geometry
 from segserve.errors import DatasetError
-from training import transforms
-from training.data import EvalSamples, TrainSamples, load_dataset, read_image, read_label
+from training.data import load_dataset, read_image, read_label
 
 DESCRIPTION = """
 name = "tiny"
@@ -32,7 +27,6 @@ images = "photos"
 labels = "maps"
 list = "listed.txt"
 """
-MEAN, STD = (127.0, 120.0, 110.0), (128.0, 60.0, 50.0)
 
 
 def write_label(path: Path, label: NDArray[np.uint8]) -> None:
@@ -232,80 +226,6 @@ def test_turned_photo_needs_a_label_for_the_upright_image(tiny: Path, tmp_path: 
         DatasetError, match="EXIF orientation turns it, so the label must be drawn for the upright"
     ):
         dataset.read(dataset.samples[0])
-
-
-# --- samples ------------------------------------------------------------------------------------------------
-
-
-def items(samples: TrainSamples, epoch: int, workers: int = 0) -> list[torch.Tensor]:
-    samples.set_epoch(epoch)
-    loader = DataLoader(samples, batch_size=None, num_workers=workers)
-    return [torch.cat([image, label[None].float()]) for image, label in loader]
-
-
-def test_crops_depend_on_seed_epoch_and_index_only(tiny: Path) -> None:
-    dataset = load_dataset(tiny, "train")
-
-    def make(seed: int) -> TrainSamples:
-        return TrainSamples(dataset, 24, 32, seed, MEAN, STD)
-
-    first = items(make(1), 3)
-    assert [item.shape for item in first] == [(4, 24, 32)] * 3
-    assert all(torch.equal(a, b) for a, b in zip(first, items(make(1), 3, workers=2), strict=True))
-    assert torch.equal(make_item(make(1), 3, 2), first[2])  # without its predecessors
-    assert not torch.equal(first[0], items(make(1), 4)[0])
-    assert not torch.equal(first[0], items(make(2), 3)[0])
-
-
-def test_the_same_photo_twice_gives_two_crops(tiny: Path) -> None:
-    dataset = load_dataset(tiny, "train")
-    twice = replace(dataset, samples=(dataset.samples[0], dataset.samples[0]))
-    first, second = items(TrainSamples(twice, 24, 32, 0, MEAN, STD), 0)
-    assert not torch.equal(first, second)
-
-
-def make_item(samples: TrainSamples, epoch: int, index: int) -> torch.Tensor:
-    samples.set_epoch(epoch)
-    image, label = samples[index]
-    return torch.cat([image, label[None].float()])
-
-
-def test_workers_that_persist_see_the_new_epoch(tiny: Path) -> None:
-    samples = TrainSamples(load_dataset(tiny, "train"), 24, 32, 0, MEAN, STD)
-    loader = DataLoader(samples, batch_size=None, num_workers=1, persistent_workers=True)
-    for epoch in (0, 1):
-        samples.set_epoch(epoch)
-        got = [image for image, _ in loader]
-        assert all(torch.equal(image, samples[index][0]) for index, image in enumerate(got))
-    del loader
-
-
-def test_train_item_is_normalised_and_padding_ignored(tiny: Path) -> None:
-    still = transforms.Augmentation(1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    dataset = load_dataset(tiny, "train")
-    image, label = TrainSamples(dataset, 60, 40, 0, MEAN, STD, still)[0]
-    assert image.dtype == torch.float32
-    assert label.dtype == torch.int64
-    photo, expected = dataset.read(dataset.samples[0])
-    rows = np.flatnonzero((label.numpy() != 255).any(axis=1))
-    top = int(rows[0])
-    restored = image.numpy().transpose(1, 2, 0) * np.array(STD) + np.array(MEAN)
-    np.testing.assert_allclose(restored[top : top + 30], photo, atol=1e-3)
-    np.testing.assert_array_equal(label[top : top + 30], expected)
-    assert int((label == 255).sum()) == 30 * 40 + 1
-
-
-def test_eval_item_is_the_served_input_with_the_label_in_place(tiny: Path) -> None:
-    dataset = load_dataset(tiny, "train")
-    photo, expected = dataset.read(dataset.samples[0])
-    image, label = EvalSamples(dataset, 60, 60, MEAN, STD)[0]
-    served, placed = geometry.to_input(photo, 60, 60)
-    np.testing.assert_allclose(image.numpy().transpose(1, 2, 0) * STD + MEAN, served, atol=1e-3)
-    assert (placed.content_height, placed.content_width) == (45, 60)
-    content = label[placed.top : placed.top + 45, placed.left : placed.left + 60].numpy()
-    rows, columns = (np.arange(45) + 0.5) * 30 / 45, (np.arange(60) + 0.5) * 40 / 60
-    np.testing.assert_array_equal(content, expected[rows.astype(int)][:, columns.astype(int)])
-    assert int((label != 255).sum()) == int((content != 255).sum())
 
 
 # --- the evaluation data ------------------------------------------------------------------------------------

@@ -77,6 +77,11 @@ def test_every_format_by_field_and_by_header(serve: Caller) -> None:
         assert Image.open(io.BytesIO(overlay)).size == (64, 48)
 
 
+def test_a_field_is_not_taken_for_a_header(serve: Caller) -> None:
+    [served] = serve({"data": bytearray(photo(RED, BLUE)), "accept": bytearray(b"text/html")})
+    assert mask_of(served).shape == (48, 64)
+
+
 def test_classes_by_field(serve: Caller) -> None:
     [served] = serve({"body": photo(RED, BLUE), "classes": bytearray(b"ceiling")})
     assert sorted(np.unique(mask_of(served)).tolist()) == [2, 255]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segserve.errors import BadImage, ImageTooLarge, RequestError
-from segserve.image import _PillowSettings, decode
+from segserve.image import _pillow, _PillowSettings, decode
 from tests.images import photo, png, saved, tiff
 
 # --- what is refused ------------------------------------------------------------------------------------------
@@ -68,6 +68,12 @@ def test_odd_limits_are_exact_too() -> None:
     assert decode(data, max_pixels=99).shape == (9, 11, 3)
     with pytest.raises(ImageTooLarge, match="99 pixels, 98 are"):
         decode(data, max_pixels=98)
+
+
+def test_a_larger_limit_elsewhere_lifts_nobody_elses() -> None:
+    header_only = png(10, 10, 8, 2, b"")
+    with _pillow.limited_to(10**9), pytest.raises(ImageTooLarge, match="100 pixels, 99 are"):
+        decode(header_only, max_pixels=99)  # before any pixel is looked for: there is none
 
 
 def huge_files() -> dict[str, bytes]:

@@ -94,6 +94,7 @@ class TrainBatches:
         self.loader: Batches = DataLoader(
             items, batch_sampler=self.sampler, num_workers=config.workers,
             persistent_workers=config.workers > 0, pin_memory=processes.device.type == "cuda",
+            generator=torch.Generator(),  # of its own: when workers start it is drawn from, which dropout must not see
         )  # fmt: skip
 
     def __call__(self, epoch: int) -> Batches:

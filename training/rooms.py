@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ from segserve.labels import IGNORE_LABEL, ROOM_CLASSES, palette
 from training.rooms_shade import shade
 from training.rooms_view import compose
 
+Task = tuple[Path, str, int, int, int, int]
+Map = Callable[[Callable[[Task], None], Iterable[Task]], Iterable[None]]
 JPEG_QUALITY = 92
 SPLIT_SPAN = 10_000_000
 """Picture i of split s of seed n has the seed (2 n + s) * SPLIT_SPAN + i: no two splits share one."""
@@ -112,7 +114,7 @@ def seed_of(seed: int, split: str, index: int) -> int:
     return (2 * seed + ("train", "val").index(split)) * SPLIT_SPAN + index
 
 
-def _write(task: tuple[Path, str, int, int, int, int]) -> None:
+def _write(task: Task) -> None:
     out, split, index, seed, height, width = task
     image, label = render(seed_of(seed, split, index), height, width)
     Image.fromarray(image).save(out / split / f"{index:06d}.jpg", quality=JPEG_QUALITY, subsampling=0)
@@ -130,7 +132,7 @@ def description(config: RoomsConfig) -> str:
 
 
 @contextmanager
-def _mapper(workers: int) -> Iterator[object]:
+def _mapper(workers: int) -> Iterator[Map]:
     if workers == 1:
         yield map
         return
@@ -152,7 +154,7 @@ def main(config: RoomsConfig) -> int:
         for index in range(count)
     ]
     with _mapper(config.workers) as mapper:
-        for _ in track(mapper(_write, tasks), "rendering rooms", len(tasks)):  # type: ignore[operator]
+        for _ in track(mapper(_write, tasks), "rendering rooms", len(tasks)):
             pass
     (config.out / "dataset.toml").write_text(description(config))
     print(f"{config.out}: {config.train} to train on, {config.val} to evaluate on")

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.rooms_furniture import LABEL, Footprint, on_top, table_lamp
+from training.rooms_furniture import LABEL, Footprint
 from training.rooms_look import Look, hsv
 from training.rooms_mesh import Group
+from training.rooms_tables import on_top, table_lamp
 from training.rooms_texture import Kind
 
 

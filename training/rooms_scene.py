@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import rooms_objects as objects
+from training import rooms_openings as openings
 from training import rooms_shell as shell
 from training.rooms_furniture import LABEL, OTHER
 from training.rooms_look import Look, hsv
@@ -127,7 +128,7 @@ class Room:
                     o = shell.Opening(x - w / 2, x + w / 2, sill, high)
                     wall.openings.append(o)
                     wall.take(x - w / 2 - 0.2, x + w / 2 + 0.2, stands=sill < 0.3)
-                    shell.window(wall, look, o, outside)
+                    openings.window(wall, look, o, outside)
                     self.windows.append((wall, o))
         elif pick < 0.73:
             for _ in range(1 if look.chance(0.75) else 2):
@@ -136,7 +137,7 @@ class Room:
                 if x is None:
                     continue
                 if look.chance(0.3):
-                    shell.doorway(
+                    openings.doorway(
                         wall,
                         look,
                         x,
@@ -146,7 +147,7 @@ class Room:
                         paint if look.chance(0.6) else look.wall(),
                     )
                 else:
-                    shell.door(wall, look, x, w, h)
+                    openings.door(wall, look, x, w, h)
 
     # --- furniture ------------------------------------------------------------------------------------------
 

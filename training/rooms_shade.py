@@ -16,7 +16,7 @@ from training.rooms_raster import Camera, look, rasterise
 from training.rooms_texture import GLOSS, GLOW, paint
 
 Array = NDArray[np.float64]
-SHADOW_SIZE = 512
+SHADOW_SIZE = 384
 SWIRL = np.stack([np.cos(np.arange(32) * np.pi / 16), np.sin(np.arange(32) * np.pi / 16)], 1)
 
 
@@ -54,7 +54,7 @@ def shade(
     ids, near, inverses = rasterise(triangles.corners, fine, 2 * height + 1, 2 * width + 1)
     casting = np.ascontiguousarray(triangles.corners[triangles.casts])
     s = light.shadow_camera
-    _, shadow, _ = rasterise(casting, s, SHADOW_SIZE, SHADOW_SIZE)
+    shadow = rasterise(casting, s, SHADOW_SIZE, SHADOW_SIZE)[1].astype(np.float32)
 
     mixed = np.zeros((height, width), np.bool_)
     count = _find_mixed(ids, triangles.smooth_group, mixed)
@@ -168,8 +168,9 @@ def _light(where, weight, position, normal, ray, colour, gloss, glow, lights, am
             if gloss[k] > 0:  # Blinn's half vector
                 hx, hy, hz = lx - rx, ly - ry, lz - rz
                 h = (nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz)
-                if h > 0.7:
-                    shine += lit * h ** (20 + 180 * gloss[k]) * gloss[k] * 1.5 * lights[i, 4]
+                if h > 0.7:  # Schlick's stand-in for h to the power of `sharp`
+                    sharp = 60 + 540 * gloss[k]
+                    shine += lit * h / (sharp - sharp * h + h) * gloss[k] * 1.5 * lights[i, 4]
         image[y, x, 0] += w * min(colour[k, 0] * lr + shine, 6.0)
         image[y, x, 1] += w * min(colour[k, 1] * lg + shine, 6.0)
         image[y, x, 2] += w * min(colour[k, 2] * lb + shine, 6.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from training import rooms_furniture as furniture
 from training import rooms_objects as objects
+from training import rooms_tables as tables
 from training.rooms_look import Look
 from training.rooms_mesh import Group
 
@@ -53,10 +54,10 @@ BUILD: dict[str, Callable[[Group, Look], tuple[float, float]]] = {
     "sofa": furniture.sofa,
     "armchair": furniture.armchair,
     "chair": furniture.chair,
-    "desk": furniture.desk,
-    "plant": furniture.plant,
-    "table": furniture.table,
-    "coffee": lambda g, k: furniture.table(g, k, True),
+    "desk": tables.desk,
+    "plant": tables.plant,
+    "table": tables.table,
+    "coffee": lambda g, k: tables.table(g, k, True),
     "bedside": objects.bedside,
     "cabinet": objects.cabinet,
     "bookcase": objects.bookcase,

@@ -18,9 +18,10 @@ from training import rooms, rooms_shell
 from training.data import load_dataset
 from training.rooms_furniture import LABEL
 from training.rooms_look import Look
-from training.rooms_mesh import Group, Model, unit_shape
+from training.rooms_mesh import Group, Model
 from training.rooms_raster import Camera, look, rasterise
 from training.rooms_shade import Lighting, shade, shadow_camera
+from training.rooms_shapes import unit_shape
 from training.rooms_texture import Kind, surface
 from training.rooms_themes import BUILD
 from training.rooms_view import compose

@@ -27,7 +27,7 @@ DEMO_PHOTO := out/room.jpg
 DEMO_DATA := runs/demo-data
 # What can change the packaged demo model, so what makes it be exported, compared and packaged again.
 MAR_SOURCES := $(DEMO) $(wildcard segserve/*.py segserve/engines/*.py export/*.py handlers/* \
-	training/pspnet.py training/backbones.py training/checkpoint.py)
+	$(addprefix training/,pspnet.py backbones.py checkpoint.py torch_engine.py))
 
 CHECKPOINT ?= $(DEMO)
 OUT ?= build/export
@@ -85,8 +85,9 @@ train: $(READY) ## Train on your data (ARGS='…', see the README; NPROC=2 for t
 	$(PY) -m $(if $(filter 1,$(NPROC)),training.train,torch.distributed.run --nproc-per-node $(NPROC) -m training.train) $(ARGS)
 
 demo-model: $(READY) ## Train the demo model on rendered rooms (at most 40 minutes on two cores)
-	test -e $(DEMO_DATA)/dataset.toml || $(PY) -m training.rooms --out $(DEMO_DATA) --train 3000 --val 200 --seed 1
-	$(PY) -m training.train --data $(DEMO_DATA)/dataset.toml --out runs/demo --preset pspnet_lite0 --pretrained $(if $(wildcard runs/demo/last.safetensors),--resume)
+	test -e $(DEMO_DATA)/dataset.toml || $(PY) -m training.rooms --out $(DEMO_DATA) --train 1500 --val 100 --seed 1
+	$(PY) -m training.train --data $(DEMO_DATA)/dataset.toml --out runs/demo --preset pspnet_lite0 --pretrained \
+		--crop-height 240 --crop-width 320 --batch-size 8 --epochs 3 --seed 1 $(if $(wildcard runs/demo/last.safetensors),--resume)
 	cp runs/demo/model.safetensors $(DEMO)
 	cp runs/demo/model.json $(DEMO:.safetensors=.json)
 

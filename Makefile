@@ -87,7 +87,8 @@ train: $(READY) ## Train on your data (ARGS='…', see the README; NPROC=2 for t
 demo-model: $(READY) ## Train the demo model on rendered rooms (at most 40 minutes on two cores)
 	test -e $(DEMO_DATA)/dataset.toml || $(PY) -m training.rooms --out $(DEMO_DATA) --train 1500 --val 100 --seed 1
 	$(PY) -m training.train --data $(DEMO_DATA)/dataset.toml --out runs/demo --preset pspnet_lite0 --pretrained \
-		--crop-height 240 --crop-width 320 --batch-size 8 --epochs 3 --seed 1 $(if $(wildcard runs/demo/last.safetensors),--resume)
+		--crop-height 192 --crop-width 256 --input-height 240 --input-width 320 --batch-size 8 --epochs 2 --seed 1 \
+		$(if $(wildcard runs/demo/last.safetensors),--resume)
 	cp runs/demo/model.safetensors $(DEMO)
 	cp runs/demo/model.json $(DEMO:.safetensors=.json)
 

@@ -17,8 +17,9 @@ class GridDepthwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         (n, c, h, w), d = x.shape, int(self.dilation[0])
-        # zeros below and to the right complete the grids; they are what "same" padding would read there
-        x = functional.pad(x, (0, -w % d, 0, -h % d))
+        if h % d or w % d:
+            # zeros below and to the right complete the grids; they are what "same" padding would read there
+            x = functional.pad(x, (0, -w % d, 0, -h % d))
         rows, columns = x.shape[2] // d, x.shape[3] // d
         grids = x.permute(0, 2, 3, 1).reshape(n, rows, d, columns, d, c).permute(0, 2, 4, 5, 1, 3)
         grids = grids.reshape(n * d * d, c, rows, columns)

@@ -32,6 +32,7 @@ MAR_SOURCES := $(DEMO) $(wildcard segserve/*.py segserve/engines/*.py export/*.p
 CHECKPOINT ?= $(DEMO)
 OUT ?= build/export
 PHOTO ?= $(DEMO_PHOTO)
+RENDERED := $(filter $(DEMO_PHOTO),$(PHOTO))
 PORT ?= 8080
 URL ?= http://127.0.0.1:$(PORT)
 AUTH ?= none
@@ -61,7 +62,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c $(CONSTRAINTS) -r $(VENV)/requirements.txt
 	@touch $@
 
-serve: package $(DEMO_PHOTO) ## Serve the demo model on 127.0.0.1:8080 and segment a photo (DETACH=1, AUTH=token, PORT=8080, PHOTO=x.jpg)
+serve: package $(RENDERED) ## Serve the demo model on 127.0.0.1:8080 and segment a photo (DETACH=1, AUTH=token, PORT=8080, PHOTO=x.jpg)
 	$(PY) -m deploy.server start --detach --port $(PORT) --auth $(AUTH)
 	@$(PY) -m deploy.segment $(PHOTO) --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) \
 		|| { code=$$?; $(PY) -m deploy.server stop; exit $$code; }
@@ -70,7 +71,7 @@ serve: package $(DEMO_PHOTO) ## Serve the demo model on 127.0.0.1:8080 and segme
 stop: $(READY) ## End the server that `make serve DETACH=1` left running
 	$(PY) -m deploy.server stop
 
-segment: $(READY) $(DEMO_PHOTO) ## Segment a photo with the running server (PHOTO=x.jpg, AUTH=token, PORT=8080); see out/
+segment: $(READY) $(RENDERED) ## Segment a photo with the running server (PHOTO=x.jpg, AUTH=token, PORT=8080); see out/
 	$(PY) -m deploy.segment $(PHOTO) --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE))
 
 check: $(READY) ## Formatting, lint, types

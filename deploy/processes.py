@@ -59,13 +59,35 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
 
 
 def end_session(leader: int, timeout_s: float) -> None:
-    """SIGTERM to the leader, time to end by itself, then SIGKILL to whatever is left of its session."""
-    send([leader] if created(leader) else [], signal.SIGTERM)
+    """SIGTERM to the leader, time to end by itself, then SIGKILL to whatever is left of its session.
+
+    The caller knows that the leader is alive and is ours.
+    """
+    send([leader], signal.SIGTERM)
     wait_until(lambda: not created(leader), timeout_s)
     # workers end by themselves when the connection to the server closes
     wait_until(lambda: not session_members(leader), 2.0 if not created(leader) else 0.0)
     send(session_members(leader), signal.SIGKILL)
     wait_until(lambda: not session_members(leader), 10.0)
+
+
+def end_orphans(session: int, tmp_dir: str) -> None:
+    """SIGKILL to what is left of the session of a server that is gone.
+
+    Meanwhile (after a reboot) the number may belong to somebody else: then only processes with our TMPDIR count, and
+    none if a process of that number is there, because the number is not given away while the session lives.
+    """
+    if not created(session):
+        left = [pid for pid in session_members(session) if _variable(pid, "TMPDIR") == tmp_dir]
+        send(left, signal.SIGKILL)
+        wait_until(lambda: not any(map(created, left)), 10.0)
+
+
+def _variable(pid: int, name: str) -> str | None:
+    with contextlib.suppress(*GOING):
+        value: str | None = psutil.Process(pid).environ().get(name)
+        return value
+    return None
 
 
 def holder(port: int) -> str:

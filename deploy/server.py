@@ -180,7 +180,10 @@ def renew_tokens(options: RenewTokens) -> int:
 
 
 def _stop(running: Running) -> None:
-    processes.end_session(running.pid, STOP_TIMEOUT_S if running.alive() else 0.0)
+    if running.alive():
+        processes.end_session(running.pid, STOP_TIMEOUT_S)
+    else:
+        processes.end_orphans(running.pid, running.tmp_dir)
     run_folder.clear(running)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,3 +62,15 @@ def free_ports() -> Callable[[int], list[int]]:
             return [probe.getsockname()[1] for probe in probes]
 
     return choose
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What export.build makes of two small models: version → its folder. 1.0 is served by ONNX, 2.0 by TorchScript."""
+    folders = {}
+    for version, engine, seed in (("1.0", "onnx", "1"), ("2.0", "torchscript", "2")):
+        folders[version] = tmp_path_factory.mktemp("export")
+        command = [sys.executable, "-m", "tests.small_export", str(folders[version]), version, engine, seed]
+        result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    return folders

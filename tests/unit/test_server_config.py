@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -12,6 +13,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -220,24 +222,52 @@ def test_an_address_of_another_machine_is_refused_in_words() -> None:
         processes.require_free("192.0.2.1", 8080, "--port")
 
 
-def test_ending_a_session_reaches_what_outlives_its_leader() -> None:
-    child = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-        "print('up', flush=True); time.sleep(300)"
-    )
-    leader = (
-        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE);"
-        "p.stdout.readline(); print('up', flush=True); p.wait()"
-    )
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    "print('up', flush=True); time.sleep(300)"
+)
+LEADER = (
+    "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE);"
+    "p.stdout.readline(); print('up', flush=True); p.wait()"
+)
+
+
+@contextlib.contextmanager
+def session(tmp_dir: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A leader of a session with a child that does not mind SIGTERM."""
     with subprocess.Popen(
-        [sys.executable, "-c", leader, child], stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", LEADER, STUBBORN],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": tmp_dir},
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"up\n"
-        assert len(processes.session_members(process.pid)) == 2
-        processes.end_session(process.pid, timeout_s=10)
-        assert processes.session_members(process.pid) == []
-    assert process.returncode == -signal.SIGTERM
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            assert len(processes.session_members(process.pid)) == 2
+            yield process
+        finally:
+            processes.send(processes.session_members(process.pid), signal.SIGKILL)
+
+
+def test_ending_a_session_reaches_what_outlives_its_leader() -> None:
+    with session("/tmp/ours") as leader:
+        processes.end_session(leader.pid, timeout_s=10)
+        assert processes.session_members(leader.pid) == []
+    assert leader.returncode == -signal.SIGTERM
+
+
+def test_orphans_are_known_by_their_tmpdir_and_others_are_left_alone() -> None:
+    with session("/tmp/ours") as leader:
+        processes.end_orphans(leader.pid, "/tmp/ours")
+        assert len(processes.session_members(leader.pid)) == 2  # its leader lives: that is no orphan
+        leader.kill()
+        leader.wait(10)
+        [orphan] = processes.session_members(leader.pid)
+        processes.end_orphans(leader.pid, "/tmp/not-ours")
+        assert processes.session_members(leader.pid) == [orphan]
+        processes.end_orphans(leader.pid, "/tmp/ours")
+        assert processes.session_members(leader.pid) == []
 
 
 # --- reasons ------------------------------------------------------------------------------------------------

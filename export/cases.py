@@ -1,0 +1,121 @@
+"""The pictures that a parity check looks at, with the checkpoint's own answers.
+
+Rendered rooms as JPEG files of several shapes, and the files of a folder if one is given, go the whole served way;
+rooms rendered at many network input sizes test that the artefact is right at every height and width.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from export.report import AS_SERVED, AT_INPUT_SIZE
+from segserve.errors import RequestError, UsageError
+from segserve.geometry import Geometry
+from segserve.segmenter import Prepared, Segmenter
+from training.rooms import render
+
+# height, width, EXIF orientation: landscape, portrait, lying on its side, wide and odd, small enough to be enlarged
+PHOTOS = ((480, 640, 1), (640, 427, 1), (360, 480, 6), (301, 533, 1), (97, 211, 1))
+
+# Odd ones, non-multiples of 8, maps smaller than the finest pyramid level, and the usual training crops.
+INPUT_SIZES = (
+    (33, 47), (65, 129), (97, 97), (128, 96), (161, 233), (200, 320), (255, 257), (300, 201),
+    (321, 321), (384, 384), (480, 360), (473, 473),
+)  # fmt: skip
+
+FIRST_SEED = 90_000_000  # far from the rooms that a model was trained on
+EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What to look at. `read` gives the bytes of an image file (as served) or a network input, uint8 (H, W, 3)."""
+
+    kind: str
+    name: str
+    read: Callable[[], bytes | NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture and what the checkpoint makes of it.
+
+    `logits` float32 (num_classes, h, w); `labels` uint8 at the photo's upright size.
+    """
+
+    kind: str
+    name: str
+    content: bytes | NDArray[np.uint8]
+    geometry: Geometry
+    logits: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+
+def pictures(served_size: tuple[int, int], folder: Path | None) -> list[Picture]:
+    """Rendered rooms and the files of `folder` as served, then rooms at input sizes, `served_size` among them.
+
+    Raises UsageError for a folder without files.
+    """
+    listed = []
+    for index, (height, width, orientation) in enumerate(PHOTOS):
+        read = functools.partial(_jpeg, FIRST_SEED + index, height, width, orientation)
+        listed.append(Picture(AS_SERVED, f"room-{height}x{width}.jpg", read))
+    if folder is not None:
+        listed += [Picture(AS_SERVED, path.name, path.read_bytes) for path in _image_files(folder)]
+    for height, width in dict.fromkeys((*INPUT_SIZES, served_size)):
+        listed.append(
+            Picture(AT_INPUT_SIZE, f"room-{height}x{width}", functools.partial(_room, height, width))
+        )
+    return listed
+
+
+def build_case(picture: Picture, reference: Segmenter) -> Case:
+    """Ask the checkpoint. Raises UsageError for a file that is no image."""
+    content = picture.read()
+    try:
+        prepared = prepare(content, reference)
+    except RequestError as error:
+        raise UsageError(f"--images: {picture.name}: {error}") from error
+    logits = reference.logits([prepared])[0]
+    labels = reference.labels(logits, prepared)
+    return Case(picture.kind, picture.name, content, prepared.geometry, logits, labels)
+
+
+def prepare(content: bytes | NDArray[np.uint8], segmenter: Segmenter) -> Prepared:
+    """What `segmenter` feeds its network; an array is fed as it is."""
+    if isinstance(content, bytes):
+        return segmenter.prepare(content)
+    height, width, _ = content.shape
+    return Prepared(content, content, Geometry.letterbox(height, width, height, width))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"--images {folder}: {error.strerror}") from None
+    if not files:
+        raise UsageError(f"--images {folder}: there are no files in it; give a folder of photos")
+    return files
+
+
+def _room(height: int, width: int) -> NDArray[np.uint8]:
+    image, _ = render(FIRST_SEED + height * 1000 + width, height, width)
+    return image
+
+
+def _jpeg(seed: int, height: int, width: int, orientation: int) -> bytes:
+    image, _ = render(seed, height, width)
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=90, exif=exif)
+    return file.getvalue()

@@ -1,0 +1,111 @@
+"""One comparison: the answer of an artefact on a picture against the checkpoint's, in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from export.cases import Case
+from export.report import Row
+from export.thresholds import BOUNDARY_PX
+
+
+def compare(
+    case: Case,
+    logits: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    batch_size: int,
+    classes: Sequence[str],
+    *,
+    align_corners: bool,
+    allowed_error: float,
+) -> Row:
+    """The figures of one picture.
+
+    `align_corners` is the checkpoint's. Raises ValueError if the answers cannot be compared at all: shapes or types
+    differ, or logits are not finite.
+    """
+    for what, got, expected in (("logits", logits, case.logits), ("labels", labels, case.labels)):
+        if got.shape != expected.shape or got.dtype != expected.dtype:
+            raise ValueError(
+                f"{what} are {got.dtype} {got.shape}, expected {expected.dtype} {expected.shape}"
+            )
+    if not np.isfinite(logits).all():
+        raise ValueError("logits are not finite")
+    errors = np.abs(logits.astype(np.float64) - case.logits)
+    tied = ties(case, labels, align_corners, 2 * allowed_error)
+    settled = np.where(tied, case.labels, labels)
+    band = near_boundary(case.labels, BOUNDARY_PX)
+    height, width = labels.shape
+    return Row(
+        kind=case.kind,
+        image=case.name,
+        batch_size=batch_size,
+        height=height,
+        width=width,
+        max_abs_error=float(errors.max()),
+        mean_abs_error=float(errors.mean()),
+        differing=int((labels != case.labels).sum()),
+        ties=int(tied.sum()),
+        boundary_agreement=float((settled == case.labels)[band].mean()) if band.any() else 1.0,
+        iou_change_points={classes[k]: change for k, change in iou_changes(case.labels, settled).items()},
+        vanished=[classes[k] for k in np.setdiff1d(case.labels, settled)],
+    )
+
+
+def ties(case: Case, labels: NDArray[np.uint8], align_corners: bool, margin: float) -> NDArray[np.bool_]:
+    """Where `labels` differ from the checkpoint's although it prefers its own class by at most `margin`.
+
+    Both classes' logits are interpolated at those pixels only. Returns: bool (H, W).
+    """
+    tied = np.zeros(labels.shape, np.bool_)
+    y, x = np.nonzero(labels != case.labels)
+    height, width = case.logits.shape[1:]
+    rows = case.geometry.rows(height, align_corners)[y]
+    columns = case.geometry.columns(width, align_corners)[x]
+    ours, theirs = case.labels[y, x], labels[y, x]
+    preference = _at(case.logits, ours, rows, columns) - _at(case.logits, theirs, rows, columns)
+    tied[y, x] = preference <= margin
+    return tied
+
+
+def _at(
+    logits_chw: NDArray[np.float32],
+    classes: NDArray[np.uint8],
+    rows: NDArray[np.float32],
+    columns: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """Bilinear values of one class each at points of the map, (n,)."""
+    height, width = logits_chw.shape[1:]
+    top, left = rows.astype(np.int64), columns.astype(np.int64)
+    bottom, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
+    down, across = rows.astype(np.float64) - top, columns.astype(np.float64) - left
+    upper = (1 - across) * logits_chw[classes, top, left] + across * logits_chw[classes, top, right]
+    lower = (1 - across) * logits_chw[classes, bottom, left] + across * logits_chw[classes, bottom, right]
+    values: NDArray[np.float64] = (1 - down) * upper + down * lower
+    return values
+
+
+def iou_changes(expected: NDArray[np.uint8], got: NDArray[np.uint8]) -> dict[int, float]:
+    """For each class of `expected`, its IoU with `got`, in points below 100 (0 where nothing changed)."""
+    changes = {}
+    for label in np.unique(expected):
+        a, b = expected == label, got == label
+        changes[int(label)] = 100 * float((a & b).sum() / (a | b).sum()) - 100
+    return changes
+
+
+def near_boundary(labels: NDArray[np.uint8], distance: int) -> NDArray[np.bool_]:
+    """Pixels at most `distance` pixels (in each direction) from a neighbour of another class, bool (H, W)."""
+    edge = np.zeros(labels.shape, np.uint8)
+    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    edge[1:] |= down
+    edge[:-1] |= down
+    # an edge pixel is itself at distance 1
+    grown = Image.fromarray(edge).filter(ImageFilter.MaxFilter(2 * distance - 1))
+    return np.asarray(grown) > 0

@@ -1,0 +1,196 @@
+"""Does every artefact segment like the checkpoint, as it will be served? The proof behind parity.json.
+
+The checkpoint answers through eager float32 PyTorch, with what its own description says about normalisation, input
+size and align_corners. The artefact answers through segserve, with what model_spec.json says. Both start from the same
+files, so a wrong channel order, mean, weight or resize policy shows, whichever side of the artefact it is on.
+
+    report = check(Path("checkpoint.safetensors"), Path("build/rooms"))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from export import report as reports
+from export.cases import Case, Picture, build_case, pictures, prepare
+from export.compare import compare
+from export.report import AS_SERVED, AT_INPUT_SIZE, Row
+from export.thresholds import THRESHOLDS
+from segserve.engines import load_engine
+from segserve.segmenter import Segmenter
+from segserve.spec import SPEC_FILE, Artefact, ModelSpec
+from training.torch_engine import checkpoint_segmenter
+
+BATCH_SIZES = (1, 2, 5)
+
+CaseOrPicture = TypeVar("CaseOrPicture", Case, Picture)
+
+
+def check(
+    checkpoint: Path,
+    folder: Path,
+    images: Path | None = None,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Compare every artefact of `folder` (model_spec.json and the files it names) with `checkpoint`.
+
+    Args:
+        images: a folder of photos to compare on, besides rendered rooms.
+        on_step: called after each picture or batch with the number of steps done and to be done.
+
+    Returns: the parity report (export.report), passed or not.
+
+    Raises: CheckpointError, SpecError, EngineError; UsageError for `images`.
+    """
+    spec = ModelSpec.load(folder / SPEC_FILE)
+    reference = checkpoint_segmenter(checkpoint)
+    to_do = pictures((reference.spec.input.height, reference.spec.input.width), images)
+    total = len(to_do) + len(spec.artefacts) * len(batches(to_do))
+    steps = itertools.count(1)
+
+    def advance() -> None:
+        on_step(next(steps), total)
+
+    cases = []
+    for picture in to_do:
+        cases.append(build_case(picture, reference))
+        advance()
+    facts = reference_facts(cases, reference.spec.classes)
+    entries = [
+        _entry(spec, artefact, folder, cases, reference, facts, advance) for artefact in spec.artefacts
+    ]
+    wrong = spec_failures(spec, reference.spec)
+    return {
+        "schema": reports.SCHEMA,
+        "passed": not wrong and bool(entries) and all(entry["passed"] for entry in entries),
+        "checkpoint_sha256": reference.spec.checkpoint_sha256,
+        "spec_sha256": reports.spec_sha256(spec),
+        "spec_failures": wrong,
+        "reference": facts,
+        "thresholds": {a.precision: dataclasses.asdict(THRESHOLDS[a.precision]) for a in spec.artefacts},
+        "environment": {**spec.versions, "cpu": torch.backends.cpu.get_cpu_capability()},
+        "artefacts": entries,
+    }
+
+
+def spec_failures(spec: ModelSpec, expected: ModelSpec) -> list[str]:
+    """Where a spec says something else about the model than the checkpoint does."""
+    fields = ("preset", "classes", "ignore_label", "input", "stride", "align_corners", "checkpoint_sha256")
+    return [
+        f"the spec says {field} is {getattr(spec, field)}, the checkpoint {getattr(expected, field)}"
+        for field in fields
+        if getattr(spec, field) != getattr(expected, field)
+    ]
+
+
+def reference_facts(cases: list[Case], classes: tuple[str, ...]) -> dict[str, Any]:
+    """The checkpoint's logits over all cases: their spread, and how far they depend on the picture.
+
+    `signal` is the standard deviation over pixels of one class's logit, averaged over classes.
+    """
+    logits = np.concatenate(
+        [case.logits.reshape(len(classes), -1) for case in cases], axis=1, dtype=np.float64
+    )
+    seen = sorted({int(label) for case in cases for label in np.unique(case.labels)})
+    return {
+        "engine": "torch eager float32",
+        "logit_std": float(logits.std()),
+        "logit_max_abs": float(np.abs(logits).max()),
+        "signal": float(logits.std(axis=1).mean()),
+        "classes_seen": [classes[label] for label in seen],
+    }
+
+
+def batches(cases: Sequence[CaseOrPicture]) -> list[list[CaseOrPicture]]:
+    """Photos in turn, in batches of 1, 2, 5 and more of 5 until each had its turn; network inputs one by one."""
+    photos = [case for case in cases if case.kind == AS_SERVED]
+    sizes = list(BATCH_SIZES)
+    while sum(sizes) < len(photos):
+        sizes.append(BATCH_SIZES[-1])
+    turns = itertools.cycle(photos)
+    together = [list(itertools.islice(turns, size)) for size in sizes]
+    return together + [[case] for case in cases if case.kind == AT_INPUT_SIZE]
+
+
+def _entry(
+    spec: ModelSpec,
+    artefact: Artefact,
+    folder: Path,
+    cases: list[Case],
+    reference: Segmenter,
+    facts: dict[str, Any],
+    advance: Callable[[], None],
+) -> dict[str, Any]:
+    """The part of the report on one artefact."""
+    served = dataclasses.replace(spec, engine=artefact.engine)
+    segmenter = Segmenter(served, load_engine(served, folder))
+    limit = reports.allowed_error(THRESHOLDS[artefact.precision], facts["logit_std"])
+    rows: list[Row] = []
+    problems: list[str] = []
+    for batch in batches(cases):
+        try:
+            rows += _compare_batch(batch, segmenter, reference.spec, limit)
+        except Exception as error:  # whatever an engine raises, this comparison failed
+            names = ", ".join(case.name for case in batch)
+            problems.append(f"{names} ({batch[0].kind}, batch of {len(batch)}): {error}")
+        advance()
+    failed = reports.failures(rows, problems, artefact.precision, facts["logit_std"])
+    failed += reports.signal_failures(facts, artefact.precision)
+    return {
+        "file": artefact.file,
+        "engine": artefact.engine,
+        "precision": artefact.precision,
+        "sha256": artefact.sha256,
+        "provider": segmenter.engine.provider,
+        "passed": not failed,
+        "failures": failed,
+        "summary": summary(rows, limit) if rows else {},
+        "problems": problems,
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+
+
+def _compare_batch(batch: list[Case], segmenter: Segmenter, expected: ModelSpec, limit: float) -> list[Row]:
+    prepared = [prepare(case.content, segmenter) for case in batch]
+    rows = []
+    for case, item, logits in zip(batch, prepared, segmenter.logits(prepared), strict=True):
+        rows.append(
+            compare(
+                case,
+                logits,
+                segmenter.labels(logits, item),
+                len(batch),
+                expected.classes,
+                align_corners=expected.align_corners,
+                allowed_error=limit,
+            )
+        )
+    return rows
+
+
+def summary(rows: list[Row], limit: float) -> dict[str, Any]:
+    """The figures of one artefact that people ask for first."""
+    worst = min(rows, key=lambda row: row.worst_class[1])
+    largest = max(rows, key=lambda row: row.max_abs_error)
+    return {
+        "comparisons": len(rows),
+        "max_abs_error": largest.max_abs_error,
+        "max_abs_error_at": str(largest),
+        "allowed_error": limit,
+        "mean_abs_error": float(np.mean([row.mean_abs_error for row in rows])),
+        "label_agreement": reports.pooled_agreement(rows),
+        "lowest_label_agreement": min(row.label_agreement for row in rows),
+        "lowest_boundary_agreement": min(row.boundary_agreement for row in rows),
+        "differing_pixels": sum(row.differing for row in rows),
+        "of_those_ties": sum(row.ties for row in rows),
+        "worst_class": worst.worst_class[0],
+        "worst_class_iou_change_points": worst.worst_class[1],
+        "worst_class_at": str(worst),
+    }

@@ -1,0 +1,170 @@
+"""parity.json: what was compared, and whether it holds. Read by the packager and by whoever deploys; needs no torch.
+
+The verdict is never taken from the file: `failures` judges its rows anew against export.thresholds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.thresholds import MIN_BATCH_SIZES, MIN_INPUT_SIZES, MIN_SIGNAL, THRESHOLDS, Thresholds
+from segserve.errors import CheckFailed
+from segserve.spec import Artefact, ModelSpec
+
+SCHEMA = 1
+AS_SERVED = "as served"  # image bytes -> label map at the photo's size
+AT_INPUT_SIZE = "input size"  # network input -> label map at that size
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture in one batch: the artefact against the checkpoint.
+
+    A pixel whose class differs is a tie if the checkpoint itself hardly prefers its class there: by less than two
+    errors of the allowed size, so that rounding decides. Agreement counts ties as differing; the boundary agreement,
+    the IoU changes and the vanished classes leave them aside.
+    """
+
+    kind: str
+    image: str
+    batch_size: int
+    height: int
+    width: int
+    max_abs_error: float
+    mean_abs_error: float
+    differing: int
+    ties: int
+    boundary_agreement: float
+    iou_change_points: dict[str, float]
+    vanished: list[str]
+
+    @property
+    def pixels(self) -> int:
+        """Of the label maps compared."""
+        return self.height * self.width
+
+    @property
+    def label_agreement(self) -> float:
+        """Share of pixels with the same class, ties counted as differing."""
+        return 1 - self.differing / self.pixels
+
+    @property
+    def worst_class(self) -> tuple[str, float]:
+        """The class that lost most IoU, and how many points it changed by."""
+        return min(self.iou_change_points.items(), key=lambda item: item[1])
+
+    def __str__(self) -> str:
+        return f"{self.image} ({self.kind}, batch of {self.batch_size})"
+
+
+def spec_sha256(spec: ModelSpec) -> str:
+    """Digest of what a spec says about the model, whichever of its artefacts is served."""
+    content = dataclasses.asdict(spec)
+    for field in ("artefacts", "engine", "parity"):
+        del content[field]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def allowed_error(thresholds: Thresholds, logit_std: float) -> float:
+    """How far a logit may be from the checkpoint's, given the standard deviation of the checkpoint's logits."""
+    return thresholds.logit_error * max(1.0, logit_std)
+
+
+def save(report: Mapping[str, Any], path: Path) -> None:
+    """Write parity.json."""
+    path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read parity.json. Raises CheckFailed if there is none of this schema."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckFailed(f"no parity report at {path} ({error}): run export.build") from None
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise CheckFailed(f"{path} is not a parity report of schema {SCHEMA}: run export.build again")
+    return report
+
+
+def require_passed(report: Mapping[str, Any], spec: ModelSpec, artefact: Artefact) -> None:
+    """Raises CheckFailed, with the reasons, unless `report` proves that `artefact` under `spec` is the checkpoint."""
+    try:
+        reasons = list(report["spec_failures"])
+        if report["spec_sha256"] != spec_sha256(spec):
+            reasons.append("the spec is not the one that was compared")
+        reasons += signal_failures(report["reference"], artefact.precision)
+        entries = [entry for entry in report["artefacts"] if entry["sha256"] == artefact.sha256]
+        if not entries:
+            reasons.append(f"no report on this {artefact.file} (sha256 {artefact.sha256[:12]})")
+        for entry in entries:
+            reasons += failures(
+                [Row(**row) for row in entry["rows"]],
+                entry["problems"],
+                artefact.precision,
+                report["reference"]["logit_std"],
+            )
+    except (KeyError, TypeError) as error:
+        raise CheckFailed(f"the parity report lacks fields of schema {SCHEMA}: {error!r}") from None
+    if reasons:
+        raise CheckFailed(f"{artefact.file} has no passing parity report: " + "; ".join(reasons))
+
+
+def signal_failures(reference: Mapping[str, Any], precision: str) -> list[str]:
+    """Whether the checkpoint's logits depend on the picture at all."""
+    needed = MIN_SIGNAL * allowed_error(THRESHOLDS[precision], reference["logit_std"])
+    if reference["signal"] >= needed:
+        return []
+    return [
+        f"the checkpoint's logits vary over the pictures by {reference['signal']:.1e} only, and {needed:.1e} is "
+        "needed to prove anything: train it first"
+    ]
+
+
+def failures(rows: list[Row], problems: Iterable[str], precision: str, logit_std: float) -> list[str]:
+    """Everything that does not hold about one artefact, in words; empty if it passed."""
+    limits = THRESHOLDS[precision]
+    found = list(problems)
+    sizes = {(row.height, row.width) for row in rows if row.kind == AT_INPUT_SIZE}
+    batch_sizes = {row.batch_size for row in rows if row.kind == AS_SERVED}
+    if len(sizes) < MIN_INPUT_SIZES:
+        found.append(f"compared at {len(sizes)} input sizes, expected at least {MIN_INPUT_SIZES}")
+    if len(batch_sizes) < MIN_BATCH_SIZES:
+        found.append(f"compared at {len(batch_sizes)} batch sizes, expected at least {MIN_BATCH_SIZES}")
+    for row in rows:
+        found += [f"{row}: {fault}" for fault in _faults(row, limits, allowed_error(limits, logit_std))]
+    if rows and (agreement := pooled_agreement(rows)) < limits.label_agreement:
+        found.append(
+            f"all comparisons together: {_less(agreement, limits.label_agreement)} of the labels agree"
+        )
+    return found
+
+
+def pooled_agreement(rows: Iterable[Row]) -> float:
+    """Share of all compared pixels with the same class."""
+    counts = [(row.differing, row.pixels) for row in rows]
+    return 1 - sum(differing for differing, _ in counts) / sum(pixels for _, pixels in counts)
+
+
+def _faults(row: Row, limits: Thresholds, error_limit: float) -> Iterable[str]:
+    if row.max_abs_error > error_limit:
+        yield f"a logit is off by {row.max_abs_error:.2e}, allowed {error_limit:.2e}"
+    agreement = 1 - (row.differing - row.ties) / row.pixels
+    if agreement < limits.label_agreement:
+        yield f"{_less(agreement, limits.label_agreement)} of the labels agree"
+    if row.boundary_agreement < limits.boundary_agreement:
+        yield f"{_less(row.boundary_agreement, limits.boundary_agreement)} agree near class boundaries"
+    name, change = row.worst_class
+    if change < -limits.iou_drop_points:
+        yield f"class {name} loses {-change:.2f} points of IoU, allowed {limits.iou_drop_points}"
+    for name in row.vanished:
+        yield f"class {name} vanished"
+
+
+def _less(got: float, expected: float) -> str:
+    return f"{100 * got:.3f} % (expected {100 * expected:g} %)"

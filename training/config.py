@@ -1,6 +1,8 @@
 """The options of a training, checked before anything is read or written.
 
-python -m training.train --help
+    python -m training.train --help
+
+The docstrings below are that help.
 """
 
 from __future__ import annotations

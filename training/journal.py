@@ -1,12 +1,13 @@
 """What a training tells: a progress bar and a line an epoch for people, metrics.jsonl for programs, provenance.
 
-tail -f runs/rooms/metrics.jsonl | python -m json.tool --json-lines
+    tail -f runs/rooms/metrics.jsonl | python -m json.tool --json-lines
+
+With several processes only the first one tells anything.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from training.data import Dataset
 from training.distributed import Processes
 from training.metrics import Scores
 
@@ -63,7 +65,9 @@ class Journal:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
         )  # fmt: skip
-        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+        with Progress(
+            *columns, console=self.console, disable=self.console.quiet or not self.console.is_terminal
+        ) as progress:
             bar = Bar(progress, title, len(batches), batch_size)
             for images, labels in batches:
                 yield images, labels, bar
@@ -95,17 +99,22 @@ class Bar:
         self.progress.update(self.task, advance=1, note=f"{per_second:.1f} images/s {self.text}")
 
 
-def provenance(options: str, dataset: str, processes: Processes, dtype: torch.dtype) -> dict[str, str]:
+def provenance(
+    options: str, datasets: list[Dataset], processes: Processes, dtype: torch.dtype
+) -> dict[str, str]:
     """Where a checkpoint comes from: command, options, commit, data, versions, hardware."""
     start = "python" if processes.world_size == 1 else f"torchrun --nproc-per-node {processes.world_size}"
     device = processes.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+    capabilities = torch.cpu.get_capabilities()
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else capabilities.get("cpu_name", "CPU")
+    )
     return {
         "command": f"{start} -m training.train {shlex.join(sys.argv[1:])}",
         "options": options,
         "commit": _commit(),
-        "dataset": dataset,
-        "device": name,
+        "datasets": ", ".join(f"{dataset.name} ({len(dataset.samples)} images)" for dataset in datasets),
+        "device": str(name),
         "precision": str(dtype).removeprefix("torch."),
         "processes": str(processes.world_size),
         "torch": torch.__version__,

@@ -1,8 +1,10 @@
 """A training under way: network, optimiser, learning rate and precision; how one step is made, saved and resumed.
 
-run = Run(config, processes, dataset)
-run.set_learning_rate(0.0)
-losses = run.step(images, labels)
+What is saved after an epoch decides everything that follows, so that a resumed training ends with the same numbers.
+
+    run = Run(config, processes, datasets)
+    run.set_learning_rate(0.0)
+    losses = run.step(images, labels)
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ LAST, BEST, SHIPPED = "last.safetensors", "best.safetensors", "model.safetensors
 class Run:
     """A training under way: the network, what optimises it, and how far it has come."""
 
-    def __init__(self, config: TrainConfig, processes: Processes, dataset: Dataset) -> None:
+    def __init__(self, config: TrainConfig, processes: Processes, datasets: list[Dataset]) -> None:
         self.config, self.processes = config, processes
+        dataset = datasets[0]  # all have its classes
         torch.manual_seed(config.seed)
         self.model = pspnet.build(
             config.preset, dataset.num_classes, align_corners=config.align_corners,
@@ -54,7 +57,7 @@ class Run:
         self.meta = CheckpointMeta(
             config.preset, dataset.classes, dataset.ignore_label, mean, std, config.align_corners,
             config.input_height or config.crop_height, config.input_width or config.crop_width, epoch=0, metrics={},
-            provenance=journal.provenance(config.recorded(), dataset.name, processes, self.dtype),
+            provenance=journal.provenance(config.recorded(), datasets, processes, self.dtype),
         )  # fmt: skip
 
     def set_learning_rate(self, done: float) -> float:
@@ -106,6 +109,7 @@ class Run:
         training = {
             f"momentum/{name}": self.optimizer.state[parameter]["momentum_buffer"]
             for name, parameter in self.model.named_parameters()
+            if self.optimizer.state[parameter]  # none yet if every step so far overflowed float16
         }
         scaler = self.scaler.state_dict()
         training |= {f"scaler/{name}": torch.tensor(value) for name, value in scaler.items()}
@@ -122,8 +126,9 @@ class Run:
         checkpoint.load_state(self.model, state, path)
         training = checkpoint.load_training(path)
         for name, parameter in self.model.named_parameters():
-            momentum = torch.empty_like(parameter, requires_grad=False).copy_(training[f"momentum/{name}"])
-            self.optimizer.state[parameter]["momentum_buffer"] = momentum
+            if (saved := training.get(f"momentum/{name}")) is not None:
+                momentum = torch.empty_like(parameter, requires_grad=False).copy_(saved)
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum
         prefix = "scaler/"
         scaler = {n.removeprefix(prefix): v.item() for n, v in training.items() if n.startswith(prefix)}
         self.scaler.load_state_dict(scaler)

@@ -46,7 +46,7 @@ def main(config: TrainConfig) -> None:
     with distributed.start() as processes:
         datasets = load_datasets(config, "train")
         val = load_datasets(config, "val")[0]
-        run, journal = Run(config, processes, val), Journal(config.out, processes)
+        run, journal = Run(config, processes, datasets), Journal(config.out, processes)
         if config.resume:
             run.resume()
         journal.start(run.meta.epoch)

@@ -1,0 +1,316 @@
+"""The training command: it learns, writes what it says, goes on after a kill, and refuses what makes no sense."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from segserve.errors import CheckFailed, CheckpointError, UsageError
+from tests.integration.painted import CLASSES, environment, metrics, options, paint, training_command
+from training import distributed, pspnet, train
+from training.checkpoint import load_checkpoint, load_model
+from training.config import TrainConfig
+from training.data import EvalSamples, load_dataset
+from training.distributed import Processes, ShardedBatches
+from training.metrics import ConfusionMatrix
+from training.run import Run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads on a busy machine wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint(tmp_path_factory.mktemp("data") / "painted")
+
+
+def config(*data: Path, out: Path, **others: Any) -> TrainConfig:
+    base = TrainConfig(
+        data=data, out=out, preset="pspnet_lite0", epochs=2, batch_size=4, crop_height=33, crop_width=49,
+        workers=0, precision="fp32",
+    )  # fmt: skip
+    return replace(base, **others)
+
+
+def six_epochs(painted: Path, out: Path) -> TrainConfig:
+    return config(painted, out=out, preset="pspnet18", epochs=6, dropout=0.0, input_height=65, input_width=81)
+
+
+@pytest.fixture(scope="module")
+def trained(painted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of 6 epochs."""
+    out = tmp_path_factory.mktemp("trained")
+    train.main(six_epochs(painted, out))
+    return out
+
+
+def test_it_learns(trained: Path) -> None:
+    lines = metrics(trained)
+    assert [line["epoch"] for line in lines] == list(range(1, 7))
+    assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
+    assert max(line["miou"] for line in lines) > 0.4  # "all is wall" gives less than 0.2
+    assert all(line["loss"] == pytest.approx(line["main_loss"] + 0.4 * line["aux_loss"]) for line in lines)
+    assert list(lines[0]["classes"]) == list(CLASSES)
+
+
+def test_learning_rate_follows_the_poly_schedule(trained: Path) -> None:
+    steps = 2  # an epoch: 8 images, 4 a batch
+    expected = [0.01 * (1 - (steps * epoch - 1) / (6 * steps)) ** 0.9 for epoch in range(1, 7)]
+    assert [line["learning_rate"] for line in metrics(trained)] == pytest.approx(expected)
+
+
+def test_best_is_the_model_of_the_best_epoch(trained: Path, painted: Path) -> None:
+    """Evaluated here once more, image by image, it scores what metrics.jsonl says."""
+    model, meta = load_model(trained / "best.safetensors")
+    best = max(metrics(trained), key=lambda line: line["miou"])
+    assert meta.epoch == best["epoch"]
+    assert meta.metrics["miou"] == best["miou"]
+    val = load_dataset(painted, "val")
+    matrix = ConfusionMatrix(len(CLASSES), val.ignore_label)
+    for image, label in EvalSamples(val, meta.input_height, meta.input_width, meta.mean, meta.std):  # type: ignore[attr-defined]
+        with torch.no_grad():
+            logits = torch.nn.functional.interpolate(
+                model(image[None]), label.shape, mode="bilinear", align_corners=meta.align_corners
+            )
+        matrix.update(label.numpy(), logits[0].argmax(0).numpy())
+    assert matrix.scores().miou == pytest.approx(best["miou"], abs=2e-3)
+
+
+def test_checkpoints_say_where_they_come_from(trained: Path) -> None:
+    _, meta = load_checkpoint(trained / "last.safetensors")
+    assert (meta.preset, meta.classes, meta.ignore_label) == ("pspnet18", CLASSES, 255)
+    assert (meta.mean, meta.std) == pspnet.normalisation("pspnet18")
+    assert (meta.input_height, meta.input_width, meta.epoch) == (65, 81, 6)
+    assert meta.provenance["datasets"] == "painted (8 images)"
+    assert '"seed": 0' in meta.provenance["options"]
+    assert meta.metrics["best_miou"] == max(line["miou"] for line in metrics(trained))
+
+
+def test_shipped_model_is_the_best_one_in_half_precision(trained: Path) -> None:
+    shipped, meta = load_model(trained / "model.safetensors")
+    best, _ = load_model(trained / "best.safetensors")
+    assert not hasattr(shipped, "aux")
+    images = torch.randn(2, 3, 65, 81, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, got = best(images), shipped(images)
+    assert (got - expected).abs().max() < 0.01 * expected.abs().max()
+    assert (got.argmax(1) == expected.argmax(1)).float().mean() > 0.99
+    assert (trained / "model.safetensors").stat().st_size < 0.5 * (
+        trained / "best.safetensors"
+    ).stat().st_size
+    assert meta.epoch == load_checkpoint(trained / "best.safetensors")[1].epoch
+
+
+def test_killed_and_resumed_equals_undisturbed(painted: Path, tmp_path: Path, repo_root: Path) -> None:
+    """With dropout and workers, because their randomness must be taken up again as well."""
+    start = training_command()
+
+    def command(out: str, **others: object) -> list[str]:
+        return start + options(painted, tmp_path / out, epochs=4, dropout=0.3, workers=1, **others)
+
+    def finish(arguments: list[str]) -> str:
+        done = subprocess.run(
+            arguments, cwd=repo_root, env=environment(), capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    finish(command("whole"))
+    with subprocess.Popen(
+        command("killed"), cwd=repo_root, env=environment(), stdout=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 100
+        while not (tmp_path / "killed" / "last.safetensors").exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -9  # it did not come to its end
+    told = finish(command("killed", resume=True))
+    assert "epoch 1:" not in told
+    assert "epoch 4:" in told
+
+    def numbers(out: str) -> list[dict[str, Any]]:
+        return [
+            {name: value for name, value in line.items() if name != "seconds"}
+            for line in metrics(tmp_path / out)
+        ]
+
+    assert numbers("killed") == numbers("whole")
+    for name in ("last", "best", "model"):
+        whole, killed = (
+            safetensors.torch.load_file(tmp_path / out / f"{name}.safetensors") for out in ("whole", "killed")
+        )
+        assert whole.keys() == killed.keys()
+        assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+def test_resuming_drops_a_line_whose_checkpoint_was_never_written(
+    trained: Path, painted: Path, tmp_path: Path
+) -> None:
+    """A finished training resumed: nothing is trained again, and a stray line is gone."""
+    out = tmp_path / "out"
+    shutil.copytree(trained, out)
+    with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"epoch": 7}\n')
+    before = (out / "last.safetensors").read_bytes()
+    train.main(replace(six_epochs(painted, out), resume=True))
+    assert metrics(out) == metrics(trained)
+    assert (out / "last.safetensors").read_bytes() == before
+
+
+def test_what_cannot_be_resumed(trained: Path, painted: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="already holds a training"):
+        train.main(config(painted, out=trained))
+    with pytest.raises(UsageError, match=r"other options: .*epochs was 6, is 2"):
+        train.main(config(painted, out=trained, resume=True))
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        train.main(config(painted, out=tmp_path / "nothing", resume=True))
+
+
+def test_datasets_are_joined(painted: Path, tmp_path: Path) -> None:
+    """8 + 3 images, 11 a batch: only together they fill one."""
+    second = paint(tmp_path / "second", train=3, val=1, seed=1)
+    out = tmp_path / "out"
+    train.main(config(painted, second, out=out, batch_size=11, epochs=1))
+    assert len(metrics(out)) == 1
+    with pytest.raises(UsageError, match="11 training images do not fill one batch of 12"):
+        train.main(config(painted, second, out=tmp_path / "none", batch_size=12))
+    foreign = paint(tmp_path / "foreign", train=1, val=1, classes=("wall", "floor", "lamp"))
+    with pytest.raises(UsageError, match=r"foreign has classes .*they must be equal"):
+        train.main(config(painted, foreign, out=tmp_path / "none"))
+
+
+def test_divergence_ends_with_the_reason(painted: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="lower --base-lr"):
+        train.main(config(painted, out=tmp_path / "out", base_lr=1e30, epochs=5))
+    for path in (tmp_path / "out").glob("last.safetensors"):  # what is there is from before
+        assert all(torch.isfinite(tensor).all() for tensor in load_checkpoint(path)[0].values())
+
+
+def test_new_layers_learn_ten_times_faster_and_none_is_forgotten(painted: Path, tmp_path: Path) -> None:
+    run = Run(config(painted, out=tmp_path), Processes(0, 1, CPU), [load_dataset(painted, "val")])
+    assert run.set_learning_rate(0.5) == pytest.approx(0.01 * 0.5**0.9)
+    rates = {id(p): group["lr"] for group in run.optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(run.model.parameters()))
+    for name, parameter in run.model.named_parameters():
+        factor = 1 if name.startswith("backbone.") else 10
+        assert rates[id(parameter)] == pytest.approx(factor * 0.01 * 0.5**0.9), name
+
+
+def test_shares_of_all_processes_make_up_the_batches_of_one() -> None:
+    def batches(rank: int, world_size: int, epoch: int, seed: int = 7) -> list[list[int]]:
+        sampler = ShardedBatches(22, 6, seed, Processes(rank, world_size, CPU))
+        sampler.epoch = epoch
+        assert len(sampler) == 3  # 4 images are left out
+        return list(sampler)
+
+    whole = batches(0, 1, epoch=4)
+    shares = [batches(rank, 3, epoch=4) for rank in range(3)]
+    for k, batch in enumerate(whole):
+        assert sorted(batch) == sorted(index for share in shares for index in share[k])
+        assert all(len(share[k]) == 2 for share in shares)
+    assert len(np.unique(np.concatenate(whole))) == 18
+    assert batches(0, 1, epoch=4) == whole
+    assert batches(0, 1, epoch=5) != whole
+    assert batches(0, 1, epoch=4, seed=8) != whole
+    with pytest.raises(UsageError, match="choose a multiple"):
+        ShardedBatches(22, 6, 0, Processes(0, 4, CPU))
+
+
+def test_precision_is_what_the_hardware_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert distributed.compute_dtype("auto", CPU) == torch.float32
+    with pytest.raises(UsageError, match="bf16 is not native on this cpu"):
+        distributed.compute_dtype("bf16", CPU)
+    with pytest.raises(UsageError, match="fp16 is not native"):
+        distributed.compute_dtype("fp16", CPU)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert distributed.compute_dtype("auto", CPU) == torch.bfloat16
+    assert distributed.compute_dtype("fp32", CPU) == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_step(
+    painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Convolutions in half precision, weights in float32, nearly the same loss; the loss scale is saved."""
+    batch = torch.randn(2, 3, 33, 49), torch.randint(0, 3, (2, 33, 49))
+    datasets = [load_dataset(painted, "train")]
+
+    def one_step(out: Path) -> tuple[Run, torch.Tensor]:
+        run = Run(config(painted, out=out, dropout=0.0), Processes(0, 1, CPU), datasets)
+        run.set_learning_rate(0)
+        return run, run.step(*batch)
+
+    _, expected = one_step(tmp_path)
+    monkeypatch.setattr(distributed, "compute_dtype", lambda *_: dtype)
+    run, losses = one_step(tmp_path)
+    assert torch.allclose(losses, expected, rtol=0.05)
+    assert not torch.equal(losses, expected)
+    assert {parameter.dtype for parameter in run.model.parameters()} == {torch.float32}
+    run.scaler.update(1024.0)  # as if gradients had overflowed
+    run.save(1, {"miou": 0.5}, is_best=False)
+    again = Run(run.config, run.processes, datasets)
+    again.resume()
+    assert again.scaler.state_dict() == run.scaler.state_dict()
+    assert again.scaler.is_enabled() == (dtype == torch.float16)
+    assert torch.equal(again.step(*batch), run.step(*batch))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "--epochs 0"),
+        ({"batch_size": 1}, "--batch-size 1"),
+        ({"crop_width": 32}, "--crop-width 32"),
+        ({"input_height": 8}, "--input-height 8"),
+        ({"limit": 0}, "--limit 0"),
+        ({"workers": -1}, "--workers -1"),
+        ({"base_lr": 0.0}, "base_lr > 0"),
+        ({"dropout": 1.0}, "dropout"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config(tmp_path, out=tmp_path, **change)
+
+
+def test_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no dataset"):
+        config(out=tmp_path)
+
+
+def test_command_line_explains_itself_and_has_no_traceback_for_users(tmp_path: Path, repo_root: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*training_command(), *arguments]
+        return subprocess.run(
+            command, cwd=repo_root, env=environment(), capture_output=True, text=True, timeout=100
+        )
+
+    told = run("--help")
+    assert told.returncode == 0
+    for word in ("--base-lr", "ten times as much", "metrics.jsonl", "torchrun"):
+        assert word in told.stdout
+    wrong = run("--data", str(tmp_path / "none.toml"), "--out", str(tmp_path / "out"))
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: ")
+    assert "none.toml" in wrong.stderr
+    assert "Traceback" not in wrong.stderr

@@ -10,6 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 from PIL import Image
 
+PNG_LEVEL = 3  # on label maps a quarter of the time of level 6, for half as many bytes again
 OVERLAY_OPACITY = 0.55
 OVERLAY_QUALITY = 88
 
@@ -19,7 +20,7 @@ def png(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
     image = Image.fromarray(labels)
     image.putpalette(full_palette(palette).tobytes())  # makes it mode "P"
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=6)
+    image.save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.photos import Photo
+from deploy import processes
 from segserve.segmenter import Segmenter
-from tests.e2e.serving import Server, at_once, error_of, labels_of, labels_of_json
+from tests.e2e.serving import Server, at_once, error_of, labels_of, labels_of_json, run
 
 # The model `batched` waits until 8 requests are there, so what is sent at once is exactly one batch.
 BATCHED = "/predictions/batched"
@@ -86,3 +89,15 @@ def test_two_versions_side_by_side(
         np.testing.assert_array_equal(labels_of(answer), mask)
     assert server.post(room.jpeg).headers["x-segserve-version"] == "1.0"  # the default
     assert server.post(room.jpeg, "/predictions/rooms/3.0").status_code == 404
+
+
+def test_a_worker_that_dies_is_replaced(server: Server) -> None:
+    [pid, *others] = server.worker_pids("batched")
+    assert others == []
+    os.kill(pid, signal.SIGKILL)
+
+    def replaced() -> bool:
+        status = run("deploy.server", "status", "--json", "--run-dir", server.running.run_dir)
+        return status.returncode == 0 and server.worker_pids("batched") != [pid]
+
+    assert processes.wait_until(replaced, timeout_s=60)

@@ -20,7 +20,7 @@ from deploy import server as server_commands
 from deploy.options import Start
 from deploy.run_folder import Running
 from segserve.errors import UsageError
-from tests.e2e.serving import REPO, Server, archive, command, run, start_options, started
+from tests.e2e.serving import REPO, archive, command, run, start_options, started
 
 ECHO = """
 class Echo:
@@ -35,6 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     archive(folder / "echo.mar", "echo", ECHO)
     archive(folder / "imports.mar", "imports", "import no_such_library\n" + ECHO)
+    archive(folder / "slow.mar", "slow", "import time\n" + ECHO.replace("pass", "time.sleep(600)"))
     archive(folder / "dies.mar", "dies", "import os\n" + ECHO.replace("pass", "os._exit(9)"))
     return folder
 
@@ -213,13 +214,24 @@ def test_a_broken_model_fails_with_its_own_reason(
     assert_gone(run_dir, ports)
 
 
-def test_a_worker_that_dies_is_replaced(server: Server) -> None:
-    [pid, *others] = server.worker_pids("batched")
-    assert others == []
-    os.kill(pid, signal.SIGKILL)
+def test_a_worker_that_takes_too_long_is_not_waited_for(
+    store: Path, run_dir: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    ports = free_ports(2)
+    options = start_options(store, run_dir, ports, ["slow=slow.mar"])
+    result = run("deploy.server", "start", "--detach", "--ready-timeout-s", "1", *options)
+    assert result.returncode == 2
+    assert "error: not ready after 1 s: " in result.stderr
+    assert_gone(run_dir, ports)
 
-    def replaced() -> bool:
-        status = run("deploy.server", "status", "--json", "--run-dir", server.running.run_dir)
-        return status.returncode == 0 and server.worker_pids("batched") != [pid]
 
-    assert processes.wait_until(replaced, timeout_s=60)
+def test_a_signal_before_the_server_is_ready_leaves_nothing(
+    store: Path, run_dir: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    ports = free_ports(2)
+    options = start_options(store, run_dir, ports, ["slow=slow.mar"])
+    with subprocess.Popen(command("deploy.server", "start", "--detach", *options), cwd=REPO) as process:
+        assert processes.wait_until((run_dir / "management.sock").exists, timeout_s=60)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130  # `make serve` must not go on
+    assert_gone(run_dir, ports)

@@ -65,7 +65,7 @@ def test_pretrained_lite0_tells_edges_apart() -> None:
 
 
 def test_unknown_names_are_refused_in_words() -> None:
-    with pytest.raises(UsageError, match="pspnet34.*pspnet18, pspnet50"):
+    with pytest.raises(UsageError, match=r"pspnet34.*pspnet18, pspnet50"):
         build("pspnet34", 3)
     with pytest.raises(UsageError, match="ImageNet"):
         build("pspnet50", 3, pretrained=True)

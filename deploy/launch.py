@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -123,44 +124,53 @@ def environment(tmp_dir: Path, log_dir: Path) -> dict[str, str]:
     return {**kept, **own}
 
 
-def launch(
-    run_dir: Path,
-    config: Path,
-    store: Path,
-    models: tuple[str, ...],
-    inference: tuple[str, int],
-    metrics: tuple[str, int],
-    auth: str,
-) -> tuple[Running, subprocess.Popen[bytes]]:
-    """Write the run folder (which must exist, with its absolute path) and start Java in a session of its own."""
-    sockets = run_folder.socket_dir(run_dir)
-    tmp_dir, log_dir, socket = sockets / "tmp", run_dir / "logs", sockets / "management.sock"
+@dataclass(frozen=True)
+class Plan:
+    """A server that can be started: the options are checked, the paths absolute, the ports free."""
+
+    run_dir: Path
+    config: Path
+    store: Path
+    models: tuple[str, ...]
+    inference: tuple[str, int]
+    metrics: tuple[str, int]
+    auth: str
+
+
+def launch(plan: Plan) -> tuple[Running, subprocess.Popen[bytes]]:
+    """Fill the run folder (which must exist) and start Java in a session of its own."""
+    sockets = run_folder.socket_dir(plan.run_dir)
+    tmp_dir, log_dir, socket = sockets / "tmp", plan.run_dir / "logs", sockets / "management.sock"
     shutil.rmtree(tmp_dir, ignore_errors=True)  # what a killed server left
     tmp_dir.mkdir(mode=0o700)
     log_dir.mkdir(exist_ok=True)
     known_at_start = {
-        "inference_address": f"http://{inference[0]}:{inference[1]}",
-        "metrics_address": f"http://{metrics[0]}:{metrics[1]}",
+        "inference_address": f"http://{plan.inference[0]}:{plan.inference[1]}",
+        "metrics_address": f"http://{plan.metrics[0]}:{plan.metrics[1]}",
         "management_address": f"unix://{socket}",
-        "model_store": str(store),
-        "allowed_urls": store_pattern(store),
-        "disable_token_authorization": "false" if auth == "token" else "true",
+        "model_store": str(plan.store),
+        "allowed_urls": store_pattern(plan.store),
+        "disable_token_authorization": "false" if plan.auth == "token" else "true",
     }
-    (run_dir / "config.properties").write_text(effective_config(config, known_at_start))
+    (plan.run_dir / "config.properties").write_text(effective_config(plan.config, known_at_start))
+    process = _spawn(plan, tmp_dir, log_dir)
+    running = Running(
+        process.pid, processes.created(process.pid), known_at_start["inference_address"],
+        known_at_start["metrics_address"], str(socket), tuple(dict.fromkeys(m.partition("=")[0] for m in plan.models)),
+        plan.auth, str(plan.run_dir), str(tmp_dir), str(log_dir),
+    )  # fmt: skip
+    run_folder.save(running)
+    return running, process
+
+
+def _spawn(plan: Plan, tmp_dir: Path, log_dir: Path) -> subprocess.Popen[bytes]:
     with (log_dir / "console.log").open("wb") as console:
-        process = subprocess.Popen(
-            java_command(run_dir, tmp_dir, store, models),
-            cwd=run_dir,  # the key file of the tokens is written to the working folder
+        return subprocess.Popen(
+            java_command(plan.run_dir, tmp_dir, plan.store, plan.models),
+            cwd=plan.run_dir,  # the key file of the tokens is written to the working folder
             env=environment(tmp_dir, log_dir),
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C in our terminal must not reach it before us
         )
-    running = Running(
-        process.pid, processes.created(process.pid), known_at_start["inference_address"],
-        known_at_start["metrics_address"], str(socket), tuple(dict.fromkeys(m.partition("=")[0] for m in models)),
-        auth, str(run_dir), str(tmp_dir), str(log_dir),
-    )  # fmt: skip
-    run_folder.save(running)
-    return running, process

@@ -108,9 +108,8 @@ def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs
         processes.require_free(*inference, "--port")
         processes.require_free(*metrics, "--metrics-port")
         logs = StartLogs(run_dir / "logs")
-        running, process = launch.launch(
-            run_dir, options.config, store, options.models, inference, metrics, auth
-        )
+        plan = launch.Plan(run_dir, options.config, store, options.models, inference, metrics, auth)
+        running, process = launch.launch(plan)
     return running, process, logs
 
 

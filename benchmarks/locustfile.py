@@ -5,7 +5,7 @@ same version must equal, in all four formats. `make load` runs it without a page
 
     python -m locust -f benchmarks/locustfile.py --headless --host http://127.0.0.1:8080 -u 4 -t 20s
 
-Exit code: 0, or 1 if an answer was missing or wrong, or if there was none at all.
+Exit code: 0; 1 if an answer was missing or wrong, or if there was none at all; 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -129,8 +129,11 @@ def learn(environment: Environment, **_: Any) -> None:
                 raise CheckFailed(f"{RoomsUser.host} gave no mask of a quiet photo {photo.name}: {wrong}")
         RoomsUser.masks.require_content()
     except (CheckFailed, UsageError) as error:
-        print(f"error: {error}\nIs the server there? `make serve` starts it.", file=sys.stderr)
-        sys.exit(1)
+        print(
+            f"error: {error}\n`make serve` starts a server; AUTH=token, if any, goes to both.",
+            file=sys.stderr,
+        )
+        sys.exit(error.exit_code)
     environment.stats.reset_all()  # the quiet requests are no part of the load
 
 

@@ -136,8 +136,8 @@ def failures(rows: list[Row], problems: Iterable[str], precision: str, logit_std
         found.append(f"compared at {len(sizes)} input sizes, expected at least {MIN_INPUT_SIZES}")
     if len(batch_sizes) < MIN_BATCH_SIZES:
         found.append(f"compared at {len(batch_sizes)} batch sizes, expected at least {MIN_BATCH_SIZES}")
-    for row in rows:
-        found += [f"{row}: {fault}" for fault in _faults(row, limits, allowed_error(limits, logit_std))]
+    error_limit = allowed_error(limits, logit_std)
+    found += [f"{row}: {', '.join(faults)}" for row in rows if (faults := _faults(row, limits, error_limit))]
     if rows and (agreement := pooled_agreement(rows)) < limits.label_agreement:
         found.append(
             f"all comparisons together: {_less(agreement, limits.label_agreement)} of the labels agree"
@@ -151,19 +151,23 @@ def pooled_agreement(rows: Iterable[Row]) -> float:
     return 1 - sum(differing for differing, _ in counts) / sum(pixels for _, pixels in counts)
 
 
-def _faults(row: Row, limits: Thresholds, error_limit: float) -> Iterable[str]:
+def _faults(row: Row, limits: Thresholds, error_limit: float) -> list[str]:
+    faults = []
     if row.max_abs_error > error_limit:
-        yield f"a logit is off by {row.max_abs_error:.2e}, allowed {error_limit:.2e}"
+        faults.append(f"a logit is off by {row.max_abs_error:.2e}, allowed {error_limit:.2e}")
     agreement = 1 - (row.differing - row.ties) / row.pixels
     if agreement < limits.label_agreement:
-        yield f"{_less(agreement, limits.label_agreement)} of the labels agree"
+        faults.append(f"{_less(agreement, limits.label_agreement)} of the labels agree")
     if row.boundary_agreement < limits.boundary_agreement:
-        yield f"{_less(row.boundary_agreement, limits.boundary_agreement)} agree near class boundaries"
+        faults.append(
+            f"{_less(row.boundary_agreement, limits.boundary_agreement)} agree near class boundaries"
+        )
     name, change = row.worst_class
     if change < -limits.iou_drop_points:
-        yield f"class {name} loses {-change:.2f} points of IoU, allowed {limits.iou_drop_points}"
-    for name in row.vanished:
-        yield f"class {name} vanished"
+        faults.append(f"class {name} loses {-change:.2f} points of IoU, allowed {limits.iou_drop_points}")
+    if row.vanished:
+        faults.append(f"vanished: {', '.join(row.vanished)}")
+    return faults
 
 
 def _less(got: float, expected: float) -> str:

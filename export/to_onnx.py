@@ -22,7 +22,7 @@ OPSET = 18
 
 def to_onnx(served: ServedNet, path: Path) -> None:
     """Write the network as ONNX and have onnx's own checker go over it, shapes included."""
-    sides = {0: Dim("batch"), 1: Dim("height"), 2: Dim("width")}
+    sides = {0: Dim("batch"), 1: Dim("height", min=9), 2: Dim("width", min=9)}
     # torch says at each export that torchvision's operators are not there; none is used
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level

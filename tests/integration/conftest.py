@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from export import build, cases
 from segserve.segmenter import Segmenter
 from segserve.spec import Artefact, InputSpec, ModelSpec
+from tests import tiny_pspnet
+from training.rooms import render
 
 
 class ColourEngine:
@@ -68,3 +73,16 @@ def colour_engine() -> ColourEngine:
 def colour_segmenter(colour_spec: ModelSpec, colour_engine: ColourEngine) -> Segmenter:
     """A Segmenter around `colour_engine`."""
     return Segmenter(colour_spec, colour_engine)
+
+
+@pytest.fixture(scope="session")
+def tiny_build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that export.build wrote from a tiny model, its checkpoint tiny.safetensors beside the results."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_pspnet.register(patch)
+        # the same rooms are looked at in every comparison; rendering them once is enough
+        patch.setattr(cases, "render", lru_cache(render))
+        tiny_pspnet.save(folder / "tiny.safetensors")
+        build.main(build.BuildConfig(folder / "tiny.safetensors", folder, name="tiny", version="1.2"))
+        yield folder

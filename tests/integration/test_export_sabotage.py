@@ -1,0 +1,179 @@
+"""Exports that would serve something else than the checkpoint: each must be refused, by the comparison itself.
+
+These are the mistakes that a conversion makes: channels in the other order, another mean, one layer's weight wrong,
+another align_corners, on either side of the artefact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export import cases, parity, report
+from export.package import package
+from export.served_net import ServedNet
+from export.to_onnx import to_onnx
+from export.to_torchscript import to_torchscript
+from segserve.errors import CheckFailed
+from segserve.segmenter import Segmenter
+from segserve.spec import ModelSpec, sha256_file
+from training.checkpoint import load_model
+
+WRITERS = {"onnx": ("model.onnx", to_onnx), "torchscript": ("model.pt", to_torchscript)}
+
+
+class SwappedChannels(ServedNet):
+    def forward(self, images_nhwc: Tensor) -> Tensor:
+        return super().forward(images_nhwc.flip(3))
+
+
+def channel_order(served: ServedNet) -> None:
+    served.__class__ = SwappedChannels
+
+
+def mean(served: ServedNet) -> None:
+    served.mean += 3
+
+
+def weight(served: ServedNet) -> None:
+    layer = served.get_submodule("net.backbone.c4.0.0")
+    assert isinstance(layer, nn.Conv2d)
+    with torch.no_grad():
+        layer.weight[0] *= 1.05
+
+
+def align_corners(served: ServedNet) -> None:
+    served.net.pyramid.align_corners = not served.net.pyramid.align_corners  # type: ignore[union-attr]
+
+
+Sabotage = Callable[[ServedNet], None]
+
+
+@pytest.fixture
+def folder(tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the good build, to spoil. It is compared on smaller pictures than usual, to save time."""
+    monkeypatch.setattr(cases, "PHOTOS", ((97, 131, 1), (120, 100, 6)))
+    monkeypatch.setattr(cases, "INPUT_SIZES", tuple((33 + 8 * n, 41 + 7 * n) for n in range(12)))
+    return Path(shutil.copytree(tiny_build, tmp_path / "build"))
+
+
+def only(folder: Path, engine: str) -> ModelSpec:
+    """The folder's spec, reduced to one artefact, whose digest is that of the file as it is now."""
+    spec = ModelSpec.load(folder / "model_spec.json")
+    (artefact,) = (a for a in spec.artefacts if a.engine == engine)
+    artefact = dataclasses.replace(artefact, sha256=sha256_file(folder / artefact.file))
+    spec = dataclasses.replace(spec, artefacts=(artefact,), engine=engine)
+    spec.save(folder / "model_spec.json")
+    return spec
+
+
+def compared(folder: Path) -> dict[str, Any]:
+    """A new parity report for the folder, saved there."""
+    checked = parity.check(folder / "tiny.safetensors", folder)
+    report.save(checked, folder / "parity.json")
+    return checked
+
+
+@pytest.mark.parametrize("engine", WRITERS)
+@pytest.mark.parametrize("sabotage", [channel_order, mean, weight, align_corners])
+def test_a_sabotaged_artefact_is_refused(folder: Path, engine: str, sabotage: Sabotage) -> None:
+    net, meta = load_model(folder / "tiny.safetensors")
+    served = ServedNet(net, meta.mean, meta.std).eval()
+    sabotage(served)
+    file, write = WRITERS[engine]
+    write(served, folder / file)
+    only(folder, engine)
+
+    with pytest.raises(CheckFailed, match="no report on this"):  # the good build's report is not its
+        package(folder)
+    checked = compared(folder)
+    assert checked["passed"] is False
+    (entry,) = checked["artefacts"]
+    assert not entry["problems"]
+    assert any("a logit is off by" in reason for reason in entry["failures"])
+    with pytest.raises(CheckFailed, match=r"a logit is off by"):
+        package(folder)
+    assert not list(folder.glob("package-*"))
+
+
+def test_the_same_artefact_unspoilt_passes(folder: Path) -> None:
+    (folder / "tiny.mar").unlink()
+    only(folder, "torchscript")
+    assert compared(folder)["passed"] is True
+    assert package(folder) == folder / "tiny.mar"
+
+
+def test_masks_made_with_the_wrong_align_corners_are_refused(folder: Path) -> None:
+    spec = only(folder, "torchscript")
+    dataclasses.replace(spec, align_corners=not spec.align_corners).save(folder / "model_spec.json")
+    checked = compared(folder)
+    assert "the spec says align_corners is False, the checkpoint True" in checked["spec_failures"]
+    # and the masks give it away by themselves: the logits are right, the labels are not
+    failures = checked["artefacts"][0]["failures"]
+    assert any("of the labels agree" in reason for reason in failures)
+    assert any("loses" in reason and "points of IoU" in reason for reason in failures)
+    assert not any("a logit is off" in reason for reason in failures)
+    with pytest.raises(CheckFailed, match="align_corners"):
+        package(folder)
+
+
+@pytest.mark.parametrize("field", ["mean", "std"])
+def test_a_spec_with_other_normalisation_is_refused(folder: Path, field: str) -> None:
+    spec = only(folder, "torchscript")
+    numbers = (99.0, 99.0, 99.0)
+    other = dataclasses.replace(spec.input, **{field: numbers})  # type: ignore[arg-type]
+    dataclasses.replace(spec, input=other).save(folder / "model_spec.json")
+    assert any("the spec says input is" in reason for reason in compared(folder)["spec_failures"])
+    with pytest.raises(CheckFailed, match="the spec says input is"):
+        package(folder)
+
+
+def test_a_spec_with_another_input_size_is_refused(folder: Path) -> None:
+    spec = only(folder, "torchscript")
+    other = dataclasses.replace(spec.input, height=spec.input.height + 8)
+    dataclasses.replace(spec, input=other).save(folder / "model_spec.json")
+    checked = compared(folder)
+    assert any("room-97x131.jpg" in problem for problem in checked["artefacts"][0]["problems"])
+    assert checked["passed"] is False
+
+
+def test_pixels_that_reach_the_artefact_in_another_order_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mistake is in the server's own path: the artefact and the spec are right."""
+    only(folder, "torchscript")
+    logits = Segmenter.logits
+
+    def swapped(self: Segmenter, prepared: Any) -> Any:
+        if self.engine.name == "torchscript":
+            prepared = [dataclasses.replace(p, input_hwc=p.input_hwc[..., ::-1].copy()) for p in prepared]
+        return logits(self, prepared)
+
+    monkeypatch.setattr(Segmenter, "logits", swapped)
+    checked = compared(folder)
+    assert any("a logit is off by" in reason for reason in checked["artefacts"][0]["failures"])
+
+
+def test_an_artefact_that_breaks_at_one_size_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(folder, "torchscript")
+    logits = Segmenter.logits
+
+    def failing(self: Segmenter, prepared: Any) -> Any:
+        if self.engine.name == "torchscript" and prepared[0].input_hwc.shape[:2] == (49, 55):
+            raise RuntimeError("out of memory")
+        return logits(self, prepared)
+
+    monkeypatch.setattr(Segmenter, "logits", failing)
+    (problem,) = compared(folder)["artefacts"][0]["problems"]
+    assert problem == "room-49x55 (input size, batch of 1): out of memory"
+    with pytest.raises(CheckFailed, match="out of memory"):
+        package(folder)

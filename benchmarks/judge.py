@@ -53,6 +53,31 @@ def judge(answer: Answer, mask: NDArray[np.uint8], num_classes: int) -> None:
     judges[answer.format](answer, mask, num_classes)
 
 
+class Masks:
+    """The right label map of each photo, for each version that answered."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._known: dict[tuple[str, str], NDArray[np.uint8]] = {}
+
+    def check(self, photo: str, size: Size, answer: Answer) -> None:
+        """Judge an answer for the photo of that name and upright size. Raises: CheckFailed.
+
+        Of a version that is new, the first mask is taken as the right one; answers of it in other formats pass
+        until then.
+        """
+        mask = self._known.get((photo, answer.version))
+        if mask is not None:
+            judge(answer, mask, self.num_classes)
+        elif answer.format == "png":
+            self._known[photo, answer.version] = read_mask(answer, size, self.num_classes)
+
+    def require_content(self) -> None:
+        """A server that finds the same single class in every photo segments nothing. Raises: CheckFailed."""
+        if len({int(label) for mask in self._known.values() for label in np.unique(mask)}) < 2:
+            raise CheckFailed("all masks together hold one class only: nothing was segmented")
+
+
 def _judge_png(answer: Answer, mask: NDArray[np.uint8], num_classes: int) -> None:
     _same_mask(read_mask(answer, mask.shape, num_classes), mask, answer)
 

@@ -17,12 +17,10 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from locust import FastHttpUser, events, task
 from locust.env import Environment
-from numpy.typing import NDArray
 
-from benchmarks.judge import Answer, judge, read_mask
+from benchmarks.judge import Answer, Masks
 from benchmarks.photos import Photo, mixed_photos
 from deploy.run_folder import read_token
 from segserve.errors import CheckFailed, UsageError
@@ -41,32 +39,6 @@ def add_options(parser: ArgumentParser) -> None:
     """What Locust cannot know."""
     parser.add_argument("--model", default="rooms", help="name of the model at the server")
     parser.add_argument("--num-classes", type=int, default=len(ROOM_CLASSES), help="classes of that model")
-
-
-class Masks:
-    """The right label map of each photo, for each version that answered."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self._known: dict[tuple[str, str], NDArray[np.uint8]] = {}
-
-    def check(self, photo: Photo, answer: Answer) -> None:
-        """Raises CheckFailed.
-
-        Of a version that is new since the start, the first mask is taken as the right one; answers of it in
-        other formats pass until then.
-        """
-        mask = self._known.get((photo.name, answer.version))
-        if mask is not None:
-            judge(answer, mask, self.num_classes)
-        elif answer.format == "png":
-            size = (photo.height, photo.width)
-            self._known[photo.name, answer.version] = read_mask(answer, size, self.num_classes)
-
-    def require_content(self) -> None:
-        """A server that finds the same single class in every photo segments nothing."""
-        if len({int(label) for mask in self._known.values() for label in np.unique(mask)}) < 2:
-            raise CheckFailed("all masks together hold one class only: nothing was segmented")
 
 
 class RoomsUser(FastHttpUser):
@@ -107,7 +79,11 @@ class RoomsUser(FastHttpUser):
             return f"no header {VERSION_HEADER}"
         content_type = response.headers.get("content-type", "")
         try:
-            self.masks.check(photo, Answer(answer_format, version, content_type, response.content or b""))
+            self.masks.check(
+                photo.name,
+                (photo.height, photo.width),
+                Answer(answer_format, version, content_type, response.content or b""),
+            )
         except CheckFailed as error:
             return str(error)
         return None

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.judge import Answer, judge, read_mask
+from benchmarks.judge import Answer, Masks, judge, read_mask
 from segserve import answer
 from segserve.errors import CheckFailed
 from segserve.request import CONTENT_TYPES
@@ -108,3 +108,31 @@ def test_json_whose_pixels_do_not_sum_up_is_seen() -> None:
 def test_json_of_another_version_is_seen() -> None:
     with pytest.raises(CheckFailed, match=r"version in JSON: got 1\.2, expected 1\.3"):
         judge(dataclasses.replace(answer_of("json"), version="1.3"), MASK, 3)
+
+
+def test_masks_are_learnt_for_each_photo_and_version() -> None:
+    masks = Masks(num_classes=3)
+    masks.check("a", (3, 4), answer_of("png"))
+    masks.check("b", (3, 4), answer_of("png", ONE_PIXEL_OFF))
+    newer = dataclasses.replace(answer_of("png", ONE_PIXEL_OFF), version="1.3")
+    masks.check("a", (3, 4), newer)
+    masks.check("a", (3, 4), newer)
+    masks.check("a", (3, 4), answer_of("npy"))
+    with pytest.raises(CheckFailed, match="another mask"):
+        masks.check("a", (3, 4), answer_of("png", ONE_PIXEL_OFF))
+    with pytest.raises(CheckFailed, match="another mask"):
+        masks.check("b", (3, 4), answer_of("npy"))
+
+
+def test_a_first_mask_of_the_wrong_size_is_not_learnt() -> None:
+    with pytest.raises(CheckFailed, match="size"):
+        Masks(num_classes=3).check("a", (4, 3), answer_of("png"))
+
+
+def test_one_class_everywhere_is_no_segmentation() -> None:
+    masks = Masks(num_classes=3)
+    masks.check("a", (3, 4), answer_of("png", np.zeros_like(MASK)))
+    with pytest.raises(CheckFailed, match="one class only"):
+        masks.require_content()
+    masks.check("b", (3, 4), answer_of("png", np.ones_like(MASK)))
+    masks.require_content()

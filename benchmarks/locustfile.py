@@ -78,6 +78,7 @@ class RoomsUser(FastHttpUser):
         if not version:
             return f"no header {VERSION_HEADER}"
         content_type = response.headers.get("content-type", "")
+        answer = Answer(answer_format, version, content_type, response.content or b"")
         try:
             self.masks.check(
                 photo.name,

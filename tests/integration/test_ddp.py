@@ -15,21 +15,19 @@ import safetensors.torch
 from tests.integration.painted import environment, metrics, options, paint, training_command
 
 
-def train(num_processes: int, description: Path, out: Path, repo_root: Path) -> None:
-    command = training_command(num_processes)
-    # 3 validation images: one process has two of them, the other one
-    command += options(description, out, precision="fp64", dropout=0, base_lr=0.001)
-    done = subprocess.run(
-        command, cwd=repo_root, env=environment(), capture_output=True, text=True, timeout=250
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 1:") == 1  # one process speaks
-
-
 def test_two_processes_equal_one(tmp_path: Path, repo_root: Path) -> None:
     description = paint(tmp_path / "painted")
     for num_processes in (1, 2):
-        train(num_processes, description, tmp_path / str(num_processes), repo_root)
+        # 3 validation images: one process has two of them, the other one
+        chosen = options(
+            description, tmp_path / str(num_processes), precision="fp64", dropout=0, base_lr=0.001
+        )
+        done = subprocess.run(
+            [*training_command(num_processes), *chosen], cwd=repo_root, env=environment(), capture_output=True,
+            text=True, timeout=250,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("epoch 1:") == 1  # one process speaks
     alone, together = metrics(tmp_path / "1"), metrics(tmp_path / "2")
     assert [line["epoch"] for line in alone] == [line["epoch"] for line in together] == [1, 2]
     for one, two in zip(alone, together, strict=True):

@@ -51,7 +51,16 @@ def config(*data: Path, out: Path, **others: Any) -> TrainConfig:
 
 
 def six_epochs(painted: Path, out: Path) -> TrainConfig:
-    return config(painted, out=out, preset="pspnet18", epochs=6, dropout=0.0, input_height=65, input_width=81)
+    return config(
+        painted,
+        out=out,
+        preset="pspnet18",
+        epochs=6,
+        base_lr=0.001,
+        dropout=0.0,
+        input_height=65,
+        input_width=81,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +74,15 @@ def trained(painted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_learns(trained: Path) -> None:
     lines = metrics(trained)
     assert [line["epoch"] for line in lines] == list(range(1, 7))
-    assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
-    assert max(line["miou"] for line in lines) > 0.4  # "all is wall" gives less than 0.2
+    assert lines[-1]["loss"] < 0.85 * lines[0]["loss"]
+    assert max(line["miou"] for line in lines) > 0.35  # "all is wall" gives less than 0.2
     assert all(line["loss"] == pytest.approx(line["main_loss"] + 0.4 * line["aux_loss"]) for line in lines)
     assert list(lines[0]["classes"]) == list(CLASSES)
 
 
 def test_learning_rate_follows_the_poly_schedule(trained: Path) -> None:
     steps = 2  # an epoch: 8 images, 4 a batch
-    expected = [0.01 * (1 - (steps * epoch - 1) / (6 * steps)) ** 0.9 for epoch in range(1, 7)]
+    expected = [0.001 * (1 - (steps * epoch - 1) / (6 * steps)) ** 0.9 for epoch in range(1, 7)]
     assert [line["learning_rate"] for line in metrics(trained)] == pytest.approx(expected)
 
 
@@ -121,31 +130,22 @@ def test_shipped_model_is_the_best_one_in_half_precision(trained: Path) -> None:
 
 def test_killed_and_resumed_equals_undisturbed(painted: Path, tmp_path: Path, repo_root: Path) -> None:
     """With dropout and workers, because their randomness must be taken up again as well."""
-    start = training_command()
-
-    def command(out: str, **others: object) -> list[str]:
-        return start + options(painted, tmp_path / out, epochs=4, dropout=0.3, workers=1, **others)
-
-    def finish(arguments: list[str]) -> str:
-        done = subprocess.run(
-            arguments, cwd=repo_root, env=environment(), capture_output=True, text=True, timeout=200
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    finish(command("whole"))
-    with subprocess.Popen(
-        command("killed"), cwd=repo_root, env=environment(), stdout=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 100
+    train.main(config(painted, out=tmp_path / "whole", epochs=3, dropout=0.3, workers=1))
+    chosen = options(painted, tmp_path / "killed", epochs=3, dropout=0.3, workers=1)
+    command = [*training_command(), *chosen]
+    with subprocess.Popen(command, cwd=repo_root, env=environment(), stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 200
         while not (tmp_path / "killed" / "last.safetensors").exists() and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -9  # it did not come to its end
-    told = finish(command("killed", resume=True))
-    assert "epoch 1:" not in told
-    assert "epoch 4:" in told
+    resumed = subprocess.run(
+        [*command, "--resume"], cwd=repo_root, env=environment(), capture_output=True, text=True, timeout=200
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 1:" not in resumed.stdout
+    assert "epoch 3:" in resumed.stdout
 
     def numbers(out: str) -> list[dict[str, Any]]:
         return [

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 IGNORE_LABEL = 255
 """Pixels with this label count neither in the loss nor in any metric."""
 
+FIRST_COLOUR = (73, 109, 182)  # a quiet blue, for the class that usually fills most of a photo
+
 ROOM_CLASSES = (
     "wall", "floor", "ceiling", "window", "door", "bed", "chair", "sofa", "table", "plant", "other",
 )  # fmt: skip
@@ -17,14 +19,18 @@ ROOM_CLASSES = (
 def palette(num_classes: int) -> NDArray[np.uint8]:
     """Colours that stay apart for any number of classes, the same ones every time.
 
-    The bits of the class id are spread over the high bits of R, G and B, as the PASCAL VOC development kit
-    does it, but starting at id 1 so that no class is black (black is kept for "not asked for").
+    Each is the colour of a coarse RGB grid that is farthest from all before it. Dark and pale ones are left out:
+    black is kept for "not asked for", and both are hard to see over a photo.
 
-    Returns: uint8 (num_classes, 3), RGB.
+    Returns: uint8 (num_classes, 3), RGB; num_classes at most 255.
     """
-    ids = np.arange(1, num_classes + 1, dtype=np.uint32)
-    colours = np.zeros((num_classes, 3), np.uint32)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((ids >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
+    levels = np.linspace(40, 230, 8)  # not quite to the ends: pure colours hide the photo below
+    grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    grid = grid[(grid.max(axis=1) > 140) & (grid.min(axis=1) < 180)]
+    distances = np.full(len(grid), np.inf)
+    chosen = [int(np.argmin(np.linalg.norm(grid - FIRST_COLOUR, axis=1)))]
+    while len(chosen) < num_classes:
+        distances = np.minimum(distances, np.linalg.norm(grid - grid[chosen[-1]], axis=1))
+        chosen.append(int(np.argmax(distances)))
+    colours: NDArray[np.uint8] = grid[chosen[:num_classes]].round().astype(np.uint8)
+    return colours

@@ -6,6 +6,7 @@ from types import TracebackType
 
 import httpx
 
+from deploy.addresses import is_loopback
 from segserve.errors import CheckFailed, ServerError
 from segserve.request import CONTENT_TYPES
 
@@ -30,7 +31,9 @@ class Client:
         self._url = url
         self._path = f"/predictions/{model}"
         timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        # HTTP_PROXY is for the way out: a proxy could not reach this machine's own loopback
+        through_proxy = not is_loopback(httpx.URL(url).host)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=through_proxy)
 
     def __enter__(self) -> Client:
         return self

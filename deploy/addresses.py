@@ -1,0 +1,26 @@
+"""Host names and ports: where the server listens, and whether that is this machine alone."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from segserve.errors import UsageError
+
+
+def address(properties: dict[str, str], key: str, host: str | None, port: int | None) -> tuple[str, int]:
+    """Host and port: from the options where given, otherwise from the configuration."""
+    parts = urlsplit(properties.get(key, ""))
+    if parts.scheme != "http" or not parts.hostname or not parts.port:
+        raise UsageError(f"{key}={properties.get(key, '')} in the configuration; expected http://HOST:PORT")
+    if host and ":" in host:
+        raise UsageError(f"--host {host}: TorchServe takes an IPv4 address or a host name, no IPv6 address")
+    return host or parts.hostname, port or parts.port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address. A name that is not an address counts as reachable."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

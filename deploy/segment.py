@@ -64,6 +64,7 @@ def main(config: Config) -> int:
     """Exit code: 0, or 1 if any photo was refused."""
     token = read_token(config.token_file, "inference") if config.token_file else None
     results: list[dict[str, Any]] = []
+    config.out.mkdir(parents=True, exist_ok=True)  # if that fails, it fails before the server has worked
     with Client(config.url, config.model, token) as client:
         quiet = config.json or len(config.photos) == 1
         for photo in track(config.photos, "segmenting", console=Console(stderr=True), disable=quiet):

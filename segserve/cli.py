@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,6 +15,8 @@ Config = TypeVar("Config")
 def run(config_type: type[Config], main: Callable[[Config], int | None]) -> None:
     """Parse `sys.argv` into `config_type`, call `main`, exit with its code (0 done, 1 check failed, 2 usage).
 
+    A file or folder that cannot be used is one line as well: what the operating system says of it.
+
     The module docstring of `main`'s module becomes the help text.
     """
     import tyro  # here, because the core ships where tyro is not installed
@@ -25,6 +28,11 @@ def run(config_type: type[Config], main: Callable[[Config], int | None]) -> None
     except SegserveError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise  # not about a file that the user named
+        print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
+        code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

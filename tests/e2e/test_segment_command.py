@@ -80,7 +80,7 @@ def test_no_server_says_how_to_start_one(
     assert result.returncode == 2
     assert "start one: make serve" in result.stderr
     assert "Traceback" not in result.stderr
-    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_wrong_use_is_told_before_anything_is_sent(photos: list[Path], tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""What a command says of a file or folder that it cannot use: one line, exit code 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy import segment
+from segserve.cli import run
+
+
+@dataclass(frozen=True)
+class Config:
+    """One file."""
+
+    file: Path
+
+
+def read(config: Config) -> None:
+    config.file.read_bytes()
+
+
+def lose_connection(_: Config) -> None:
+    raise ConnectionResetError("our own fault")
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, config_type: type, main: object, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["command", *arguments])
+    with pytest.raises(SystemExit) as raised:
+        run(config_type, main)  # type: ignore[arg-type]
+    return int(raised.value.code or 0)
+
+
+def test_a_path_that_cannot_be_used_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(monkeypatch, Config, read, "--file", str(tmp_path)) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}: Is a directory\n"
+    assert ended(monkeypatch, Config, read, "--file", str(tmp_path / "none")) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
+
+
+def test_an_error_that_is_about_no_file_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["command", "--file", "x"])
+    with pytest.raises(ConnectionResetError):
+        run(Config, lose_connection)
+
+
+def test_segment_finds_out_that_it_cannot_write_before_it_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"x")
+    # nobody listens at the URL: an attempt to send would say so
+    arguments = (str(photo), "--out", str(photo / "out"), "--url", "http://127.0.0.1:1")
+    assert ended(monkeypatch, segment.Config, segment.main, *arguments) == 2
+    assert capsys.readouterr().err == f"error: {photo / 'out'}: Not a directory\n"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.report import AS_SERVED, AT_INPUT_SIZE
-from segserve.errors import RequestError, UsageError
+from segserve.errors import CheckFailed, RequestError, UsageError
 from segserve.geometry import Geometry
 from segserve.segmenter import Prepared, Segmenter
 from training.rooms import render
@@ -78,13 +78,18 @@ def pictures(served_size: tuple[int, int], folder: Path | None) -> list[Picture]
 
 
 def build_case(picture: Picture, reference: Segmenter) -> Case:
-    """Ask the checkpoint. Raises UsageError for a file that is no image."""
+    """Ask the checkpoint. Raises UsageError for a file that is no image, CheckFailed for logits that are no numbers."""
     content = picture.read()
     try:
         prepared = prepare(content, reference)
     except RequestError as error:
         raise UsageError(f"--images: {picture.name}: {error}") from error
     logits = reference.logits([prepared])[0]
+    if not np.isfinite(logits).all():
+        raise CheckFailed(
+            f"the checkpoint's logits on {picture.name} are not finite, so nothing can be compared with them: the "
+            "training diverged, or a weight was damaged. Take an earlier checkpoint."
+        )
     labels = reference.labels(logits, prepared)
     return Case(picture.kind, picture.name, content, prepared.geometry, logits, labels)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,15 @@ class Row:
     iou_change_points: dict[str, float]
     vanished: list[str]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for figures that no comparison yields, as a torn or edited report may hold."""
+        if self.height < 1 or self.width < 1 or not 0 <= self.ties <= self.differing <= self.pixels:
+            raise ValueError(
+                f"{self}: {self.differing} labels differ, {self.ties} of them ties, of {self.height} x {self.width}"
+            )
+        if not self.iou_change_points:
+            raise ValueError(f"{self}: no class was compared")
+
     @property
     def pixels(self) -> int:
         """Of the label maps compared."""
@@ -56,8 +66,8 @@ class Row:
 
     @property
     def worst_class(self) -> tuple[str, float]:
-        """The class that lost most IoU, and how many points it changed by."""
-        return min(self.iou_change_points.items(), key=lambda item: item[1])
+        """The class that lost most IoU, and how many points it changed by; nan is the worst of all."""
+        return min(self.iou_change_points.items(), key=lambda item: (not math.isnan(item[1]), item[1]))
 
     def __str__(self) -> str:
         return f"{self.image} ({self.kind}, batch of {self.batch_size})"
@@ -82,9 +92,10 @@ def save(report: Mapping[str, Any], path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read parity.json. Raises CheckFailed if there is none of this schema."""
+    """Read parity.json. Raises CheckFailed if there is none of this schema, or a number in it is not finite."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        report = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (OSError, ValueError) as error:
         raise CheckFailed(f"no parity report at {path} ({error}): run export.build") from None
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
@@ -109,8 +120,10 @@ def require_passed(report: Mapping[str, Any], spec: ModelSpec, artefact: Artefac
                 artefact.precision,
                 report["reference"]["logit_std"],
             )
-    except (KeyError, TypeError) as error:
-        raise CheckFailed(f"the parity report lacks fields of schema {SCHEMA}: {error!r}") from None
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise CheckFailed(
+            f"the parity report does not have the fields of schema {SCHEMA}: {error!r}"
+        ) from None
     if reasons:
         raise CheckFailed(f"{artefact.file} has no passing parity report: " + "; ".join(reasons))
 
@@ -126,6 +139,10 @@ def signal_failures(reference: Mapping[str, Any], precision: str) -> list[str]:
     ]
 
 
+# Every limit is written as `not (figure within limit)`, because a comparison with nan is always false: what cannot be
+# compared must fail, not pass.
+
+
 def failures(rows: list[Row], problems: Iterable[str], precision: str, logit_std: float) -> list[str]:
     """Everything that does not hold about one artefact, in words; empty if it passed."""
     limits = THRESHOLDS[precision]
@@ -138,7 +155,7 @@ def failures(rows: list[Row], problems: Iterable[str], precision: str, logit_std
         found.append(f"compared at {len(batch_sizes)} batch sizes, expected at least {MIN_BATCH_SIZES}")
     error_limit = allowed_error(limits, logit_std)
     found += [f"{row}: {', '.join(faults)}" for row in rows if (faults := _faults(row, limits, error_limit))]
-    if rows and (agreement := pooled_agreement(rows)) < limits.label_agreement:
+    if rows and not ((agreement := pooled_agreement(rows)) >= limits.label_agreement):
         found.append(
             f"all comparisons together: {_less(agreement, limits.label_agreement)} of the labels agree"
         )
@@ -153,17 +170,17 @@ def pooled_agreement(rows: Iterable[Row]) -> float:
 
 def _faults(row: Row, limits: Thresholds, error_limit: float) -> list[str]:
     faults = []
-    if row.max_abs_error > error_limit:
+    if not (row.max_abs_error <= error_limit):
         faults.append(f"a logit is off by {row.max_abs_error:.2e}, allowed {error_limit:.2e}")
     agreement = 1 - (row.differing - row.ties) / row.pixels
-    if agreement < limits.label_agreement:
+    if not (agreement >= limits.label_agreement):
         faults.append(f"{_less(agreement, limits.label_agreement)} of the labels agree")
-    if row.boundary_agreement < limits.boundary_agreement:
+    if not (row.boundary_agreement >= limits.boundary_agreement):
         faults.append(
             f"{_less(row.boundary_agreement, limits.boundary_agreement)} agree near class boundaries"
         )
     name, change = row.worst_class
-    if change < -limits.iou_drop_points:
+    if not (change >= -limits.iou_drop_points):
         faults.append(f"class {name} loses {-change:.2f} points of IoU, allowed {limits.iou_drop_points}")
     if row.vanished:
         faults.append(f"vanished: {', '.join(row.vanished)}")
@@ -172,3 +189,10 @@ def _faults(row: Row, limits: Thresholds, error_limit: float) -> list[str]:
 
 def _less(got: float, expected: float) -> str:
     return f"{100 * got:.3f} % (expected {100 * expected:g} %)"
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no figure")
+    return value

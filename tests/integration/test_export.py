@@ -22,7 +22,7 @@ from segserve.engines import load_engine
 from segserve.errors import CheckFailed, UsageError
 from segserve.segmenter import Segmenter
 from segserve.spec import ModelSpec, sha256_file
-from training.checkpoint import load_model
+from training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from training.rooms import render
 from training.torch_engine import checkpoint_segmenter
 
@@ -184,11 +184,21 @@ def test_unusable_folders_of_photos_are_refused(
         build.main(config)
 
 
+def test_a_checkpoint_with_a_weight_that_is_no_number_is_refused(
+    tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, meta = load_checkpoint(tiny_build / "tiny.safetensors")
+    state["head.3.weight"][2, 5] = torch.nan
+    save_checkpoint(tmp_path / "nan.safetensors", state, meta)
+    monkeypatch.setattr(build, "EXPORTS", build.EXPORTS[1:])
+    with pytest.raises(CheckFailed, match=r"logits on room-480x640\.jpg are not finite"):
+        build.main(build.BuildConfig(tmp_path / "nan.safetensors", tmp_path / "out", engine="torchscript"))
+    assert not (tmp_path / "out" / "rooms.mar").exists()
+
+
 def test_a_model_that_ignores_the_picture_proves_nothing(
     tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.checkpoint import load_checkpoint, save_checkpoint
-
     state, meta = load_checkpoint(tiny_build / "tiny.safetensors")
     state["head.3.weight"] *= 1e-6
     save_checkpoint(tmp_path / "flat.safetensors", state, meta)

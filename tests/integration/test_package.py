@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -149,6 +150,17 @@ def failing_row(folder: Path) -> None:
     report.save(parity, folder / "parity.json")
 
 
+def row_text(old: str, new: str) -> Callable[[Path], None]:
+    """Replace the first `old` in the text of the report."""
+
+    def spoil(folder: Path) -> None:
+        text = (folder / "parity.json").read_text()
+        assert re.search(old, text)
+        (folder / "parity.json").write_text(re.sub(old, new, text, count=1))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -157,6 +169,11 @@ def failing_row(folder: Path) -> None:
         (tear_report, "no parity report"),
         (empty_report, "compared at 0 input sizes"),
         (other_classes, "the spec is not the one that was compared"),
+        (row_text(r'"max_abs_error": [^,]*', '"max_abs_error": NaN'), "NaN is no figure"),
+        (row_text(r'"logit_std": [\d.]+', '"logit_std": 1e999'), "1e999 is no figure"),
+        (row_text(r'"height": \d+', '"height": 0'), "0 x"),
+        (row_text(r'"iou_change_points": {[^}]*}', '"iou_change_points": {}'), "no class was compared"),
+        (row_text(r'"iou_change_points": {[^}]*}', '"iou_change_points": [1]'), "does not have the fields"),
         (failing_row, r"room-.*class floor loses 2.50 points of IoU"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,34 @@ def rows(**changes: Any) -> list[Row]:
 )  # fmt: skip
 def test_each_limit_counts(changes: dict[str, Any], reason: str) -> None:
     assert report.failures(rows(**changes), [], "fp32", 1.0) == [f"room (input size, batch of 1): {reason}"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_abs_error": math.nan}, {"boundary_agreement": math.nan},
+        {"iou_change_points": {"wall": 0.0, "floor": math.nan, "plant": 0.0}},
+    ],
+)  # fmt: skip
+def test_what_is_no_number_fails(changes: dict[str, Any]) -> None:
+    assert len(report.failures(rows(**changes), [], "fp32", 1.0)) == 1
+
+
+def test_no_limit_can_be_had_from_logits_that_are_no_numbers() -> None:
+    assert report.signal_failures({"signal": math.nan, "logit_std": 1.0}, "fp32")
+    assert report.signal_failures({"signal": 1.0, "logit_std": math.inf}, "fp32")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"height": 0}, {"width": -1}, {"ties": -1}, {"differing": 1, "ties": 2}, {"differing": 10**6},
+        {"iou_change_points": {}},
+    ],
+)  # fmt: skip
+def test_rows_that_no_comparison_yields_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="room"):
+        rows(**changes)
 
 
 def test_what_is_within_the_limits_passes() -> None:

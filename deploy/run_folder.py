@@ -25,6 +25,8 @@ from segserve.errors import ServerError, UsageError
 
 STATE_FILE = "server.json"
 KEY_FILE = "key_file.json"
+LOCK_FILE = ".lock"
+"""In every run folder from its first start on, so it also tells a run folder from any other."""
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path of a unix socket is 108 bytes, one of them the end mark."""
 
@@ -65,8 +67,15 @@ def read_token(key_file: Path, kind: str) -> str:
 
 
 def create(run_dir: Path) -> Path:
-    """Make the folder, private even if it was there. Returns: its absolute path."""
+    """Make the folder, private even if it was there. Returns: its absolute path.
+
+    Raises: UsageError if it cannot be made, or holds something of somebody else's: parts of it get deleted.
+    """
     try:
+        if run_dir.is_dir() and any(run_dir.iterdir()) and not (run_dir / LOCK_FILE).exists():
+            raise UsageError(
+                f"{run_dir} is not empty and is no run folder of a server; choose another: --run-dir"
+            )
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         run_dir.chmod(0o700)
     except OSError as error:
@@ -79,7 +88,7 @@ def create(run_dir: Path) -> Path:
 @contextlib.contextmanager
 def exclusive(run_dir: Path) -> Iterator[None]:
     """Two starts at once: the second waits until the first has written server.json, and then sees it."""
-    with (run_dir / ".lock").open("w") as file:
+    with (run_dir / LOCK_FILE).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -158,6 +158,23 @@ def test_the_run_folder_is_private_even_if_it_was_not(tmp_path: Path) -> None:
     assert stat.S_IMODE(run_folder.create(folder).stat().st_mode) == 0o700
 
 
+def test_a_folder_of_somebody_elses_is_refused_untouched(tmp_path: Path) -> None:
+    folder = tmp_path / "home"
+    (folder / "tmp").mkdir(parents=True)
+    folder.chmod(0o755)
+    with pytest.raises(UsageError, match=r"home is not empty and is no run folder .*--run-dir"):
+        run_folder.create(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert (folder / "tmp").is_dir()
+
+
+def test_a_run_folder_is_used_again(tmp_path: Path) -> None:
+    folder = run_folder.create(tmp_path / "run")
+    with run_folder.exclusive(folder):
+        (folder / "logs").mkdir()
+    assert run_folder.create(folder) == folder
+
+
 def test_sockets_go_where_their_paths_are_short_enough(tmp_path: Path) -> None:
     assert run_folder.socket_dir(Path("/srv/run")) == Path("/srv/run")
     short = run_folder.socket_dir(tmp_path / ("d" * 100))

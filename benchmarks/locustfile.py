@@ -80,11 +80,7 @@ class RoomsUser(FastHttpUser):
         content_type = response.headers.get("content-type", "")
         answer = Answer(answer_format, version, content_type, response.content or b"")
         try:
-            self.masks.check(
-                photo.name,
-                (photo.height, photo.width),
-                Answer(answer_format, version, content_type, response.content or b""),
-            )
+            self.masks.check(photo.name, (photo.height, photo.width), answer)
         except CheckFailed as error:
             return str(error)
         return None

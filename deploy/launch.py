@@ -135,7 +135,7 @@ def launch(plan: Plan) -> tuple[Running, subprocess.Popen[bytes]]:
     (plan.run_dir / "config.properties").write_text(effective_config(plan.config, known_at_start))
     process = _spawn(plan, tmp_dir, log_dir)
     running = Running(
-        process.pid, processes.created(process.pid), known_at_start["inference_address"],
+        process.pid, processes.identity(process.pid), known_at_start["inference_address"],
         known_at_start["metrics_address"], str(socket), tuple(dict.fromkeys(m.partition("=")[0] for m in plan.models)),
         plan.auth, str(plan.run_dir), str(tmp_dir), str(log_dir),
     )  # fmt: skip

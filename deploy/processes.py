@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
@@ -32,13 +33,24 @@ def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
-def created(pid: int) -> float:
-    """When the process started (seconds since 1970); 0.0 if there is none. With the pid it names a process for good."""
+def identity(pid: int) -> str:
+    """With the pid it names a process for good: the boot and the clock tick of its start. Empty if there is none.
+
+    Unlike a time of day they stay as they are when the clock is set (proc_pid_stat(5), starttime).
+    """
     try:
-        process = psutil.Process(pid)
-        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except GOING:
-        return 0.0
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # the name in brackets may hold anything; the fields after it are counted from 3, the state
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    state, start_ticks = fields[0], fields[22 - 3]
+    return "" if state in "ZX" else f"{boot} {start_ticks}"
+
+
+def exists(pid: int) -> bool:
+    """Whether it is there and has not ended (a zombie has)."""
+    return bool(identity(pid))
 
 
 def session_members(session: int) -> list[int]:
@@ -64,9 +76,9 @@ def end_session(leader: int, timeout_s: float) -> None:
     The caller knows that the leader is alive and is ours.
     """
     send([leader], signal.SIGTERM)
-    wait_until(lambda: not created(leader), timeout_s)
+    wait_until(lambda: not exists(leader), timeout_s)
     # workers end by themselves when the connection to the server closes
-    wait_until(lambda: not session_members(leader), 2.0 if not created(leader) else 0.0)
+    wait_until(lambda: not session_members(leader), 2.0 if not exists(leader) else 0.0)
     send(session_members(leader), signal.SIGKILL)
     wait_until(lambda: not session_members(leader), 10.0)
 
@@ -77,10 +89,10 @@ def end_orphans(session: int, tmp_dir: str) -> None:
     Meanwhile (after a reboot) the number may belong to somebody else: then only processes with our TMPDIR count, and
     none if a process of that number is there, because the number is not given away while the session lives.
     """
-    if not created(session):
+    if not exists(session):
         left = [pid for pid in session_members(session) if _variable(pid, "TMPDIR") == tmp_dir]
         send(left, signal.SIGKILL)
-        wait_until(lambda: not any(map(created, left)), 10.0)
+        wait_until(lambda: not any(map(exists, left)), 10.0)
 
 
 def _variable(pid: int, name: str) -> str | None:

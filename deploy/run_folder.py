@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.processes import created
+from deploy.processes import identity
 from segserve.errors import ServerError, UsageError
 
 STATE_FILE = "server.json"
@@ -36,7 +36,7 @@ class Running:
     """What is known of a server that was started. Paths are absolute."""
 
     pid: int
-    created: float
+    identity: str
     url: str
     metrics_url: str
     management_socket: str
@@ -48,7 +48,7 @@ class Running:
 
     def alive(self) -> bool:
         """Whether that very process is there, not another one that got its number."""
-        return self.created > 0 and abs(created(self.pid) - self.created) < 1.0
+        return bool(self.identity) and identity(self.pid) == self.identity
 
     def token(self, kind: str) -> str | None:
         """The token for `inference` or `management`, or the key `API` that makes new ones; None if they are off."""

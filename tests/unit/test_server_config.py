@@ -145,9 +145,9 @@ def test_the_environment_of_the_server_cannot_shadow_a_models_code(
 # --- run folder ---------------------------------------------------------------------------------------------
 
 
-def running(tmp_path: Path, pid: int = 1, created: float = 1.0, auth: str = "none") -> Running:
+def running(tmp_path: Path, pid: int = 1, identity: str = "boot 1", auth: str = "none") -> Running:
     return Running(
-        pid, created, "http://127.0.0.1:1", "http://127.0.0.1:2", str(tmp_path / "management.sock"), ("rooms",),
+        pid, identity, "http://127.0.0.1:1", "http://127.0.0.1:2", str(tmp_path / "management.sock"), ("rooms",),
         auth, str(tmp_path), str(tmp_path / "tmp"), str(tmp_path / "logs"),
     )  # fmt: skip
 
@@ -208,8 +208,29 @@ def test_a_torn_state_file_is_an_error_in_words(tmp_path: Path) -> None:
 
 def test_alive_means_that_very_process(tmp_path: Path) -> None:
     pid = os.getpid()
-    assert running(tmp_path, pid, processes.created(pid)).alive()
-    assert not running(tmp_path, pid, processes.created(pid) - 60).alive()  # the number was given to another
+    boot, _, start_ticks = processes.identity(pid).partition(" ")
+    assert running(tmp_path, pid, f"{boot} {start_ticks}").alive()
+    assert not running(
+        tmp_path, pid, f"{boot} {int(start_ticks) - 1}"
+    ).alive()  # the number was given to another
+    assert not running(tmp_path, pid, f"another-boot {start_ticks}").alive()
+
+
+def test_a_name_with_brackets_and_spaces_does_not_shift_the_fields() -> None:
+    rename = "open('/proc/self/comm', 'w').write(') Z 1 (x'); print('up', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        boot, _, start_ticks = processes.identity(process.pid).partition(" ")
+        assert boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        own_ticks = int(processes.identity(os.getpid()).split()[1])
+        assert int(start_ticks) >= own_ticks
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert processes.identity(process.pid) == ""  # a zombie has ended
+    assert processes.identity(process.pid) == ""
 
 
 def test_tokens_are_read_only_where_they_are_on(tmp_path: Path) -> None:

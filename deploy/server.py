@@ -46,7 +46,9 @@ class Interrupts:
     def __init__(self) -> None:
         self._asked = self._armed = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._handle)
+            # under nohup a hang-up is ignored from the beginning, and stays so
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._handle)
 
     def _handle(self, _number: int, _frame: object) -> None:
         self._asked = True

@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -132,6 +133,13 @@ def test_with_the_token_the_same_mask_comes(token_server: Server, room: Photo, o
     headers = bearer(token(token_server, "inference"))
     answer = token_server.http.post("/predictions/rooms", content=room.jpeg, headers=headers)
     assert (labels_of(answer) == offline.segment(room.jpeg)).all()
+
+
+def test_tokens_outlive_any_server(token_server: Server) -> None:
+    keys = json.loads((Path(token_server.running.run_dir) / "key_file.json").read_text())
+    for kind in ("inference", "management"):
+        expires = datetime.fromisoformat(keys[kind]["expiration time"])
+        assert expires - datetime.now(UTC) > timedelta(days=9 * 365)
 
 
 def test_management_wants_its_own_token(token_server: Server) -> None:

@@ -13,6 +13,7 @@ from segserve.segmenter import Segmenter
 from tests.e2e.serving import Server, repackaged, run, start_options, started
 
 VERSIONS = ("1.0", "2.0")
+PATIENT = ("--ready-timeout-s", "280")  # a busy machine starts several workers in minutes
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +40,10 @@ def offline(offline_versions: Mapping[str, Segmenter]) -> Segmenter:
 
 @contextmanager
 def serving(run_dir: Path, options: list[str]) -> Iterator[Server]:
-    result = run("deploy.server", "start", "--detach", *options)
-    assert result.returncode == 0, result.stderr
-    running = started(run_dir)
-    try:
+    try:  # from here on, so that a start that takes too long leaves no Java behind either
+        result = run("deploy.server", "start", "--detach", *options, *PATIENT, timeout_s=300)
+        assert result.returncode == 0, result.stderr
+        running = started(run_dir)
         url = running.url.replace("0.0.0.0", "127.0.0.1")
         with httpx.Client(base_url=url, timeout=120) as client:
             yield Server(running, client)

@@ -33,9 +33,11 @@ def compare(
             raise ValueError(
                 f"{what} are {got.dtype} {got.shape}, expected {expected.dtype} {expected.shape}"
             )
-    if not np.isfinite(logits).all():
-        raise ValueError("logits are not finite")
+    finite = np.isfinite(logits).all(axis=(1, 2))
+    if not finite.all():
+        raise ValueError(f"logits of class {classes[int(finite.argmin())]} are not finite")
     errors = np.abs(logits.astype(np.float64) - case.logits)
+    class_errors = errors.max(axis=(1, 2))
     tied = ties(case, labels, align_corners, 2 * allowed_error)
     settled = np.where(tied, case.labels, labels)
     band = near_boundary(case.labels, BOUNDARY_PX)
@@ -46,7 +48,8 @@ def compare(
         batch_size=batch_size,
         height=height,
         width=width,
-        max_abs_error=float(errors.max()),
+        max_abs_error=float(class_errors.max()),
+        max_error_class=classes[int(class_errors.argmax())],
         mean_abs_error=float(errors.mean()),
         differing=int((labels != case.labels).sum()),
         ties=int(tied.sum()),

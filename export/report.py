@@ -38,6 +38,7 @@ class Row:
     height: int
     width: int
     max_abs_error: float
+    max_error_class: str
     mean_abs_error: float
     differing: int
     ties: int
@@ -156,8 +157,10 @@ def failures(rows: list[Row], problems: Iterable[str], precision: str, logit_std
     error_limit = allowed_error(limits, logit_std)
     found += [f"{row}: {', '.join(faults)}" for row in rows if (faults := _faults(row, limits, error_limit))]
     if rows and not ((agreement := pooled_agreement(rows)) >= limits.label_agreement):
+        least = min(rows, key=lambda row: row.label_agreement)
         found.append(
-            f"all comparisons together: {_less(agreement, limits.label_agreement)} of the labels agree"
+            f"all comparisons together: {_less(agreement, limits.label_agreement)} of the labels agree, fewest in "
+            f"{least}, where the logits of class {least.max_error_class} are off most"
         )
     return found
 
@@ -171,15 +174,20 @@ def pooled_agreement(rows: Iterable[Row]) -> float:
 def _faults(row: Row, limits: Thresholds, error_limit: float) -> list[str]:
     faults = []
     if not (row.max_abs_error <= error_limit):
-        faults.append(f"a logit is off by {row.max_abs_error:.2e}, allowed {error_limit:.2e}")
-    agreement = 1 - (row.differing - row.ties) / row.pixels
-    if not (agreement >= limits.label_agreement):
-        faults.append(f"{_less(agreement, limits.label_agreement)} of the labels agree")
-    if not (row.boundary_agreement >= limits.boundary_agreement):
         faults.append(
-            f"{_less(row.boundary_agreement, limits.boundary_agreement)} agree near class boundaries"
+            f"a logit of class {row.max_error_class} is off by {row.max_abs_error:.2e}, allowed {error_limit:.2e}"
         )
     name, change = row.worst_class
+    agreement = 1 - (row.differing - row.ties) / row.pixels
+    if not (agreement >= limits.label_agreement):
+        faults.append(
+            f"{_less(agreement, limits.label_agreement)} of the labels agree, class {name} loses most"
+        )
+    if not (row.boundary_agreement >= limits.boundary_agreement):
+        faults.append(
+            f"{_less(row.boundary_agreement, limits.boundary_agreement)} agree near class boundaries, "
+            f"class {name} loses most"
+        )
     if not (change >= -limits.iou_drop_points):
         faults.append(f"class {name} loses {-change:.2f} points of IoU, allowed {limits.iou_drop_points}")
     if row.vanished:

@@ -52,6 +52,7 @@ def test_errors_are_counted_where_they_are(halves: Case) -> None:
     labels[11, :3] = 1  # far from being a tie: the wall leads by 4 there
     got = row(halves, logits, labels)
     assert got.max_abs_error == pytest.approx(0.5)
+    assert got.max_error_class == "floor"
     assert got.mean_abs_error == pytest.approx(0.5 / 45)
     assert (got.differing, got.ties) == (3, 0)
     assert got.label_agreement == pytest.approx(1 - 3 / 240)
@@ -96,7 +97,7 @@ def test_answers_that_cannot_be_compared_are_an_error(halves: Case) -> None:
         row(halves, halves.logits, halves.labels[1:])
     broken = halves.logits.copy()
     broken[0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="logits of class wall are not finite"):
         row(halves, broken, halves.labels)
 
 
@@ -145,8 +146,8 @@ def test_signal_is_what_depends_on_the_picture() -> None:
 
 
 GOOD = Row(
-    kind=AT_INPUT_SIZE, image="room", batch_size=1, height=100, width=100, max_abs_error=1e-5, mean_abs_error=1e-6,
-    differing=0, ties=0, boundary_agreement=1.0, iou_change_points={"wall": 0.0, "floor": 0.0}, vanished=[],
+    kind=AT_INPUT_SIZE, image="room", batch_size=1, height=100, width=100, max_abs_error=1e-5, max_error_class="floor",
+    mean_abs_error=1e-6, differing=0, ties=0, boundary_agreement=1.0, iou_change_points={"wall": 0.0, "floor": 0.0}, vanished=[],
 )  # fmt: skip
 
 
@@ -160,9 +161,12 @@ def rows(**changes: Any) -> list[Row]:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"max_abs_error": 1.1e-4}, "a logit is off by 1.10e-04, allowed 1.00e-04"),
-        ({"differing": 2}, "99.980 % (expected 99.99 %) of the labels agree"),
-        ({"boundary_agreement": 0.998}, "99.800 % (expected 99.9 %) agree near class boundaries"),
+        ({"max_abs_error": 1.1e-4}, "a logit of class floor is off by 1.10e-04, allowed 1.00e-04"),
+        ({"differing": 2}, "99.980 % (expected 99.99 %) of the labels agree, class wall loses most"),
+        (
+            {"boundary_agreement": 0.998},
+            "99.800 % (expected 99.9 %) agree near class boundaries, class wall loses most",
+        ),
         ({"iou_change_points": {"wall": 0.0, "floor": -0.06}}, "class floor loses 0.06 points of IoU, allowed 0.05"),
         ({"vanished": ["plant", "chair"]}, "vanished: plant, chair"),
     ],
@@ -214,6 +218,7 @@ def test_ties_count_over_all_comparisons_together() -> None:
     many = [dataclasses.replace(r, differing=2, ties=2) for r in rows()]
     (reason,) = report.failures(many, [], "fp32", 1.0)
     assert reason.startswith("all comparisons together: 99.9")
+    assert "fewest in room (input size, batch of 1), where the logits of class floor are off most" in reason
 
 
 def test_too_little_is_no_proof() -> None:

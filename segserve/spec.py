@@ -9,6 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,10 +42,13 @@ class InputSpec:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        if not (1 <= self.height <= 8192 and 1 <= self.width <= 8192):
-            raise SpecError(f"input size is {self.height}x{self.width}: expected 1 to 8192 on each side")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise SpecError(f"mean {self.mean} and std {self.std}: expected three numbers each, std above 0")
+        _require(
+            self,
+            height=("an integer from 1 to 8192", _is_int(self.height, 1, 8192)),
+            width=("an integer from 1 to 8192", _is_int(self.width, 1, 8192)),
+            mean=("three numbers", _are_numbers(self.mean)),
+            std=("three numbers above 0", _are_numbers(self.std) and min(self.std) > 0),
+        )
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,17 @@ class Artefact:
     num_bytes: int
 
     def __post_init__(self) -> None:
-        if Path(self.file).name != self.file or self.file in ("", ".", ".."):
-            raise SpecError(f"artefact file {self.file!r}: expected a plain file name beside the spec")
+        _require(
+            self,
+            file=(
+                "a plain file name beside the spec",
+                _is_text(self.file) and Path(self.file).name == self.file and self.file not in (".", ".."),
+            ),
+            engine=("a name", _is_text(self.engine)),
+            precision=("a name", _is_text(self.precision)),
+            sha256=("64 hexadecimal digits", _is_sha256(self.sha256)),
+            num_bytes=("an integer from 0", _is_int(self.num_bytes, 0, sys.maxsize)),
+        )
 
 
 @dataclass(frozen=True)
@@ -80,10 +95,33 @@ class ModelSpec:
     parity: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.classes) <= 255 or len(set(self.classes)) != len(self.classes):
-            raise SpecError(f"{len(self.classes)} classes: expected 1 to 255 different names")
-        if len(self.palette) != len(self.classes):
-            raise SpecError(f"{len(self.palette)} colours for {len(self.classes)} classes: expected one each")
+        _require(
+            self,
+            name=("a name", _is_text(self.name)),
+            version=("a version such as 1.0", _is_text(self.version)),
+            preset=("a name", _is_text(self.preset)),
+            classes=(
+                "1 to 255 different names",
+                all(map(_is_text, self.classes)) and 1 <= len(set(self.classes)) == len(self.classes) <= 255,
+            ),
+            palette=(
+                f"{len(self.classes)} colours, three integers from 0 to 255 each",
+                len(self.palette) == len(self.classes)
+                and all(
+                    len(colour) == 3 and all(_is_int(c, 0, 255) for c in colour) for colour in self.palette
+                ),
+            ),
+            ignore_label=("an integer from 0 to 255", _is_int(self.ignore_label, 0, 255)),
+            stride=("an integer from 1 to 64", _is_int(self.stride, 1, 64)),
+            align_corners=("true or false", isinstance(self.align_corners, bool)),
+            engine=("a name", _is_text(self.engine)),
+            checkpoint_sha256=("64 hexadecimal digits", _is_sha256(self.checkpoint_sha256)),
+            versions=(
+                "names with versions",
+                isinstance(self.versions, dict) and all(map(_is_text, self.versions.values())),
+            ),
+            parity=("a summary by engine", isinstance(self.parity, dict)),
+        )
         self.served()
 
     def served(self) -> Artefact:
@@ -113,11 +151,52 @@ class ModelSpec:
         try:
             inputs = document.pop("input")
             return cls(
-                input=InputSpec(**{**inputs, "mean": tuple(inputs["mean"]), "std": tuple(inputs["std"])}),
-                classes=tuple(document.pop("classes")),
-                palette=tuple(tuple(colour) for colour in document.pop("palette")),
-                artefacts=tuple(Artefact(**artefact) for artefact in document.pop("artefacts")),
+                input=InputSpec(**{**inputs, "mean": _tuple(inputs["mean"]), "std": _tuple(inputs["std"])}),
+                classes=_tuple(document.pop("classes")),
+                palette=tuple(_tuple(colour) for colour in _tuple(document.pop("palette"))),
+                artefacts=tuple(Artefact(**artefact) for artefact in _tuple(document.pop("artefacts"))),
                 **document,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise SpecError(f"{path} does not have the fields of schema {SCHEMA} ({error})") from None
+        except SpecError as error:
+            raise SpecError(f"{path}: {error}. Export the model again.") from None
+
+
+# --- checks -------------------------------------------------------------------------------------------------
+
+
+def _require(content: object, **checks: tuple[str, bool]) -> None:
+    """Raises SpecError with the fields of `content` that do not hold, and what was expected of them."""
+    wrong = [
+        f"{field} is {getattr(content, field)!r}, expected {expected}"
+        for field, (expected, holds) in checks.items()
+        if not holds
+    ]
+    if wrong:
+        raise SpecError("; ".join(wrong))
+
+
+def _tuple(value: object) -> tuple[Any, ...]:
+    """A JSON list; text is no list of letters."""
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return tuple(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_int(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _are_numbers(values: tuple[object, ...]) -> bool:
+    return len(values) == 3 and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in values
+    )
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +59,61 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"classes": ("wall", "wall")}, "different names"),
-        ({"palette": ((1, 2, 3),)}, "1 colours for 2 classes"),
+        ({"palette": ((1, 2, 3),)}, "expected 2 colours"),
         ({"engine": "tensorrt"}, "'tensorrt'.*onnx"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         make_spec(**changes)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("align_corners", "false"), ("align_corners", 1), ("name", None), ("name", ""), ("version", 1.0),
+        ("preset", None), ("classes", "floor"), ("classes", [1, 2]), ("classes", []), ("classes", None),
+        ("palette", [[1, 2, 300], [4, 5, 6]]), ("palette", [[1, 2], [4, 5, 6]]), ("palette", ["red", "blu"]),
+        ("palette", [[1, 2, 3.5], [4, 5, 6]]), ("ignore_label", 256), ("ignore_label", None), ("stride", 0),
+        ("stride", 8.0), ("engine", None), ("checkpoint_sha256", "abc"), ("versions", {"torch": 2}),
+        ("versions", []), ("parity", None), ("artefacts", {}), ("artefacts", [3]), ("input", []),
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_and_named(tmp_path: Path, field: str, value: object) -> None:
+    refused(tmp_path, field, lambda document: document.update({field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("height", 240.5), ("height", "240"), ("height", True), ("width", 0), ("width", 9000),
+        ("mean", [math.nan, 1, 1]), ("mean", [1, 2]), ("mean", "abc"), ("std", [1, 1, 0]), ("std", [1, 1, math.inf]),
+        ("std", None),
+    ],
+)  # fmt: skip
+def test_nonsense_about_the_input_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    refused(tmp_path, field, lambda document: document["input"].update({field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("file", None), ("file", "a/b"), ("precision", 32), ("sha256", "x" * 64), ("num_bytes", -1), ("num_bytes", 1.5)],
+)  # fmt: skip
+def test_nonsense_about_an_artefact_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    refused(tmp_path, field, lambda document: document["artefacts"][0].update({field: value}))
+
+
+def refused(tmp_path: Path, field: str, spoil: Callable[[dict[str, Any]], None]) -> None:
+    """A good spec, spoilt, is a SpecError that names the file, and the field or its value."""
+    path = tmp_path / "model_spec.json"
+    make_spec().save(path)
+    document = json.loads(path.read_text())
+    before = json.dumps(document)
+    spoil(document)
+    assert json.dumps(document) != before
+    path.write_text(json.dumps(document))
+    with pytest.raises(SpecError, match=rf"model_spec\.json.*({field}|list|object|mapping)"):
+        ModelSpec.load(path)
 
 
 def test_artefact_cannot_point_elsewhere() -> None:

@@ -39,11 +39,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A request understood. `class_ids` is None where all classes are wanted."""
+    """A request understood. `class_ids` is None where all classes are wanted; `gzip`: the client can unpack it."""
 
     image: bytes | bytearray
     format: str
     class_ids: tuple[int, ...] | None
+    gzip: bool = False
 
 
 def parse(request: Request, class_names: Sequence[str]) -> Wanted:
@@ -52,6 +53,7 @@ def parse(request: Request, class_names: Sequence[str]) -> Wanted:
         format=choose_format(_text(request.fields.get("format")), request.headers.get("accept")),
         class_ids=choose_classes(_text(request.fields.get("classes")), class_names),
         image=_image(request),
+        gzip=accepts_gzip(request.headers.get("accept-encoding")),
     )
 
 
@@ -79,6 +81,15 @@ def choose_format(wanted: str | None, accept: str | None) -> str:
             f"nothing that Accept: {_shown(accept)} allows can be answered; {_choices()}"
         )
     return best
+
+
+def accepts_gzip(accept_encoding: str | None) -> bool:
+    """Whether a client that sends this Accept-Encoding unpacks gzip by itself (RFC 9110, 12.5.3).
+
+    No header would allow any coding, but those who send none (curl, say) write to a file whatever comes.
+    """
+    codings = _media_ranges(accept_encoding or "")
+    return codings.get("gzip", codings.get("*", 0.0)) > 0
 
 
 def choose_classes(wanted: str | None, class_names: Sequence[str]) -> tuple[int, ...] | None:

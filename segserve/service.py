@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segserve import answer
-from segserve.errors import RequestError
+from segserve.batch_bytes import do_not_fit
+from segserve.errors import ImageTooLarge, RequestError
 from segserve.request import CONTENT_TYPES, Request, Wanted, parse
 from segserve.segmenter import Prepared, Segmenter
 
@@ -78,6 +79,8 @@ class Service:
         self._infer([job for job in jobs if job.error is None])
         for job in jobs:
             self._attempt(job, self._finish)
+        for position in do_not_fit([len(job.body) for job in jobs]):
+            self._refuse(jobs[position])
         total_ms = 1e3 * (time.perf_counter() - started)
         return [self._reply(job, total_ms) for job in jobs]
 
@@ -148,7 +151,21 @@ class Service:
                 class_ids=job.wanted.class_ids,
                 timings_ms=timings_ms,
                 max_bytes=self._max_response_bytes,
+                gzipped=_packs(job.wanted),
             )
+
+    @staticmethod
+    def _refuse(job: _Job) -> None:
+        """It is fine by itself, but would keep the others of the batch waiting."""
+        assert job.wanted is not None
+        advice = ", or ".join(
+            [*answer.smaller(job.wanted.format), "send it again when the server has less to do"]
+        )
+        job.error = ImageTooLarge(
+            f"the answer as {job.wanted.format} has {len(job.body):,} bytes, too many to go out beside other large "
+            f"answers; {advice}"
+        )
+        job.body = b""
 
     def _reply(self, job: _Job, total_ms: float) -> Reply:
         engine = self._segmenter.engine
@@ -162,6 +179,8 @@ class Service:
         }
         if job.error is None:
             assert job.wanted is not None
+            if _packs(job.wanted):
+                headers["content-encoding"] = "gzip"
             return Reply(200, CONTENT_TYPES[job.wanted.format], job.body, headers)
         if isinstance(job.error, RequestError):
             status, error_type, message = job.error.status, type(job.error).__name__, str(job.error)
@@ -169,3 +188,8 @@ class Service:
             status, error_type = 500, "InternalError"
             message = "an error of the server, not of your request; it was logged, please report it"
         return Reply(status, answer.ERROR_CONTENT_TYPE, answer.error_body(error_type, message), headers)
+
+
+def _packs(wanted: Wanted) -> bool:
+    """The other formats are packed already."""
+    return wanted.gzip and wanted.format == "npy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.photos import Photo
 from deploy import processes
@@ -76,6 +78,35 @@ def test_each_request_of_a_batch_gets_its_own_format_and_classes(
     np.testing.assert_array_equal(labels_of(answers[5]), np.where(masks[5] == masks[5].max(), masks[5], 255))
     assert (answers[6].status_code, error_of(answers[6])["type"]) == (406, "FormatNotAcceptable")
     assert {answer.headers["x-segserve-batch-size"] for answer in answers if answer.is_success} == {"7"}
+
+
+def test_large_label_maps_at_once_come_packed_and_keep_nobody_waiting(
+    server: Server, room: Photo, offline: Segmenter
+) -> None:
+    with Image.open(io.BytesIO(room.jpeg)) as image, io.BytesIO() as file:
+        image.resize((4000, 3000), Image.Resampling.NEAREST).save(file, "JPEG")
+        large = file.getvalue()
+    mask = offline.segment(large)
+
+    def ask(position: int) -> httpx.Response:
+        headers = {"Accept": "application/x-npy", "Accept-Encoding": "identity" if position < 5 else "gzip"}
+        return server.http.post(BATCHED, content=room.jpeg if position == 0 else large, headers=headers)
+
+    with ThreadPoolExecutor(BATCH_SIZE) as pool:
+        small, *others = pool.map(ask, range(BATCH_SIZE))
+    assert small.headers["x-segserve-batch-size"] == str(BATCH_SIZE)
+    np.testing.assert_array_equal(labels_of(small), offline.segment(room.jpeg))
+    unpacked, packed = others[:4], others[4:]
+    for answer in packed:
+        assert int(answer.headers["content-length"]) < mask.size / 10
+        np.testing.assert_array_equal(labels_of(answer), mask)
+    sent = [answer for answer in unpacked if answer.is_success]
+    for answer in sent:
+        np.testing.assert_array_equal(labels_of(answer), mask)
+    # 12 MB each: the fourth would make it 13 GB to copy
+    assert len(sent) == 3
+    [refused] = [answer for answer in unpacked if not answer.is_success]
+    assert (refused.status_code, error_of(refused)["type"]) == (413, "ImageTooLarge")
 
 
 def test_two_versions_side_by_side(

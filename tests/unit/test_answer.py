@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from typing import Any
@@ -147,3 +148,12 @@ def test_an_overlay_that_no_jpeg_can_hold() -> None:
 def test_errors_are_json_whatever_was_sent() -> None:
     told = json.loads(answer.error_body("BadImage", "naïve \ud800 text"))
     assert told == {"error": {"type": "BadImage", "message": "naïve ? text"}}
+
+
+def test_packed_labels_are_checked_by_their_packed_size() -> None:
+    labels, photo = np.zeros((1000, 1000), np.uint8), np.zeros((1000, 1000, 3), np.uint8)
+    arguments = {"class_ids": None, "timings_ms": {}, "max_bytes": 20_000}
+    packed = answer.body("npy", labels, photo, SPEC, **arguments, gzipped=True)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.load(io.BytesIO(gzip.decompress(packed))), labels)
+    with pytest.raises(ImageTooLarge, match="accept gzip"):
+        answer.body("npy", labels, photo, SPEC, **arguments)  # type: ignore[arg-type]

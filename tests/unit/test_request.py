@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segserve.errors import BadImage, FormatNotAcceptable, UnknownClass
-from segserve.request import CONTENT_TYPES, Request, choose_classes, choose_format, parse
+from segserve.request import CONTENT_TYPES, Request, accepts_gzip, choose_classes, choose_format, parse
 
 CLASSES = ("wall", "floor", "ceiling")
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/png,*/*;q=0.8"
@@ -120,3 +120,14 @@ def test_fields_of_every_kind(fields: dict[str, object]) -> None:
 def test_a_request_without_an_image(fields: dict[str, object], headers: dict[str, str], message: str) -> None:
     with pytest.raises(BadImage, match=message):
         parse(Request(fields, headers), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("header", "accepted"),
+    [
+        (None, False), ("", False), ("identity", False), ("br, deflate", False), ("gzip;q=0, *", False),
+        ("gzip", True), ("GZIP", True), ("gzip, deflate, br, zstd", True), ("*", True), ("*;q=0, gzip;q=0.1", True),
+    ],
+)  # fmt: skip
+def test_who_unpacks_gzip(header: str | None, accepted: bool) -> None:
+    assert accepts_gzip(header) is accepted

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from segserve import jpeg_scans
 from segserve.errors import BadImage, ImageFormatNotServed, ImageTooLarge, RequestError
 from segserve.formats import (
     OPENED_FORMATS,
@@ -78,6 +79,8 @@ def decode(data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> NDArray[np.
     with _pillow.limited_to(max_pixels):
         try:
             with _open(data, max_pixels) as image:
+                if image.format in ("JPEG", "MPO"):
+                    jpeg_scans.check(data, image.width * image.height)
                 image.load()
                 _check_size(image, max_pixels)  # an ICO's real size is known only now
                 return _to_rgb(_upright(image))

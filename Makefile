@@ -34,6 +34,7 @@ OUT ?= build/export
 PHOTO ?= $(DEMO_PHOTO)
 RENDERED := $(filter $(DEMO_PHOTO),$(PHOTO))
 PORT ?= 8080
+METRICS_PORT ?= 8082
 URL ?= http://127.0.0.1:$(PORT)
 AUTH ?= none
 TOKEN_FILE := $(if $(filter token,$(AUTH)),run/key_file.json)
@@ -62,9 +63,9 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c $(CONSTRAINTS) -r $(VENV)/requirements.txt
 	@touch $@
 
-serve: package $(RENDERED) ## Serve the demo model on 127.0.0.1:8080 and segment a photo (DETACH=1, AUTH=token, PORT=8080, PHOTO=x.jpg)
-	$(PY) -m deploy.server start --detach --port $(PORT) --auth $(AUTH)
-	@$(PY) -m deploy.segment $(PHOTO) --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) \
+serve: package $(RENDERED) ## Serve the demo model on 127.0.0.1:8080 and segment a photo (DETACH=1, AUTH=token, PORT=8080, METRICS_PORT=8082, PHOTO=x.jpg)
+	$(PY) -m deploy.server start --detach --port $(PORT) --metrics-port $(METRICS_PORT) --auth $(AUTH)
+	@$(PY) -m deploy.segment "$(PHOTO)" --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) \
 		|| { code=$$?; $(PY) -m deploy.server stop; exit $$code; }
 	@$(if $(DETACH),echo "The server keeps running; end it with: make stop",exec $(PY) -m deploy.server attach)
 
@@ -72,7 +73,7 @@ stop: $(READY) ## End the server that `make serve DETACH=1` left running
 	$(PY) -m deploy.server stop
 
 segment: $(READY) $(RENDERED) ## Segment a photo with the running server (PHOTO=x.jpg, AUTH=token, PORT=8080); see out/
-	$(PY) -m deploy.segment $(PHOTO) --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE))
+	$(PY) -m deploy.segment "$(PHOTO)" --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE))
 
 check: $(READY) ## Formatting, lint, types
 	$(PY) -m ruff check

@@ -52,9 +52,7 @@ class Client:
         try:
             answer = self._http.post(self._path, content=image, headers=headers)
         except httpx.ConnectError:
-            raise ServerError(
-                f"no server at {self._url}; start one: make serve, or python -m deploy.server start"
-            ) from None
+            raise ServerError(f"no server at {self._url}; start one: make serve") from None
         except httpx.TransportError as error:
             raise ServerError(f"{self._url} did not answer: {type(error).__name__} {error}") from None
         if answer.status_code != 200:

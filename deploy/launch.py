@@ -53,11 +53,13 @@ def require_models(store: Path, models: tuple[str, ...]) -> None:
         if path.parent != store or not path.exists():
             there = ", ".join(sorted(path.name for path in store.glob("*.mar"))) or "no .mar file"
             raise UsageError(
-                f"--models {model}: {store} has no {file}, it has {there}; python -m export.build makes one"
+                f"--models {model}: {store} has no {file}, it has {there}; "
+                "`make serve` makes rooms.mar, `make export` the one of your checkpoint"
             )
         if path.is_file() and not zipfile.is_zipfile(path):  # TorchServe would start workers that die
             raise UsageError(
-                f"--models {model}: {path} is torn or not a model archive; build it again: python -m export.build"
+                f"--models {model}: {path} is torn or not a model archive; build it again: "
+                "`make package` (the demo model) or `make export`"
             )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from segserve.cli import command
 from segserve.errors import UsageError
 
 POLL_S = 0.05
@@ -107,11 +108,11 @@ def holder(port: int) -> str:
     with contextlib.suppress(*GOING):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-                command = psutil.Process(connection.pid).cmdline()
-                if "org.pytorch.serve.ModelServer" in command and "-f" in command:
-                    run_dir = os.path.dirname(command[command.index("-f") + 1])
-                    return f"a model server; end it with: python -m deploy.server stop --run-dir {run_dir}"
-                return f"process {connection.pid} ({' '.join(command)[:80]}); end it"
+                arguments = psutil.Process(connection.pid).cmdline()
+                if "org.pytorch.serve.ModelServer" in arguments and "-f" in arguments:
+                    run_dir = os.path.dirname(arguments[arguments.index("-f") + 1])
+                    return f"a model server; end it with: {command('deploy.server', 'stop', '--run-dir', run_dir)}"
+                return f"process {connection.pid} ({' '.join(arguments)[:80]}); end it"
     return "a process that cannot be seen from here; end it"
 
 

@@ -29,7 +29,7 @@ from deploy.management import Management, ModelState
 from deploy.options import Attach, Options, RenewTokens, Start, Status, Stop
 from deploy.ready import StartLogs, wait_ready
 from deploy.run_folder import Running
-from segserve.cli import run
+from segserve.cli import command, run
 from segserve.errors import ServerError, UsageError
 
 STOP_TIMEOUT_S = 30.0
@@ -96,6 +96,8 @@ def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs
     inference = address(properties, "inference_address", options.host, options.port)
     metrics = address(properties, "metrics_address", None, options.metrics_port)
     auth = options.auth if is_loopback(inference[0]) else "token"
+    if inference[1] == metrics[1]:
+        raise UsageError(f"--port and --metrics-port are both {metrics[1]}; they need one each")
     store = options.model_store.resolve()
     launch.require_models(store, options.models)
     run_dir = run_folder.create(options.run_dir)
@@ -104,7 +106,7 @@ def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs
         if left and left.alive():
             raise UsageError(
                 f"{run_dir} already runs a server at {left.url} (process {left.pid}); stop it first: "
-                f"python -m deploy.server stop --run-dir {options.run_dir}, or choose another --run-dir"
+                f"{command('deploy.server', 'stop', '--run-dir', options.run_dir)}, or choose another --run-dir"
             )
         if left:  # it was killed: its workers and sockets may still be there
             _stop(left)
@@ -193,7 +195,7 @@ def _require_running(run_dir: Path) -> Running:
     running = run_folder.load(run_dir)
     if running is None or not running.alive():
         raise ServerError(
-            f"nothing runs in {run_dir}; start it: python -m deploy.server start --run-dir {run_dir}"
+            f"nothing runs in {run_dir}; start it: {command('deploy.server', 'start', '--run-dir', run_dir)}"
         )
     return running
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from segserve.errors import SegserveError
@@ -37,3 +39,10 @@ def run(config_type: type[Config], main: Callable[[Config], int | None]) -> None
         print("interrupted", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def command(*arguments: object) -> str:
+    """`python -m …` for a message: with the Python that runs this, ready to be pasted where this was called."""
+    python, here = Path(sys.executable), Path.cwd()
+    shown = python.relative_to(here) if python.is_relative_to(here) else python
+    return shlex.join([str(shown), "-m", *map(str, arguments)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy import segment
-from segserve.cli import run
+from segserve.cli import command, run
 
 
 @dataclass(frozen=True)
@@ -57,3 +57,11 @@ def test_segment_finds_out_that_it_cannot_write_before_it_sends(
     arguments = (str(photo), "--out", str(photo / "out"), "--url", "http://127.0.0.1:1")
     assert ended(monkeypatch, segment.Config, segment.main, *arguments) == 2
     assert capsys.readouterr().err == f"error: {photo / 'out'}: Not a directory\n"
+
+
+def test_a_command_in_a_message_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv/bin/python"))
+    assert command("deploy.server", "stop") == ".venv/bin/python -m deploy.server stop"
+    monkeypatch.setattr("sys.executable", "/usr/bin/python3.11")
+    assert command("x", "--run-dir", Path("a b")) == "/usr/bin/python3.11 -m x --run-dir 'a b'"

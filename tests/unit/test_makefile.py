@@ -124,20 +124,29 @@ def packaged(project: Project) -> Project:
 def test_serve_starts_segments_and_stays(packaged: Project) -> None:
     assert packaged.make("serve").returncode == 0
     assert packaged.calls() == [
-        "-m deploy.server start --detach --port 8080 --auth none",
+        "-m deploy.server start --detach --port 8080 --metrics-port 8082 --auth none",
         "-m deploy.segment out/room.jpg --out out --url http://127.0.0.1:8080",
         "-m deploy.server attach",
     ]
 
 
 def test_serve_detached_with_tokens(packaged: Project) -> None:
-    done = packaged.make("serve", "DETACH=1", "AUTH=token", "PORT=9000", "PHOTO=x.jpg")
+    done = packaged.make("serve", "DETACH=1", "AUTH=token", "PORT=9000", "METRICS_PORT=9002", "PHOTO=x.jpg")
     assert done.returncode == 0
     assert "make stop" in done.stdout
     assert packaged.calls() == [
-        "-m deploy.server start --detach --port 9000 --auth token",
+        "-m deploy.server start --detach --port 9000 --metrics-port 9002 --auth token",
         "-m deploy.segment x.jpg --out out --url http://127.0.0.1:9000 --token-file run/key_file.json",
     ]
+
+
+def test_a_photo_may_have_spaces_in_its_name(packaged: Project) -> None:
+    python = packaged.folder / ".venv/bin/python"
+    python.write_text(python.read_text().replace('"$*" >> calls', '"$#" >> calls'))
+    packaged.make("segment", "PHOTO=my room (1).jpg")
+    packaged.make("segment", "PHOTO=room.jpg")
+    first, second = packaged.calls()
+    assert first == second  # as many arguments
 
 
 def test_serve_leaves_no_server_behind_when_the_photo_cannot_be_segmented(packaged: Project) -> None:

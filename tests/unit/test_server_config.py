@@ -20,9 +20,10 @@ import httpx
 import pytest
 import yaml
 
-from deploy import launch, processes, run_folder
+from deploy import launch, processes, run_folder, server
 from deploy.addresses import address, is_loopback
 from deploy.client import message
+from deploy.options import Start
 from deploy.ready import StartLogs, last_exception
 from deploy.run_folder import Running
 from segserve.errors import ServerError, UsageError
@@ -382,3 +383,10 @@ def test_last_exception(text: str, reason: str) -> None:
 )  # fmt: skip
 def test_what_the_client_says_of_an_answer_that_is_not_200(status: int, body: bytes, said: str) -> None:
     assert said in message(httpx.Response(status, content=body))
+
+
+def test_inference_and_metrics_need_a_port_each(tmp_path: Path) -> None:
+    options = Start(tmp_path, port=8090, metrics_port=8090, run_dir=tmp_path / "run")
+    with pytest.raises(UsageError, match="both 8090"):
+        server._launch(options)  # start() would take over the signals of the test runner
+    assert not (tmp_path / "run").exists()

@@ -1,6 +1,6 @@
 """Waiting until every model has a READY worker, and the real reason when that does not happen.
 
-TorchServe starts a worker that dies again and again for five minutes, says 200 at /ping meanwhile, and reports any
+TorchServe starts a worker that dies again and again, for days, says 200 at /ping meanwhile, and reports any
 ImportError of a handler as a missing `ts.torch_handler.NAME`. So its logs are read from where this start began.
 """
 

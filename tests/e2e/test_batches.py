@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -132,3 +133,13 @@ def test_a_worker_that_dies_is_replaced(server: Server) -> None:
         return status.returncode == 0 and server.worker_pids("batched") != [pid]
 
     assert processes.wait_until(replaced, timeout_s=60)
+    with server.management() as management:  # not only now: for as long as it takes
+        [model] = management.get("/models/batched").json()
+    assert model["maxRetryTimeoutInSec"] == 2_000_000
+
+
+def test_the_model_log_has_no_line_for_each_batch(server: Server, room: Photo) -> None:
+    server.post(room.jpeg)
+    text = Path(server.running.log_dir, "model_log.log").read_text()
+    assert "is ready" in text  # what the worker says of itself is there
+    assert "Backend received inference" not in text

@@ -57,6 +57,13 @@ def test_the_largest_mask_fits_an_answer_and_the_handler_stops_before_the_server
     assert handler["max_response_bytes"] <= int(properties["max_response_size"])
 
 
+def test_a_worker_that_cannot_load_is_tried_for_days(repo_root: Path) -> None:
+    settings = yaml.safe_load((repo_root / "handlers" / "model-config.yaml").read_text())
+    days = settings["maxRetryTimeoutInSec"] / 86_400
+    assert days > 20
+    assert settings["maxRetryTimeoutInSec"] * 1000 < 2**31  # TorchServe's int of ms; beyond it would never retry
+
+
 def test_nothing_in_the_configuration_listens_beyond_loopback(properties: dict[str, str]) -> None:
     for key in ("inference_address", "metrics_address"):
         host, _ = address(properties, key, None, None)

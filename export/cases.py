@@ -28,7 +28,7 @@ PHOTOS = ((480, 640, 1), (640, 427, 1), (360, 480, 6), (301, 533, 1), (97, 211, 
 # Odd ones, non-multiples of 8, maps smaller than the finest pyramid level, and the usual training crops.
 INPUT_SIZES = (
     (33, 47), (65, 129), (97, 97), (128, 96), (161, 233), (200, 320), (255, 257), (300, 201),
-    (321, 321), (384, 384), (480, 360), (473, 473),
+    (113, 159), (72, 368), (321, 321), (473, 473),
 )  # fmt: skip
 
 FIRST_SEED = 90_000_000  # far from the rooms that a model was trained on
@@ -62,6 +62,8 @@ class Case:
 def pictures(served_size: tuple[int, int], folder: Path | None) -> list[Picture]:
     """Rendered rooms and the files of `folder` as served, then rooms at input sizes, `served_size` among them.
 
+    A room at an input size is followed by its mirror image, which it shares a batch with.
+
     Raises UsageError for a folder without files.
     """
     listed = []
@@ -71,9 +73,9 @@ def pictures(served_size: tuple[int, int], folder: Path | None) -> list[Picture]
     if folder is not None:
         listed += [Picture(AS_SERVED, path.name, path.read_bytes) for path in _image_files(folder)]
     for height, width in dict.fromkeys((*INPUT_SIZES, served_size)):
-        listed.append(
-            Picture(AT_INPUT_SIZE, f"room-{height}x{width}", functools.partial(_room, height, width))
-        )
+        name, read_room = f"room-{height}x{width}", functools.partial(_room, height, width)
+        listed.append(Picture(AT_INPUT_SIZE, name, read_room))
+        listed.append(Picture(AT_INPUT_SIZE, f"{name}-mirrored", functools.partial(_mirrored, read_room)))
     return listed
 
 
@@ -115,6 +117,10 @@ def _image_files(folder: Path) -> list[Path]:
 def _room(height: int, width: int) -> NDArray[np.uint8]:
     image, _ = render(FIRST_SEED + height * 1000 + width, height, width)
     return image
+
+
+def _mirrored(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(read()[:, ::-1])
 
 
 def _jpeg(seed: int, height: int, width: int, orientation: int) -> bytes:

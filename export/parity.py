@@ -109,14 +109,20 @@ def reference_facts(cases: list[Case], classes: tuple[str, ...]) -> dict[str, An
 
 
 def batches(cases: Sequence[CaseOrPicture]) -> list[list[CaseOrPicture]]:
-    """Photos in turn, in batches of 1, 2, 5 and more of 5 until each had its turn; network inputs one by one."""
+    """Photos in turn, in batches of 1, 2, 5 and more of 5 until each had its turn; then network inputs.
+
+    Each network input comes alone and together with the next one, its mirror image: a graph may have been specialised
+    for a batch of either size at some heights and widths only.
+    """
     photos = [case for case in cases if case.kind == AS_SERVED]
     sizes = list(BATCH_SIZES)
     while sum(sizes) < len(photos):
         sizes.append(BATCH_SIZES[-1])
     turns = itertools.cycle(photos)
     together = [list(itertools.islice(turns, size)) for size in sizes]
-    return together + [[case] for case in cases if case.kind == AT_INPUT_SIZE]
+    inputs = [case for case in cases if case.kind == AT_INPUT_SIZE]
+    pairs = zip(inputs[::2], inputs[1::2], strict=True)
+    return together + [batch for case, mirrored in pairs for batch in ([case], [case, mirrored])]
 
 
 def _entry(

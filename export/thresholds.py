@@ -41,5 +41,7 @@ Otherwise its answers do not depend on the picture, and comparing them proves no
 """
 
 MIN_INPUT_SIZES = 12
+"""Each with a batch of one and with a larger one. Fewer are no proof, and the packager refuses."""
+
 MIN_BATCH_SIZES = 3
-"""Fewer different ones than these are no proof, and the packager refuses."""
+"""Likewise, of photos as served."""

@@ -174,19 +174,22 @@ def test_pixels_that_reach_the_artefact_in_another_order_are_refused(
     assert any(re.search(LOGIT_OFF, reason) for reason in checked["artefacts"][0]["failures"])
 
 
+@pytest.mark.parametrize(("batch", "names"), [(1, "room-49x55"), (2, "room-49x55, room-49x55-mirrored")])
 def test_an_artefact_that_breaks_at_one_size_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, batch: int, names: str
 ) -> None:
+    """For instance because its graph was specialised for the other batch size there."""
     only(folder, "torchscript")
     logits = Segmenter.logits
 
     def failing(self: Segmenter, prepared: Any) -> Any:
-        if self.engine.name == "torchscript" and prepared[0].input_hwc.shape[:2] == (49, 55):
+        at = len(prepared), *prepared[0].input_hwc.shape[:2]
+        if self.engine.name == "torchscript" and at == (batch, 49, 55):
             raise RuntimeError("out of memory")
         return logits(self, prepared)
 
     monkeypatch.setattr(Segmenter, "logits", failing)
     (problem,) = compared(folder)["artefacts"][0]["problems"]
-    assert problem == "room-49x55 (input size, batch of 1): out of memory"
+    assert problem == f"{names} (input size, batch of {batch}): out of memory"
     with pytest.raises(CheckFailed, match="out of memory"):
         package(folder)

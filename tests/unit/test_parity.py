@@ -119,18 +119,17 @@ def test_the_band_around_boundaries() -> None:
 
 def pictures(photos: int) -> list[Picture]:
     return [Picture(AS_SERVED, str(n), lambda: b"") for n in range(photos)] + [
-        Picture(AT_INPUT_SIZE, "room", lambda: b"")
+        Picture(AT_INPUT_SIZE, name, lambda: b"") for name in ("room", "mirrored", "other", "other mirrored")
     ]
 
 
-@pytest.mark.parametrize(
-    ("photos", "sizes"), [(5, [1, 2, 5, 1]), (8, [1, 2, 5, 1]), (14, [1, 2, 5, 5, 5, 1])]
-)
+@pytest.mark.parametrize(("photos", "sizes"), [(5, [1, 2, 5]), (8, [1, 2, 5]), (14, [1, 2, 5, 5, 5])])
 def test_every_photo_has_its_turn(photos: int, sizes: list[int]) -> None:
     made = batches(pictures(photos))
-    assert [len(batch) for batch in made] == sizes
-    assert {picture.name for batch in made[:-1] for picture in batch} == {str(n) for n in range(photos)}
-    assert made[-1][0].kind == AT_INPUT_SIZE
+    assert [len(batch) for batch in made[:-4]] == sizes
+    assert {picture.name for batch in made[:-4] for picture in batch} == {str(n) for n in range(photos)}
+    inputs = [[picture.name for picture in batch] for batch in made[-4:]]
+    assert inputs == [["room"], ["room", "mirrored"], ["other"], ["other", "other mirrored"]]
 
 
 def test_signal_is_what_depends_on_the_picture() -> None:
@@ -146,14 +145,16 @@ def test_signal_is_what_depends_on_the_picture() -> None:
 
 
 GOOD = Row(
-    kind=AT_INPUT_SIZE, image="room", batch_size=1, height=100, width=100, max_abs_error=1e-5, max_error_class="floor",
-    mean_abs_error=1e-6, differing=0, ties=0, boundary_agreement=1.0, iou_change_points={"wall": 0.0, "floor": 0.0}, vanished=[],
+    kind=AT_INPUT_SIZE, image="room", batch_size=1, height=100, width=100, max_abs_error=1e-5,
+    max_error_class="floor", mean_abs_error=1e-6, differing=0, ties=0, boundary_agreement=1.0,
+    iou_change_points={"wall": 0.0, "floor": 0.0}, vanished=[],
 )  # fmt: skip
 
 
 def rows(**changes: Any) -> list[Row]:
     """Enough good rows to pass, the first one changed."""
     made = [dataclasses.replace(GOOD, height=100 + n) for n in range(12)]
+    made += [dataclasses.replace(row, batch_size=2) for row in made]
     made += [dataclasses.replace(GOOD, kind=AS_SERVED, image="a.jpg", batch_size=n) for n in (1, 2, 5)]
     return [dataclasses.replace(made[0], **changes), *made[1:]]
 
@@ -223,7 +224,8 @@ def test_ties_count_over_all_comparisons_together() -> None:
 
 def test_too_little_is_no_proof() -> None:
     few = report.failures(rows()[1:], [], "fp32", 1.0)
-    assert few == ["compared at 11 input sizes, expected at least 12"]
+    assert few == ["compared at 11 input sizes, alone and in batches, expected at least 12"]
+    assert report.failures(rows()[:12] + rows()[13:], [], "fp32", 1.0) == few
     assert len(report.failures(rows()[:-1], [], "fp32", 1.0)) == 1
     assert len(report.failures([], [], "fp32", 1.0)) == 2
     assert report.failures(rows(), ["a.jpg: out of memory"], "fp32", 1.0) == ["a.jpg: out of memory"]

@@ -47,5 +47,5 @@ def load_engine(spec: ModelSpec, folder: Path, threads: int = 0) -> Engine:
     if artefact.engine == "torchscript":
         from segserve.engines.torchscript import TorchScriptEngine
 
-        return TorchScriptEngine(path, threads)
+        return TorchScriptEngine(path, threads, artefact.precision)
     raise EngineError(f"engine {artefact.engine!r} is not known here: expected onnx or torchscript")

@@ -17,8 +17,12 @@ class TorchScriptEngine:
 
     name = "torchscript"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, precision: str) -> None:
         torch.set_num_threads(threads)
+        if precision == "fp32":
+            # on GPUs torch lets convolutions drop to TF32, 10 bits of mantissa: not what was proven
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.provider = torch.cuda.get_device_name() if self.device == "cuda" else "cpu"
         try:

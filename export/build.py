@@ -63,7 +63,7 @@ class BuildConfig:
     images: Path | None = None
     """Folder of photos to compare on, besides rendered rooms."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
-    """Print JSON instead of a table."""
+    """Print JSON instead of a table, also where the comparison fails."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
@@ -87,9 +87,11 @@ def main(config: BuildConfig) -> None:
             lambda done, total: progress.update(task, completed=done, total=total),
         )
         report.save(checked, config.out / PARITY_FILE)
+        summaries = {entry["engine"]: entry["summary"] for entry in checked["artefacts"]}
+        if config.as_json and not checked["passed"]:
+            print(as_json(spec, summaries, None))
         require_parity(checked, config.out)
         progress.update(task, description="package")
-        summaries = {entry["engine"]: entry["summary"] for entry in checked["artefacts"]}
         dataclasses.replace(spec, parity={"passed": True, **summaries}).save(config.out / SPEC_FILE)
         mar = package(config.out)
     show(config, spec, summaries, mar)
@@ -146,11 +148,22 @@ def require_parity(checked: dict[str, Any], folder: Path) -> None:
         )
 
 
+def as_json(spec: ModelSpec, summaries: dict[str, dict[str, Any]], mar: Path | None) -> str:
+    """The figures of every artefact; `mar` is None where the comparison failed."""
+    document = {
+        "passed": mar is not None,
+        "mar": None if mar is None else str(mar),
+        "engine": spec.engine,
+        "num_bytes": {artefact.engine: artefact.num_bytes for artefact in spec.artefacts},
+        "parity": summaries,
+    }
+    return json.dumps(document)
+
+
 def show(config: BuildConfig, spec: ModelSpec, summaries: dict[str, dict[str, Any]], mar: Path) -> None:
     """Print the figures of every artefact, as a table or JSON."""
     if config.as_json:
-        sizes = {artefact.engine: artefact.num_bytes for artefact in spec.artefacts}
-        print(json.dumps({"mar": str(mar), "engine": spec.engine, "num_bytes": sizes, "parity": summaries}))
+        print(as_json(spec, summaries, mar))
         return
     table = Table(title=f"{config.checkpoint.name} against its exports", title_justify="left")
     for column in (

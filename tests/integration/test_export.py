@@ -63,6 +63,10 @@ def test_the_report_covers_batches_and_input_sizes(tiny_build: Path) -> None:
         assert {row.batch_size for row in rows if row.kind == report.AS_SERVED} == {1, 2, 5}
         sizes = {(row.height, row.width) for row in rows if row.kind == report.AT_INPUT_SIZE}
         assert sizes == {*INPUT_SIZES, (97, 136)}
+        together = {
+            (row.height, row.width) for row in rows if row.image.endswith("-mirrored") and row.batch_size == 2
+        }
+        assert together == sizes
         assert sum(height % 8 != 0 and width % 8 != 0 for height, width in sizes) >= 5
         # a photo lies on its side in its file, and its mask stands upright
         assert (480, 360) in {(row.height, row.width) for row in rows if row.kind == report.AS_SERVED}
@@ -77,6 +81,16 @@ def test_artefacts_take_any_batch_and_size(tiny_build: Path, engine: str, size: 
     logits = segmenter(tiny_build, engine).engine(images_nhwc)
     assert logits.shape == (3, 11, -(-size[0] // 8), -(-size[1] // 8))
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_what_was_proven_in_fp32_is_not_served_in_tf32(
+    tiny_build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    segmenter(tiny_build, "torchscript")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -132,12 +146,15 @@ def test_a_failed_comparison_stops_the_build(
     (tmp_path / "rooms.mar").write_bytes(b"of an earlier build")
     monkeypatch.setattr(
         sys, "argv",
-        ["build", str(tiny_build / "tiny.safetensors"), "--out", str(tmp_path), "--engine", "torchscript"],
+        ["build", str(tiny_build / "tiny.safetensors"), "--out", str(tmp_path), "--engine", "torchscript", "--json"],
     )  # fmt: skip
     with pytest.raises(SystemExit) as exit_:
         cli.run(build.BuildConfig, build.main)
     assert exit_.value.code == 1
-    message = capsys.readouterr().err
+    printed, message = capsys.readouterr()
+    document = json.loads(printed)
+    assert (document["passed"], document["mar"]) == (False, None)
+    assert document["parity"]["torchscript"]["max_abs_error"] > 100
     assert "model.pt: room-480x640.jpg (as served, batch of 1)" in message
     assert "class floor" not in message  # it is found everywhere now, so the others lose
     assert "vanished: wall, " in message
@@ -153,8 +170,9 @@ def test_json_goes_to_standard_output_alone(
         build.BuildConfig(tiny_build / "tiny.safetensors", tmp_path, engine="torchscript", as_json=True)
     )
     printed = json.loads(capsys.readouterr().out)
+    assert printed["passed"] is True
     assert printed["mar"] == str(tmp_path / "rooms.mar")
-    assert printed["parity"]["torchscript"]["comparisons"] == 8 + len(INPUT_SIZES) + 1
+    assert printed["parity"]["torchscript"]["comparisons"] == 8 + 3 * (len(INPUT_SIZES) + 1)
 
 
 @pytest.mark.parametrize(

@@ -122,14 +122,14 @@ def save_checkpoint(
         raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], CheckpointMeta]:
-    """The model's state_dict (floating tensors as float32, on the CPU) and its description.
+def load_checkpoint(path: Path, *, cast: bool = True) -> tuple[dict[str, Tensor], CheckpointMeta]:
+    """The model's state_dict (floating tensors as float32 unless `cast` is off, on the CPU) and its description.
 
     Raises: CheckpointError for a file that is missing, torn, altered or foreign.
     """
     tensors, meta = _read(path)
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_TRAINING)}
-    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, meta
+    return {name: t.float() if cast and t.is_floating_point() else t for name, t in state.items()}, meta
 
 
 def load_training(path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from segserve.errors import UsageError
 from training.distributed import Precision
@@ -63,6 +65,8 @@ class TrainConfig:
     """Use only so many images of each split (to try something)."""
     resume: bool = False
     """Go on from OUT/last.safetensors. The options must be those that it was started with."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the last epoch's line of metrics.jsonl on standard output at the end; all else goes to standard error."""
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -80,8 +84,13 @@ class TrainConfig:
         if self.base_lr <= 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
             raise UsageError("expected base_lr > 0, weight_decay >= 0 and dropout from 0 to below 1")
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width that the model will be served with."""
+        return self.input_height or self.crop_height, self.input_width or self.crop_width
+
     def recorded(self) -> str:
         """The options that decide what comes out, as JSON: those that a resumed training must share."""
-        left_out = {"out", "root", "workers", "resume"}
+        left_out = {"out", "root", "workers", "resume", "as_json"}
         options = {name: value for name, value in asdict(self).items() if name not in left_out}
         return json.dumps(options, default=str, sort_keys=True)

@@ -131,7 +131,7 @@ class TrainSamples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Augmented crops. What item `index` is depends on (seed, epoch, index) alone: not on workers or processes.
 
     Item: image float32 (3, crop_height, crop_width) normalised, label int64 (crop_height, crop_width).
-    mean, std: on 0..255, RGB.
+    mean, std: on 0..255, RGB. input_size: height and width that the model is served with; the crop's if left out.
     """
 
     def __init__(
@@ -143,9 +143,10 @@ class TrainSamples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         augmentation: transforms.Augmentation | None = None,
+        input_size: tuple[int, int] | None = None,
     ) -> None:
         self.dataset, self.seed, self.mean, self.std = dataset, seed, mean, std
-        self.crop_height, self.crop_width = crop_height, crop_width
+        self.crop_height, self.crop_width, self.input_size = crop_height, crop_width, input_size
         self.augmentation = augmentation or transforms.Augmentation()
         # In shared memory, because workers that persist keep the copy of this object that they started with.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
@@ -161,7 +162,14 @@ class TrainSamples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
         photo, label = self.dataset.read(self.dataset.samples[index])
         rng = np.random.default_rng((self.seed, int(self._epoch[0]), index))
         crop, crop_label = transforms.augment(
-            rng, photo, label, self.crop_height, self.crop_width, self.augmentation, self.dataset.ignore_label
+            rng,
+            photo,
+            label,
+            self.crop_height,
+            self.crop_width,
+            self.augmentation,
+            self.dataset.ignore_label,
+            self.input_size,
         )
         return normalise(crop, self.mean, self.std), torch.from_numpy(crop_label.astype(np.int64))
 

@@ -32,9 +32,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 class Journal:
     """The main process writes; the others hold one that stays silent."""
 
-    def __init__(self, out: Path, processes: Processes) -> None:
-        self.path, self.speaks = out / "metrics.jsonl", processes.is_main
-        self.console = Console(quiet=not self.speaks)
+    def __init__(self, out: Path, processes: Processes, *, as_json: bool = False) -> None:
+        self.path, self.speaks, self.as_json = out / "metrics.jsonl", processes.is_main, as_json
+        self.console = Console(quiet=not self.speaks, stderr=as_json)
 
     def start(self, epoch: int) -> None:
         """Keep the lines of `epoch` completed epochs: an interrupted training may have written one more."""
@@ -56,6 +56,11 @@ class Journal:
             f"epoch {line['epoch']}: loss {line['loss']:.4f}, {quality}, {line['seconds']:.0f} s",
             highlight=False,
         )
+
+    def end(self) -> None:
+        """With `as_json`, print the line of the last epoch."""
+        if self.speaks and self.as_json:
+            print(self.path.read_text(encoding="utf-8").splitlines()[-1])
 
     def track(
         self, batches: DataLoader[tuple[Tensor, Tensor]], title: str, batch_size: int

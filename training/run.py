@@ -56,7 +56,7 @@ class Run:
         mean, std = pspnet.normalisation(config.preset)
         self.meta = CheckpointMeta(
             config.preset, dataset.classes, dataset.ignore_label, mean, std, config.align_corners,
-            config.input_height or config.crop_height, config.input_width or config.crop_width, epoch=0, metrics={},
+            *config.input_size, epoch=0, metrics={},
             provenance=journal.provenance(config.recorded(), datasets, processes, self.dtype),
         )  # fmt: skip
 
@@ -118,9 +118,15 @@ class Run:
     def resume(self) -> None:
         """Take up what `save` left. Raises CheckpointError; UsageError where the options are others."""
         path = self.config.out / LAST
-        state, meta = checkpoint.load_checkpoint(path)
+        state, meta = checkpoint.load_checkpoint(path, cast=False)  # float64 must not pass through float32
         if (options := self.meta.provenance["options"]) != meta.provenance.get("options"):
             raise UsageError(f"{path} was trained with other options: {_difference(meta, options)}")
+        precision, was = self.meta.provenance["precision"], meta.provenance.get("precision")
+        if precision != was:
+            raise UsageError(
+                f"{path} was trained in {was}, here --precision {self.config.precision} means {precision}: resume on "
+                "the same hardware, or start anew with a --precision that both have"
+            )
         if (meta.classes, meta.ignore_label) != (self.meta.classes, self.meta.ignore_label):
             raise UsageError(f"{path} was trained on other classes: {', '.join(meta.classes)}")
         checkpoint.load_state(self.model, state, path)

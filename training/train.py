@@ -46,7 +46,10 @@ def main(config: TrainConfig) -> None:
     with distributed.start() as processes:
         datasets = load_datasets(config, "train")
         val = load_datasets(config, "val")[0]
-        run, journal = Run(config, processes, datasets), Journal(config.out, processes)
+        run, journal = (
+            Run(config, processes, datasets),
+            Journal(config.out, processes, as_json=config.as_json),
+        )
         if config.resume:
             run.resume()
         journal.start(run.meta.epoch)
@@ -60,6 +63,7 @@ def main(config: TrainConfig) -> None:
             finish_epoch(run, journal, line, scores)
         if processes.is_main:
             write_shipped(config)
+        journal.end()
 
 
 # --- data ---------------------------------------------------------------------------------------------------
@@ -85,7 +89,15 @@ class TrainBatches:
     def __init__(self, config: TrainConfig, processes: Processes, datasets: list[Dataset]) -> None:
         mean, std = pspnet.normalisation(config.preset)
         self.parts = [
-            TrainSamples(dataset, config.crop_height, config.crop_width, config.seed, mean, std)
+            TrainSamples(
+                dataset,
+                config.crop_height,
+                config.crop_width,
+                config.seed,
+                mean,
+                std,
+                input_size=config.input_size,
+            )
             for dataset in datasets
         ]
         items: Items = ConcatDataset(self.parts)
@@ -107,8 +119,7 @@ class TrainBatches:
 def val_batches(config: TrainConfig, processes: Processes, val: Dataset) -> Batches:
     """This process's share of the validation images, letterboxed to the size that will be served."""
     mean, std = pspnet.normalisation(config.preset)
-    height, width = config.input_height or config.crop_height, config.input_width or config.crop_width
-    samples = EvalSamples(val, height, width, mean, std)
+    samples = EvalSamples(val, *config.input_size, mean, std)
     mine = Subset(samples, range(processes.rank, len(samples), processes.world_size))
     return DataLoader(mine, max(1, config.batch_size // processes.world_size), num_workers=config.workers)
 

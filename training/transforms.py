@@ -86,9 +86,14 @@ def augment(
     width: int,
     augmentation: Augmentation,
     ignore_label: int,
+    input_size: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Crop uint8 (height, width, 3) and label uint8 (height, width); outside the photo: PADDING and ignore_label."""
-    placement = draw_placement(rng, photo_hwc.shape[0], photo_hwc.shape[1], height, width, augmentation)
+    """Crop uint8 (height, width, 3) and label uint8 (height, width); outside the photo: PADDING and ignore_label.
+
+    input_size: height and width that the model is served with; the crop's if left out.
+    """
+    photo_height, photo_width, _ = photo_hwc.shape
+    placement = draw_placement(rng, photo_height, photo_width, height, width, augmentation, input_size)
     label = place_label(label_hw, placement, height, width, ignore_label)
     seen, origin = visible_content(photo_hwc, placement, height, width)
     seen = jitter_colour(rng, seen, augmentation)
@@ -103,9 +108,12 @@ def draw_placement(
     height: int,
     width: int,
     limits: Augmentation,
+    input_size: tuple[int, int] | None = None,
 ) -> Placement:
-    """Random scale, position, rotation and mirroring."""
-    scale = rng.uniform(limits.scale_min, limits.scale_max) * min(height / photo_height, width / photo_width)
+    """Random scale, position, rotation and mirroring. Scale 1 is the letterbox to `input_size` (as in augment)."""
+    input_height, input_width = input_size or (height, width)
+    served = min(input_height / photo_height, input_width / photo_width)
+    scale = rng.uniform(limits.scale_min, limits.scale_max) * served
     content_height = max(1, round(photo_height * scale))
     content_width = max(1, round(photo_width * scale))
     room = height - content_height, width - content_width  # negative: the crop moves over the content instead

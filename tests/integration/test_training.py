@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import time
@@ -163,7 +164,7 @@ def test_killed_and_resumed_equals_undisturbed(painted: Path, tmp_path: Path, re
 
 
 def test_resuming_drops_a_line_whose_checkpoint_was_never_written(
-    trained: Path, painted: Path, tmp_path: Path
+    trained: Path, painted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A finished training resumed: nothing is trained again, and a stray line is gone."""
     out = tmp_path / "out"
@@ -171,7 +172,9 @@ def test_resuming_drops_a_line_whose_checkpoint_was_never_written(
     with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 7}\n')
     before = (out / "last.safetensors").read_bytes()
-    train.main(replace(six_epochs(painted, out), resume=True))
+    capsys.readouterr()
+    train.main(replace(six_epochs(painted, out), resume=True, as_json=True))
+    assert json.loads(capsys.readouterr().out) == metrics(trained)[-1]
     assert metrics(out) == metrics(trained)
     assert (out / "last.safetensors").read_bytes() == before
 
@@ -183,6 +186,32 @@ def test_what_cannot_be_resumed(trained: Path, painted: Path, tmp_path: Path) ->
         train.main(config(painted, out=trained, resume=True))
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         train.main(config(painted, out=tmp_path / "nothing", resume=True))
+
+
+def test_resuming_in_another_precision_is_refused(
+    painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The options say "auto" both times; the hardware is another."""
+    chosen = config(painted, out=tmp_path, precision="auto")
+    datasets = [load_dataset(painted, "train")]
+    monkeypatch.setattr(distributed, "compute_dtype", lambda *_: torch.float32)
+    Run(chosen, Processes(0, 1, CPU), datasets).save(1, {"miou": 0.5}, is_best=False)
+    monkeypatch.setattr(distributed, "compute_dtype", lambda *_: torch.bfloat16)
+    with pytest.raises(UsageError, match=r"trained in float32, here --precision auto means bfloat16"):
+        Run(chosen, Processes(0, 1, CPU), datasets).resume()
+
+
+def test_float64_is_resumed_bit_for_bit(painted: Path, tmp_path: Path) -> None:
+    chosen = config(painted, out=tmp_path, precision="fp64")
+    datasets = [load_dataset(painted, "train")]
+    run, again = (Run(chosen, Processes(0, 1, CPU), datasets) for _ in range(2))
+    run.set_learning_rate(0)
+    run.step(torch.randn(2, 3, 33, 49), torch.randint(0, 3, (2, 33, 49)))
+    run.save(1, {"miou": 0.5}, is_best=False)
+    again.resume()
+    mine, theirs = run.model.state_dict(), again.model.state_dict()
+    assert any((tensor != tensor.float()).any() for tensor in mine.values())
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def test_datasets_are_joined(painted: Path, tmp_path: Path) -> None:

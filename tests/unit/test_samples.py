@@ -90,6 +90,15 @@ def test_train_item_is_normalised_and_padding_ignored(dataset: Dataset) -> None:
     assert int((label == 255).sum()) == 30 * 40 + 1
 
 
+def test_crops_smaller_than_the_input_show_a_part_at_the_served_scale(dataset: Dataset) -> None:
+    still = transforms.Augmentation(1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    image, label = TrainSamples(dataset, 24, 40, 0, MEAN, STD, still, input_size=(30, 40))[0]
+    photo, expected = dataset.read(dataset.samples[0])
+    restored = image.numpy().transpose(1, 2, 0) * np.array(STD) + np.array(MEAN)
+    (top,) = (top for top in range(7) if np.allclose(restored, photo[top : top + 24], atol=1e-3))
+    np.testing.assert_array_equal(label, expected[top : top + 24])
+
+
 def test_eval_item_is_the_served_input_with_the_label_in_place(dataset: Dataset) -> None:
     photo, expected = dataset.read(dataset.samples[0])
     image, label = EvalSamples(dataset, 60, 60, MEAN, STD)[0]

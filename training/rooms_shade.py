@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from segserve.jit import kernel
 from training.rooms_mesh import Triangles
 from training.rooms_raster import Camera, look, rasterise
 from training.rooms_texture import GLOSS, GLOW, paint
@@ -75,7 +75,7 @@ def shade(
     return image, label
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _find_mixed(ids, groups, mixed):  # type: ignore[no-untyped-def]
     """Mark the pixels in which surfaces meet; returns how many samples are to be shaded."""
     height, width = mixed.shape
@@ -91,7 +91,7 @@ def _find_mixed(ids, groups, mixed):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _gather(ids, near, mixed, inverses, uvs, normals, turn, eye, focal, cx, cy, where, weight, foot, uv, position,  # type: ignore[no-untyped-def]
             normal, ray):  # fmt: skip
     """Position, normal and texture coordinates of every sample."""
@@ -131,7 +131,7 @@ def _gather(ids, near, mixed, inverses, uvs, normals, turn, eye, focal, cx, cy, 
                     k += 1
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _light(where, weight, position, normal, ray, colour, gloss, glow, lights, ambient, room, floor_ao, shadow, s_eye,  # type: ignore[no-untyped-def]
            s_turn, s_focal, softness, image):  # fmt: skip
     """Add every sample's light to its pixel."""
@@ -176,7 +176,7 @@ def _light(where, weight, position, normal, ray, colour, gloss, glow, lights, am
         image[y, x, 2] += w * min(colour[k, 2] * lb + shine, 6.0)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _open_share(px, py, pz, nx, ny, nz, room, floor_ao):  # type: ignore[no-untyped-def]
     """How much ambient light reaches a point: less in the room's corners and near furniture on the floor."""
     ao = 1.0
@@ -201,7 +201,7 @@ def _open_share(px, py, pz, nx, ny, nz, room, floor_ao):  # type: ignore[no-unty
     return ao
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _lit(px, py, pz, sx, sy, shadow, eye, turn, focal, softness):  # type: ignore[no-untyped-def]
     """Share of the first light that reaches a point: four look-ups in the shadow map, turned per sample so
     that the picture's own averaging makes a soft edge of them."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 from enum import IntEnum
 from functools import cache
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from segserve.jit import kernel
 
 Array = NDArray[np.float64]
 Colour = tuple[float, float, float]
@@ -89,7 +90,7 @@ def noise_bank() -> NDArray[np.float32]:
     return np.stack(layers).astype(np.float32)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def noise(bank, layer, x, y):  # type: ignore[no-untyped-def]
     """Bilinear look-up, one tile a unit."""
     x, y = x * 256.0, y * 256.0
@@ -102,7 +103,7 @@ def noise(bank, layer, x, y):  # type: ignore[no-untyped-def]
     return top * (1 - fy) + low * fy
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def dice(i, j, seed):  # type: ignore[no-untyped-def]
     """A number in 0 … 1 for a cell."""
     h = (int(i) * 374761393 + int(j) * 668265263 + int(seed * 1e6) * 974711) & 0xFFFFFFFF
@@ -110,21 +111,21 @@ def dice(i, j, seed):  # type: ignore[no-untyped-def]
     return ((h ^ (h >> 16)) & 0xFFFF) / 65535.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def cover(distance, half, foot):  # type: ignore[no-untyped-def]
     """How much of a pixel a line of half-width `half` covers when its middle is `distance` away."""
     part = min(max((half - distance) / foot + 0.5, 0.0), 1.0)
     return part * min(1.0, 2 * half / foot)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def edge(x, period):  # type: ignore[no-untyped-def]
     """Distance to the nearest multiple of `period`."""
     f = x / period - np.floor(x / period)
     return min(f, 1 - f) * period
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def mixing(m, kind, u, v, foot, bank):  # type: ignore[no-untyped-def]
     """Weights of the colours b and c (a takes the rest), a factor on the brightness, and the two noise
     coordinates (cells shift their grain)."""
@@ -229,7 +230,7 @@ def mixing(m, kind, u, v, foot, bank):  # type: ignore[no-untyped-def]
     return wb, wc, shade, gu, gv
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def albedo(m, u, v, foot, bank):  # type: ignore[no-untyped-def]
     """The surface's colour at (u, v) metres: linear red, green, blue."""
     kind = int(m[0])
@@ -248,7 +249,7 @@ def albedo(m, u, v, foot, bank):  # type: ignore[no-untyped-def]
     return r, g, b
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _paint(materials, index, uv, foot, bank, out):  # type: ignore[no-untyped-def]
     for k in range(len(index)):
         r, g, b = albedo(materials[index[k]], uv[k, 0], uv[k, 1], foot[k], bank)

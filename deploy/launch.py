@@ -123,8 +123,17 @@ class Plan:
 
 
 def launch(plan: Plan) -> tuple[Running, subprocess.Popen[bytes]]:
-    """Fill the run folder (which must exist) and start Java in a session of its own."""
+    """Fill the run folder (which must exist) and start Java in a session of its own; if that fails, nothing is left."""
     sockets = run_folder.socket_dir(plan.run_dir)
+    try:
+        return _launch(plan, sockets)
+    except BaseException:
+        if sockets != plan.run_dir:
+            shutil.rmtree(sockets, ignore_errors=True)
+        raise
+
+
+def _launch(plan: Plan, sockets: Path) -> tuple[Running, subprocess.Popen[bytes]]:
     tmp_dir, log_dir, socket = sockets / "tmp", plan.run_dir / "logs", sockets / "management.sock"
     shutil.rmtree(tmp_dir, ignore_errors=True)  # what a killed server left
     tmp_dir.mkdir(mode=0o700)
@@ -145,7 +154,12 @@ def launch(plan: Plan) -> tuple[Running, subprocess.Popen[bytes]]:
         known_at_start["metrics_address"], str(socket), tuple(dict.fromkeys(m.partition("=")[0] for m in plan.models)),
         plan.auth, str(plan.run_dir), str(tmp_dir), str(log_dir),
     )  # fmt: skip
-    run_folder.save(running)
+    try:
+        run_folder.save(running)
+    except BaseException:  # nobody would find it any more
+        process.kill()
+        process.wait()
+        raise
     return running, process
 
 

@@ -94,13 +94,24 @@ def exclusive(run_dir: Path) -> Iterator[None]:
 
 
 def socket_dir(run_dir: Path) -> Path:
-    """Where sockets go: RUN, or a short private folder where paths in RUN are too long for a unix socket."""
-    longest = os.fsencode(run_dir / "tmp" / ".ts.sock.99999")
-    return (
-        run_dir
-        if len(longest) <= MAX_SOCKET_PATH_BYTES
-        else Path(tempfile.mkdtemp(prefix="segserve-", dir="/tmp"))
+    """Where sockets go: RUN, or a short private folder where paths in RUN are too long for a unix socket.
+
+    That is made in the user's runtime folder ($XDG_RUNTIME_DIR, which nobody else can enter and no clean-up of old
+    files touches), or in /tmp where there is none or it is too long as well.
+    """
+    if _short_enough(run_dir):
+        return run_dir
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    usable = (
+        runtime.is_absolute()
+        and os.access(runtime, os.W_OK | os.X_OK)
+        and _short_enough(runtime / "segserve-12345678")
     )
+    return Path(tempfile.mkdtemp(prefix="segserve-", dir=runtime if usable else "/tmp"))
+
+
+def _short_enough(folder: Path) -> bool:
+    return len(os.fsencode(folder / "tmp" / ".ts.sock.99999")) <= MAX_SOCKET_PATH_BYTES
 
 
 def save(running: Running) -> None:

@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,9 @@ def test_a_worker_that_cannot_load_is_tried_for_days(repo_root: Path) -> None:
     settings = yaml.safe_load((repo_root / "handlers" / "model-config.yaml").read_text())
     days = settings["maxRetryTimeoutInSec"] / 86_400
     assert days > 20
-    assert settings["maxRetryTimeoutInSec"] * 1000 < 2**31  # TorchServe's int of ms; beyond it would never retry
+    assert (
+        settings["maxRetryTimeoutInSec"] * 1000 < 2**31
+    )  # TorchServe's int of ms; beyond it would never retry
 
 
 def test_nothing_in_the_configuration_listens_beyond_loopback(properties: dict[str, str]) -> None:
@@ -183,16 +186,42 @@ def test_a_run_folder_is_used_again(tmp_path: Path) -> None:
     assert run_folder.create(folder) == folder
 
 
-def test_sockets_go_where_their_paths_are_short_enough(tmp_path: Path) -> None:
+def test_sockets_go_where_their_paths_are_short_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run_folder.socket_dir(Path("/srv/run")) == Path("/srv/run")
-    short = run_folder.socket_dir(tmp_path / ("d" * 100))
-    try:
+    with tempfile.TemporaryDirectory(dir="/tmp") as runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        short = run_folder.socket_dir(tmp_path / ("d" * 100))
+        assert short.parent == Path(runtime)
         assert stat.S_IMODE(short.stat().st_mode) == 0o700
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(short / "management.sock"))
-        (short / "management.sock").unlink()
-    finally:
-        short.rmdir()
+
+
+@pytest.mark.parametrize("runtime", ["", "not/absolute", "/no/such/folder", "too long"])
+def test_without_a_usable_runtime_folder_sockets_go_to_tmp(
+    runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("d" * 100)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long) if runtime == "too long" else runtime)
+    short = run_folder.socket_dir(long)
+    short.rmdir()
+    assert short.parent == Path("/tmp")
+
+
+def test_a_launch_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = tmp_path / ("d" * 100)
+    run_dir.mkdir()
+    config = tmp_path / "config.properties"
+    config.write_text("job_queue_size=many\n")
+    plan = launch.Plan(run_dir, config, tmp_path, ("a=a.mar",), ("127.0.0.1", 1), ("127.0.0.1", 2), "none")
+    with tempfile.TemporaryDirectory(dir="/tmp") as runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        with pytest.raises(UsageError, match="must be numbers"):
+            launch.launch(plan)
+        assert list(Path(runtime).iterdir()) == []
 
 
 def test_state_survives_the_file_and_a_clean_stop_removes_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The client against a stand-in for the server, and a proxy that must not see what is meant for this machine."""
+"""The client against a stand-in for the server: what it makes of answers, and which way it asks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import pytest
 
-from deploy.client import Client
+from deploy.client import Client, message
 
 
 class Recorder(BaseHTTPRequestHandler):
@@ -46,3 +47,20 @@ def test_another_machine_is_asked_through_the_proxy(port: int, monkeypatch: pyte
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
     with Client("http://rooms.invalid", "rooms") as client:
         assert client.segment(b"x", "png") == b"http://rooms.invalid/predictions/rooms"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (415, b'{"error": {"type": "ImageFormatNotServed", "message": "an ICO"}}',
+         "415 Unsupported Media Type: an ICO"),
+        (404, b'{"code": 404, "type": "ModelNotFoundException", "message": "Model not found: x"}',
+         "404 Not Found: Model not found: x"),
+        (413, b"", "413 Request Entity Too Large: more bytes than the server takes"),
+        (502, b"<html>proxy</html>", "502 Bad Gateway: <html>proxy</html>"),
+        (503, b"", "503 Service Unavailable: no reason given"),
+        (400, b'{"message": "Token Authorization failed."}', "--token-file"),
+    ],
+)  # fmt: skip
+def test_what_the_client_says_of_an_answer_that_is_not_200(status: int, body: bytes, said: str) -> None:
+    assert said in message(httpx.Response(status, content=body))

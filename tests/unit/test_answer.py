@@ -152,8 +152,8 @@ def test_errors_are_json_whatever_was_sent() -> None:
 
 def test_packed_labels_are_checked_by_their_packed_size() -> None:
     labels, photo = np.zeros((1000, 1000), np.uint8), np.zeros((1000, 1000, 3), np.uint8)
-    arguments = {"class_ids": None, "timings_ms": {}, "max_bytes": 20_000}
-    packed = answer.body("npy", labels, photo, SPEC, **arguments, gzipped=True)  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {"class_ids": None, "timings_ms": {}, "max_bytes": 20_000}
+    packed = answer.body("npy", labels, photo, SPEC, **arguments, gzipped=True)
     np.testing.assert_array_equal(np.load(io.BytesIO(gzip.decompress(packed))), labels)
     with pytest.raises(ImageTooLarge, match="accept gzip"):
-        answer.body("npy", labels, photo, SPEC, **arguments)  # type: ignore[arg-type]
+        answer.body("npy", labels, photo, SPEC, **arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import logging
@@ -18,7 +17,7 @@ from PIL import Image
 
 from handlers import segmentation_handler
 from handlers.segmentation_handler import MAX_RESPONSE_BYTES, SegmentationHandler
-from segserve import batch_bytes, encode
+from segserve import encode
 from segserve.image import MAX_PIXELS
 from segserve.segmenter import Segmenter
 from tests.integration.calling import Caller, Fields, error_of, mask_of, photo
@@ -255,32 +254,3 @@ def test_the_configuration_that_ships_fits_the_code_and_the_server(repo_root: Pa
     lines = (repo_root / "config.properties").read_text().splitlines()
     properties = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     assert int(properties["max_response_size"]) > MAX_RESPONSE_BYTES
-
-
-def test_labels_are_packed_only_for_who_can_unpack_them(serve: Caller) -> None:
-    sent = photo(RED, BLUE)
-    wants = {"Accept": "application/x-npy"}
-    (_, plain_headers, plain), (_, packed_headers, packed), (_, png_headers, _) = serve(
-        {"body": sent}, {"body": sent}, {"body": sent},
-        headers=[wants, {**wants, "Accept-Encoding": "gzip, deflate"}, {"Accept-Encoding": "gzip"}],
-    )  # fmt: skip
-    assert "content-encoding" not in plain_headers
-    assert packed_headers["content-encoding"] == "gzip"
-    assert gzip.decompress(packed) == plain
-    assert "content-encoding" not in png_headers  # packed by itself
-
-
-def test_large_answers_do_not_keep_their_batch_waiting(
-    serve: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch_bytes, "MAX_COPIED_BYTES", 1000)
-    large = {"body": photo(RED, BLUE, height=200, width=300), "format": "npy"}
-    small = {"body": photo(RED, BLUE), "format": "npy"}
-    packed, *refused, neighbour = serve(large, large, large, small, headers=[{"Accept-Encoding": "gzip"}])
-    assert packed[0] == 200
-    for served in refused:
-        status, error_type, message = error_of(served)
-        assert (status, error_type) == (413, "ImageTooLarge")
-        assert "accept gzip (curl --compressed)" in message
-    assert neighbour[0] == 200
-    assert np.load(io.BytesIO(neighbour[2])).shape == (48, 64)

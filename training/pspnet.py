@@ -33,6 +33,11 @@ def normalisation(preset: str) -> tuple[tuple[float, float, float], tuple[float,
     return (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
+def line(like: Tensor) -> Tensor:
+    """0, 1 ... n-1 as float for a tensor (n,). Not torch.arange: tracing would write this machine's device into it."""
+    return torch.ones_like(like).cumsum(0) - 1
+
+
 def pooling_matrix(num_bins: int, positions: Tensor) -> Tensor:
     """Adaptive average pooling of a line of n positions as a matrix (num_bins, n); each row sums to 1.
 
@@ -40,7 +45,7 @@ def pooling_matrix(num_bins: int, positions: Tensor) -> Tensor:
     exported. `positions` is 0, 1 ... n-1 as float, made from the shape at run time: exact for n < 2**20.
     """
     n = positions[-1:] + 1
-    bins = torch.arange(num_bins, dtype=positions.dtype, device=positions.device).unsqueeze(1)
+    bins = line(positions.new_ones(num_bins)).unsqueeze(1)
     inside = ((positions + 1) * num_bins > bins * n) & (positions * num_bins < (bins + 1) * n)
     weights = inside.to(positions.dtype)
     return weights / weights.sum(dim=1, keepdim=True)
@@ -53,7 +58,7 @@ def upsampling_matrix(num_bins: int, positions: Tensor, align_corners: bool) -> 
         source = positions * ((num_bins - 1) / last.clamp(min=1))
     else:
         source = ((positions + 0.5) * (num_bins / (last + 1)) - 0.5).clamp(min=0, max=num_bins - 1)
-    bins = torch.arange(num_bins, dtype=positions.dtype, device=positions.device)
+    bins = line(positions.new_ones(num_bins))
     return (1 - (source.unsqueeze(1) - bins).abs()).clamp(min=0)
 
 
@@ -72,8 +77,7 @@ class PyramidPooling(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        rows = torch.arange(features.shape[2], dtype=torch.float32, device=features.device)
-        columns = torch.arange(features.shape[3], dtype=torch.float32, device=features.device)
+        rows, columns = line(features[0, 0, :, 0].float()), line(features[0, 0, 0, :].float())
         parts = [features]
         for num_bins, level in zip(PYRAMID_BINS, self.levels, strict=True):
             down = pooling_matrix(num_bins, rows).to(features.dtype)

@@ -71,3 +71,13 @@ def test_unknown_names_are_refused_in_words() -> None:
         build("pspnet50", 3, pretrained=True)
     with pytest.raises(UsageError, match="256"):
         build("pspnet18", 256)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_tracing_bakes_no_device_into_the_pyramid() -> None:
+    """What is traced on a CPU must run where it is loaded."""
+    pyramid = PyramidPooling(4, align_corners=True).eval()
+    traced = torch.jit.trace(pyramid, torch.zeros(2, 4, 9, 11), check_trace=False)
+    assert 'value="cpu"' not in str(traced.inlined_graph)
+    features = torch.randn(1, 4, 30, 17)
+    torch.testing.assert_close(traced(features), pyramid(features))

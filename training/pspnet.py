@@ -114,6 +114,12 @@ class PSPNet(nn.Module):
             nn.Conv2d(AUX_CHANNELS, num_classes, 1),
         )  # fmt: skip
 
+        for classifier in (self.head[-1], self.aux[-1]):
+            # small first logits: every class starts about as likely as any other
+            assert isinstance(classifier, nn.Conv2d) and classifier.bias is not None  # noqa: PT018
+            nn.init.normal_(classifier.weight, std=0.01)
+            nn.init.zeros_(classifier.bias)
+
     def forward(self, images_nchw: Tensor) -> Tensor:
         logits: Tensor = self.head(self.pyramid(self.backbone(images_nchw)[1]))
         return logits

@@ -61,7 +61,7 @@ class BuildConfig:
     version: str = "1.0"
     """Its version."""
     images: Path | None = None
-    """Folder of photos to compare on, besides rendered rooms."""
+    """Folder of photos to compare on, besides rendered rooms; of more than 50, 50 are taken, evenly chosen."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print JSON instead of a table, also where the comparison fails."""
 
@@ -89,12 +89,12 @@ def main(config: BuildConfig) -> None:
         report.save(checked, config.out / PARITY_FILE)
         summaries = {entry["engine"]: entry["summary"] for entry in checked["artefacts"]}
         if config.as_json and not checked["passed"]:
-            print(as_json(spec, summaries, None))
+            print(as_json(spec, summaries, checked["files"], None))
         require_parity(checked, config.out)
         progress.update(task, description="package")
         dataclasses.replace(spec, parity={"passed": True, **summaries}).save(config.out / SPEC_FILE)
         mar = package(config.out)
-    show(config, spec, summaries, mar)
+    show(config, spec, summaries, checked["files"], mar)
 
 
 def prepare_folder(config: BuildConfig) -> None:
@@ -148,22 +148,31 @@ def require_parity(checked: dict[str, Any], folder: Path) -> None:
         )
 
 
-def as_json(spec: ModelSpec, summaries: dict[str, dict[str, Any]], mar: Path | None) -> str:
+def as_json(
+    spec: ModelSpec, summaries: dict[str, dict[str, Any]], files: dict[str, int], mar: Path | None
+) -> str:
     """The figures of every artefact; `mar` is None where the comparison failed."""
     document = {
         "passed": mar is not None,
         "mar": None if mar is None else str(mar),
         "engine": spec.engine,
         "num_bytes": {artefact.engine: artefact.num_bytes for artefact in spec.artefacts},
+        "files": files,
         "parity": summaries,
     }
     return json.dumps(document)
 
 
-def show(config: BuildConfig, spec: ModelSpec, summaries: dict[str, dict[str, Any]], mar: Path) -> None:
+def show(
+    config: BuildConfig,
+    spec: ModelSpec,
+    summaries: dict[str, dict[str, Any]],
+    files: dict[str, int],
+    mar: Path,
+) -> None:
     """Print the figures of every artefact, as a table or JSON."""
     if config.as_json:
-        print(as_json(spec, summaries, mar))
+        print(as_json(spec, summaries, files, mar))
         return
     table = Table(title=f"{config.checkpoint.name} against its exports", title_justify="left")
     for column in (
@@ -186,6 +195,8 @@ def show(config: BuildConfig, spec: ModelSpec, summaries: dict[str, dict[str, An
             f"{figures['worst_class']} {figures['worst_class_iou_change_points']:+.3f} IoU points",
         )
     Console().print(table)
+    if config.images is not None:
+        print(f"compared on {files['compared']} of the {files['available']} files in {config.images}")
     print(f"{mar}: {spec.name} {spec.version}, engine {spec.engine}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,9 @@ INPUT_SIZES = (
     (33, 47), (65, 129), (97, 97), (128, 96), (161, 233), (200, 320), (255, 257), (300, 201),
     (113, 159), (72, 368), (321, 321), (473, 473),
 )  # fmt: skip
+
+# of a folder of photos: their label maps are held until all artefacts are compared, 12 MB for a photo of 12 megapixels
+MAX_FILES = 50
 
 FIRST_SEED = 90_000_000  # far from the rooms that a model was trained on
 EXIF_ORIENTATION = 0x0112
@@ -59,19 +62,16 @@ class Case:
     labels: NDArray[np.uint8]
 
 
-def pictures(served_size: tuple[int, int], folder: Path | None) -> list[Picture]:
-    """Rendered rooms and the files of `folder` as served, then rooms at input sizes, `served_size` among them.
+def pictures(served_size: tuple[int, int], files: Sequence[Path]) -> list[Picture]:
+    """Rendered rooms and `files` as served, then rooms at input sizes, `served_size` among them.
 
     A room at an input size is followed by its mirror image, which it shares a batch with.
-
-    Raises UsageError for a folder without files.
     """
     listed = []
     for index, (height, width, orientation) in enumerate(PHOTOS):
         read = functools.partial(_jpeg, FIRST_SEED + index, height, width, orientation)
         listed.append(Picture(AS_SERVED, f"room-{height}x{width}.jpg", read))
-    if folder is not None:
-        listed += [Picture(AS_SERVED, path.name, path.read_bytes) for path in _image_files(folder)]
+    listed += [Picture(AS_SERVED, path.name, path.read_bytes) for path in files]
     for height, width in dict.fromkeys((*INPUT_SIZES, served_size)):
         name, read_room = f"room-{height}x{width}", functools.partial(_room, height, width)
         listed.append(Picture(AT_INPUT_SIZE, name, read_room))
@@ -102,6 +102,16 @@ def prepare(content: bytes | NDArray[np.uint8], segmenter: Segmenter) -> Prepare
         return segmenter.prepare(content)
     height, width, _ = content.shape
     return Prepared(content, content, Geometry.letterbox(height, width, height, width))
+
+
+def chosen_files(folder: Path | None) -> tuple[list[Path], int]:
+    """At most MAX_FILES of a folder's files, evenly chosen over their sorted names, and how many there are.
+
+    Raises UsageError for a folder without files.
+    """
+    files = [] if folder is None else _image_files(folder)
+    count = min(len(files), MAX_FILES)
+    return [files[n * len(files) // count] for n in range(count)], len(files)
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from export import report as reports
-from export.cases import Case, Picture, build_case, pictures, prepare
+from export.cases import Case, Picture, build_case, chosen_files, pictures, prepare
 from export.compare import compare
 from export.report import AS_SERVED, AT_INPUT_SIZE, Row
 from export.thresholds import THRESHOLDS
@@ -51,7 +51,8 @@ def check(
     """
     spec = ModelSpec.load(folder / SPEC_FILE)
     reference = checkpoint_segmenter(checkpoint)
-    to_do = pictures((reference.spec.input.height, reference.spec.input.width), images)
+    files, available = chosen_files(images)
+    to_do = pictures((reference.spec.input.height, reference.spec.input.width), files)
     total = len(to_do) + len(spec.artefacts) * len(batches(to_do))
     steps = itertools.count(1)
 
@@ -73,6 +74,7 @@ def check(
         "checkpoint_sha256": reference.spec.checkpoint_sha256,
         "spec_sha256": reports.spec_sha256(spec),
         "spec_failures": wrong,
+        "files": {"compared": len(files), "available": available},
         "reference": facts,
         "thresholds": {a.precision: dataclasses.asdict(THRESHOLDS[a.precision]) for a in spec.artefacts},
         "environment": {**spec.versions, "cpu": torch.backends.cpu.get_cpu_capability()},

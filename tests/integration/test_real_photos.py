@@ -1,0 +1,45 @@
+"""The demo model as committed, exported and compared with its checkpoint on photographs and odd files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from export import build, cases, report
+from export.package import check_package
+
+# CMYK, turned by EXIF, grey, 16 bits, palette with transparency, alpha
+ODD = (
+    "cmyk.jpg",
+    "cmyk_2.jpg",
+    "exif_orientation_6.jpg",
+    "gray.jpg",
+    "gray16.png",
+    "palette_trns.png",
+    "alpha.webp",
+)
+
+
+def test_the_demo_model_passes_on_photographs_and_odd_files(
+    shared_data: Path, repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        cases, "INPUT_SIZES", tuple((33 + 8 * n, 41 + 7 * n) for n in range(12))
+    )  # to save time
+    photos = Path(shutil.copytree(shared_data / "rooms_mini" / "images", tmp_path / "photos"))
+    for name in ODD:
+        shutil.copyfile(shared_data / "odd_images" / name, photos / name)
+    out = tmp_path / "out"
+    build.main(build.BuildConfig(repo_root / "model_store/demo/rooms.safetensors", out, images=photos))
+
+    assert check_package(out / "rooms.mar").parity["passed"] is True
+    parity = report.load(out / "parity.json")
+    for entry in parity["artefacts"]:
+        compared = {row["image"]: row for row in entry["rows"] if row["kind"] == report.AS_SERVED}
+        assert {path.name for path in photos.iterdir()} <= compared.keys()
+        # the turned one stands upright: its file is 480 x 720 (width x height)
+        turned = compared["exif_orientation_6.jpg"]
+        assert (turned["height"], turned["width"]) == (480, 720)
+        assert sum(len(row["iou_change_points"]) > 1 for row in compared.values()) >= len(compared) // 2

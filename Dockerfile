@@ -20,8 +20,9 @@ ARG PIP_ARGS=""
 ENV PIP_NO_CACHE_DIR=1
 COPY --chown=segserve:segserve Makefile pyproject.toml constraints.txt ./
 RUN make setup EXTRAS= PIP_ARGS="$PIP_ARGS"
+ARG ENGINE=onnx
 COPY --chown=segserve:segserve . .
-RUN make package EXTRAS=
+RUN make package EXTRAS= ENGINE="$ENGINE"
 
 FROM base AS runtime
 COPY --from=build --chown=segserve:segserve /app/.venv .venv

@@ -44,6 +44,8 @@ NPROC ?= 1
 USERS ?= 4
 DURATION ?= 20s
 TARGET ?= cpu
+# Of the demo model's package: onnx is faster on CPUs, torchscript is what runs on a GPU.
+ENGINE ?= $(if $(filter cuda,$(TARGET)),torchscript,onnx)
 
 .PHONY: help setup serve stop segment check test train demo-model export package load image clean
 
@@ -100,7 +102,7 @@ export: $(READY) ## Checkpoint to artefacts, proof of parity and .mar (CHECKPOIN
 package: $(MAR) ## The demo model as model_store/rooms.mar, exported and compared again only when something changed
 
 $(MAR): $(READY) $(MAR_SOURCES)
-	$(PY) -m export.build $(DEMO) --out build/rooms --name rooms
+	$(PY) -m export.build $(DEMO) --out build/rooms --name rooms --engine $(ENGINE)
 	cp build/rooms/rooms.mar $@
 
 $(DEMO_PHOTO): benchmarks/photos.py | $(READY)
@@ -111,7 +113,7 @@ load: $(READY) ## Locust against the running server, judging every answer (USERS
 		--host $(URL) --users $(USERS) --spawn-rate $(USERS) --run-time $(DURATION)
 
 image: ## Docker image (TARGET=cpu or cuda)
-	docker build --target $(TARGET) --build-arg PIP_ARGS="$(PIP_ARGS)" --tag segserve:$(TARGET) .
+	docker build --target $(TARGET) --build-arg ENGINE=$(ENGINE) --build-arg PIP_ARGS="$(PIP_ARGS)" --tag segserve:$(TARGET) .
 
 clean: ## Remove what was built; .venv and your runs/ stay
 	@test ! -e run/server.json || $(PY) -m deploy.server stop

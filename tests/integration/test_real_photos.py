@@ -22,6 +22,7 @@ ODD = (
 )
 
 
+@pytest.mark.timeout(900)  # a whole export; a minute on two quiet cores
 def test_the_demo_model_passes_on_photographs_and_odd_files(
     shared_data: Path, repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

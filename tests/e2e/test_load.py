@@ -21,25 +21,10 @@ from benchmarks.photos import MIXED_SIZES
 from segserve.request import Request
 from segserve.segmenter import Segmenter
 from segserve.service import Service
-from segserve.spec import Artefact, InputSpec, ModelSpec
 from tests.e2e.serving import Server
+from tests.specs import make_spec
 
-SPEC = ModelSpec(
-    name="rooms",
-    version="1.2",
-    preset="pspnet18",
-    classes=("red", "green", "blue"),
-    palette=((128, 0, 0), (0, 128, 0), (0, 0, 128)),
-    ignore_label=255,
-    input=InputSpec(64, 64, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
-    stride=8,
-    align_corners=False,
-    artefacts=(Artefact("model.onnx", "onnx", "fp32", "0" * 64, 1),),
-    engine="onnx",
-    checkpoint_sha256="0" * 64,
-    versions={},
-    parity={},
-)
+SPEC = make_spec(classes=("red", "green", "blue"))
 
 
 class BrightestColour:

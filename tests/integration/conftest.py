@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from export import build, cases
 from segserve.segmenter import Segmenter
-from segserve.spec import Artefact, InputSpec, ModelSpec
+from segserve.spec import ModelSpec
 from tests import tiny_pspnet
+from tests.integration.painted import paint
+from tests.specs import make_spec
 from training.rooms import render
 
 
@@ -45,22 +47,7 @@ class ColourEngine:
 @pytest.fixture
 def colour_spec() -> ModelSpec:
     """A model of three classes with an input of 64 x 64."""
-    return ModelSpec(
-        name="colours",
-        version="3.1",
-        preset="pspnet18",
-        classes=("wall", "floor", "ceiling"),
-        palette=((128, 0, 0), (0, 128, 0), (0, 0, 128)),
-        ignore_label=255,
-        input=InputSpec(64, 64, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
-        stride=8,
-        align_corners=False,
-        artefacts=(Artefact("model.onnx", "onnx", "fp32", "0" * 64, 1),),
-        engine="onnx",
-        checkpoint_sha256="0" * 64,
-        versions={},
-        parity={},
-    )
+    return make_spec(name="colours", version="3.1")
 
 
 @pytest.fixture
@@ -86,3 +73,9 @@ def tiny_build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         tiny_pspnet.save(folder / "tiny.safetensors")
         build.main(build.BuildConfig(folder / "tiny.safetensors", folder, name="tiny", version="1.2"))
         yield folder
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The description of a tiny dataset that can be learnt."""
+    return paint(tmp_path_factory.mktemp("data") / "painted")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from training.config import TrainConfig
 
 CLASSES = ("wall", "floor", "box")
 COLOURS = np.array([[200, 180, 150], [90, 60, 30], [30, 90, 200]], np.float64)
@@ -73,3 +76,12 @@ def environment() -> dict[str, str]:
 def metrics(out: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def config(*data: Path, out: Path, **others: Any) -> TrainConfig:
+    """Options of a quick training on `data`."""
+    base = TrainConfig(
+        data=data, out=out, preset="pspnet_lite0", epochs=2, batch_size=4, crop_height=33, crop_width=49,
+        workers=0, precision="fp32",
+    )  # fmt: skip
+    return replace(base, **others)

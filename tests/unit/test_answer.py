@@ -15,25 +15,10 @@ from PIL import Image
 from segserve import answer, encode
 from segserve.errors import ImageTooLarge
 from segserve.request import CONTENT_TYPES
-from segserve.spec import Artefact, InputSpec, ModelSpec
+from tests.specs import make_spec
 
-CLASSES = ("wall", "floor", "ceiling")
-SPEC = ModelSpec(
-    name="rooms",
-    version="1.2",
-    preset="pspnet18",
-    classes=CLASSES,
-    palette=((128, 0, 0), (0, 128, 0), (0, 0, 128)),
-    ignore_label=255,
-    input=InputSpec(64, 64, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
-    stride=8,
-    align_corners=False,
-    artefacts=(Artefact("model.onnx", "onnx", "fp32", "0" * 64, 1),),
-    engine="onnx",
-    checkpoint_sha256="0" * 64,
-    versions={},
-    parity={},
-)
+SPEC = make_spec()
+CLASSES = SPEC.classes
 # wall 6, floor 4, ceiling 2
 LABELS: NDArray[np.uint8] = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 2, 2]], np.uint8)
 PHOTO: NDArray[np.uint8] = np.full((3, 4, 3), 100, np.uint8)

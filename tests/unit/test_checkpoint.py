@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from training.checkpoint import (
     save_checkpoint,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 META = CheckpointMeta(
     preset="pspnet_lite0",
     classes=("wall", "floor", "Türe"),
@@ -39,15 +40,6 @@ META = CheckpointMeta(
     metrics={"miou": 0.25, "iou of a class that never occurred": math.nan},
     provenance={"command": "python -m training.train"},
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads on a busy machine wait for each other most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -15,24 +15,9 @@ from benchmarks.judge import Answer, Masks, judge, read_mask
 from segserve import answer
 from segserve.errors import CheckFailed
 from segserve.request import CONTENT_TYPES
-from segserve.spec import Artefact, InputSpec, ModelSpec
+from tests.specs import make_spec
 
-SPEC = ModelSpec(
-    name="rooms",
-    version="1.2",
-    preset="pspnet18",
-    classes=("wall", "floor", "ceiling"),
-    palette=((128, 0, 0), (0, 128, 0), (0, 0, 128)),
-    ignore_label=255,
-    input=InputSpec(64, 64, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
-    stride=8,
-    align_corners=False,
-    artefacts=(Artefact("model.onnx", "onnx", "fp32", "0" * 64, 1),),
-    engine="onnx",
-    checkpoint_sha256="0" * 64,
-    versions={},
-    parity={},
-)
+SPEC = make_spec()
 MASK: NDArray[np.uint8] = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 2, 2]], np.uint8)
 ONE_PIXEL_OFF = np.where(np.arange(12).reshape(3, 4) == 5, 1, MASK).astype(np.uint8)
 

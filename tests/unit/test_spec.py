@@ -12,19 +12,8 @@ import pytest
 
 from segserve.engines import load_engine
 from segserve.errors import EngineError, SpecError
-from segserve.spec import Artefact, InputSpec, ModelSpec, sha256_file
-
-
-def make_spec(**changes: Any) -> ModelSpec:
-    fields: dict[str, Any] = {
-        "name": "rooms", "version": "1.0", "preset": "pspnet18", "classes": ("wall", "floor"),
-        "palette": ((1, 2, 3), (4, 5, 6)), "ignore_label": 255,
-        "input": InputSpec(64, 96, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)), "stride": 8,
-        "align_corners": True, "artefacts": (Artefact("model.onnx", "onnx", "fp32", "0" * 64, 3),),
-        "engine": "onnx", "checkpoint_sha256": "1" * 64, "versions": {"torch": "2.13.0"},
-        "parity": {"passed": True},
-    }  # fmt: skip
-    return ModelSpec(**{**fields, **changes})
+from segserve.spec import Artefact, ModelSpec, sha256_file
+from tests.specs import make_spec
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -58,8 +47,8 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": ("wall", "wall")}, "different names"),
-        ({"palette": ((1, 2, 3),)}, "expected 2 colours"),
+        ({"classes": ("wall", "wall", "floor")}, "different names"),
+        ({"palette": ((1, 2, 3),)}, "expected 3 colours"),
         ({"engine": "tensorrt"}, "'tensorrt'.*onnx"),
     ],
 )

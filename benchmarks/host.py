@@ -17,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "torch",
@@ -40,7 +38,7 @@ def describe() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpu_features": cpu_features(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": gpus(),
         "python": platform.python_version(),
         "versions": versions(),
@@ -118,7 +116,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _text(value: object) -> str:
     if value is None:
-        return "–"
+        return "-"
     return (
         f"{value:.3g}"
         if isinstance(value, float) and abs(value) < 100

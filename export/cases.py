@@ -101,7 +101,7 @@ def prepare(content: bytes | NDArray[np.uint8], segmenter: Segmenter) -> Prepare
     if isinstance(content, bytes):
         return segmenter.prepare(content)
     height, width, _ = content.shape
-    return Prepared(content, content, Geometry.letterbox(height, width, height, width))
+    return Prepared(content, Geometry.letterbox(height, width, height, width))
 
 
 def chosen_files(folder: Path | None) -> tuple[list[Path], int]:

@@ -27,7 +27,7 @@ _NPY_HEADER_BYTES: Final = 128
 def body(
     answer_format: str,
     labels: NDArray[np.uint8],
-    photo_hwc: NDArray[np.uint8],
+    photo_hwc: NDArray[np.uint8] | None,
     spec: ModelSpec,
     *,
     class_ids: tuple[int, ...] | None,
@@ -37,9 +37,9 @@ def body(
 ) -> bytes:
     """Encode a label map as one of `segserve.request.CONTENT_TYPES`.
 
-    Args: labels (height, width), photo_hwc (height, width, 3) RGB; class_ids None for all; timings_ms of the steps
-    so far, reported in `json`; max_bytes is what the server survives sending; gzipped packs the bytes, for which a
-    label map is a hundredth as large (the other formats are packed already).
+    Args: labels (height, width); photo_hwc (height, width, 3) RGB, which only `overlay` needs; class_ids None for all;
+    timings_ms of the steps so far, reported in `json`; max_bytes is what the server survives sending; gzipped packs
+    the bytes, for which a label map is a hundredth as large (the other formats are packed already).
 
     Raises: ImageTooLarge.
     """
@@ -59,6 +59,7 @@ def body(
         encoded = encode.npy(_restrict(labels, class_ids))
     else:
         assert answer_format == "overlay", answer_format
+        assert photo_hwc is not None, "an overlay shows the photo: prepare it with_photo=True"
         encoded = encode.overlay_jpeg(photo_hwc, _restrict(labels, class_ids), palette)
     if gzipped:
         encoded = gzip.compress(encoded, compresslevel=1, mtime=0)

@@ -1,8 +1,4 @@
-"""How a photo lies in the network's input, and how to come back: letterbox, its coordinates, nothing else.
-
-One resampler for training evaluation, export parity and serving: Pillow's bilinear filter, which widens its support
-when it shrinks (antialiasing), so the same photo gives the same input bytes everywhere.
-"""
+"""How a photo lies in the network's input, and how to come back: letterbox, its coordinates, nothing else."""
 
 from __future__ import annotations
 
@@ -10,10 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-
-PAD_VALUE = 127
-"""Grey of the letterbox bars, close to the mean of every normalisation in use."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +62,3 @@ def _positions(
         source = (index + np.float32(0.5)) * span + np.float32(offset * map_size / padded - 0.5)
     clipped: NDArray[np.float32] = np.clip(source, np.float32(0), np.float32(map_size - 1))
     return clipped
-
-
-def to_input(photo_hwc: NDArray[np.uint8], height: int, width: int) -> tuple[NDArray[np.uint8], Geometry]:
-    """Letterbox an upright RGB photo, uint8 (H, W, 3), into uint8 (height, width, 3) and say how it lies there."""
-    geometry = Geometry.letterbox(photo_hwc.shape[0], photo_hwc.shape[1], height, width)
-    size = (geometry.content_width, geometry.content_height)
-    content = np.asarray(Image.fromarray(photo_hwc).resize(size, Image.Resampling.BILINEAR))
-    if content.shape == (height, width, 3):
-        return content, geometry
-    padded = np.full((height, width, 3), PAD_VALUE, np.uint8)
-    bottom, right = geometry.top + geometry.content_height, geometry.left + geometry.content_width
-    padded[geometry.top : bottom, geometry.left : right] = content
-    return padded, geometry

@@ -17,19 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segserve.engines import Engine, load_engine
-from segserve.geometry import Geometry, to_input
+from segserve.geometry import Geometry
 from segserve.image import MAX_PIXELS, decode
 from segserve.mask import label_map
+from segserve.resize import to_input
 from segserve.spec import SPEC_FILE, ModelSpec
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A decoded photo, uint8 (H, W, 3), and its network input, uint8 (height, width, 3)."""
+    """A photo's network input, uint8 (height, width, 3), how it lies there, and the photo itself if asked for.
 
-    photo: NDArray[np.uint8]
+    `photo`: uint8 (H, W, 3), upright, all its pixels.
+    """
+
     input_hwc: NDArray[np.uint8]
     geometry: Geometry
+    photo: NDArray[np.uint8] | None = None
 
 
 class Segmenter:
@@ -48,11 +52,14 @@ class Segmenter:
         spec = ModelSpec.load(folder / SPEC_FILE)
         return cls(spec, load_engine(spec, folder, threads), max_pixels)
 
-    def prepare(self, data: bytes | bytearray) -> Prepared:
-        """Decode and letterbox. Raises the subclasses of RequestError."""
+    def prepare(self, data: bytes | bytearray, with_photo: bool = False) -> Prepared:
+        """Decode and letterbox; with_photo keeps the photo at its full size, which only an overlay shows.
+
+        Raises the subclasses of RequestError.
+        """
         photo = decode(data, self.max_pixels)
         input_hwc, geometry = to_input(photo, self.spec.input.height, self.spec.input.width)
-        return Prepared(photo, input_hwc, geometry)
+        return Prepared(input_hwc, geometry, photo if with_photo else None)
 
     def logits(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
         """One engine call for photos of any sizes: float32 (N, num_classes, h, w)."""

@@ -114,7 +114,9 @@ class Service:
     def _prepare(self, job: _Job) -> None:
         job.wanted = parse(job.request, self._segmenter.spec.classes)
         with job.timed("decode"):
-            job.prepared = self._segmenter.prepare(job.wanted.image)
+            job.prepared = self._segmenter.prepare(
+                job.wanted.image, with_photo=job.wanted.format == "overlay"
+            )
 
     def _infer(self, jobs: Sequence[_Job]) -> None:
         if not jobs:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from segserve import geometry, image
+from segserve import image, resize
 from segserve.errors import DatasetError, RequestError
 from training import description, transforms
 from training.description import Sample
@@ -196,7 +196,7 @@ class EvalSamples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         photo, label = self.dataset.read(self.dataset.samples[index])
-        inputs, placed = geometry.to_input(photo, self.height, self.width)
+        inputs, placed = resize.to_input(photo, self.height, self.width)
         content = Image.fromarray(label).resize(
             (placed.content_width, placed.content_height), Image.Resampling.NEAREST
         )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from segserve.errors import UsageError
-from segserve.geometry import PAD_VALUE
+from segserve.resize import PAD_VALUE
 
 PADDING = (PAD_VALUE,) * 3  # as the server's letterbox
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from segserve import geometry
+from segserve import resize
 from training import transforms
 from training.data import Dataset, EvalSamples, TrainSamples
 from training.description import Sample
@@ -102,7 +102,7 @@ def test_crops_smaller_than_the_input_show_a_part_at_the_served_scale(dataset: D
 def test_eval_item_is_the_served_input_with_the_label_in_place(dataset: Dataset) -> None:
     photo, expected = dataset.read(dataset.samples[0])
     image, label = EvalSamples(dataset, 60, 60, MEAN, STD)[0]
-    served, placed = geometry.to_input(photo, 60, 60)
+    served, placed = resize.to_input(photo, 60, 60)
     np.testing.assert_allclose(image.numpy().transpose(1, 2, 0) * STD + MEAN, served, atol=1e-3)
     assert (placed.content_height, placed.content_width) == (45, 60)
     content = label[placed.top : placed.top + 45, placed.left : placed.left + 60].numpy()

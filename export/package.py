@@ -1,6 +1,6 @@
 """Build folder -> NAME.mar, for what passed parity and nothing else; and the same check on a .mar afterwards.
 
-A .mar holds the handler, the segserve core, one artefact, model_spec.json and parity.json.
+A .mar holds the handler with its stand-in for torch, the segserve core, one artefact, model_spec.json and parity.json.
 
     package(Path("build/rooms")) -> Path("build/rooms/rooms.mar")
     check_package(Path("model_store/rooms.mar")) -> ModelSpec, or CheckFailed
@@ -26,6 +26,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CORE = REPOSITORY / "segserve"
 HANDLER = REPOSITORY / "handlers" / "segmentation_handler.py"
 MODEL_CONFIG = REPOSITORY / "handlers" / "model-config.yaml"
+TORCH_STAND_IN = REPOSITORY / "handlers" / "torch_stand_in.py"
+TORCH_STAND_IN_PLACE = "torch/__init__.py"
 MANIFEST = "MAR-INF/MANIFEST.json"
 
 
@@ -44,6 +46,8 @@ def package(folder: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="package-", dir=folder) as work:
         staged = Path(work) / "files"
         shutil.copytree(CORE, staged / "segserve", ignore=_all_but_sources)
+        (staged / TORCH_STAND_IN_PLACE).parent.mkdir()
+        shutil.copyfile(TORCH_STAND_IN, staged / TORCH_STAND_IN_PLACE)
         # the .mar holds one artefact, so its spec names one
         dataclasses.replace(spec, artefacts=(artefact,)).save(staged / SPEC_FILE)
         shutil.copyfile(folder / PARITY_FILE, staged / PARITY_FILE)
@@ -79,7 +83,7 @@ def check_package(mar: Path) -> ModelSpec:
 
 def _check_files(archive: zipfile.ZipFile, artefact: str) -> None:
     """Exactly what belongs in a package, so that no second artefact or stale module rides along."""
-    expected = {SPEC_FILE, PARITY_FILE, artefact, HANDLER.name, MODEL_CONFIG.name, MANIFEST}
+    expected = {SPEC_FILE, PARITY_FILE, artefact, HANDLER.name, MODEL_CONFIG.name, MANIFEST, TORCH_STAND_IN_PLACE}
     found = {name for name in archive.namelist() if not name.endswith("/")}
     if missing := expected - found:
         raise CheckFailed(f"it lacks {', '.join(sorted(missing))}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class SegmentationHandler:
 
         Raises: SpecError, EngineError; TorchServe then reports that the worker failed to start.
         """
+        _take_away_torch_stand_in()
         properties: Mapping[str, Any] = context.system_properties
         config: Mapping[str, Any] = context.model_yaml_config or {}
         settings: Mapping[str, Any] = config.get("segserve") or {}
@@ -66,3 +68,16 @@ def _headers(context: Any, idx: int) -> dict[str, str]:
 def _threads_per_worker(workers: int) -> int:
     """Workers that each took every core would only get in each other's way."""
     return max(1, len(os.sched_getaffinity(0)) // max(1, workers))
+
+
+def _take_away_torch_stand_in() -> None:
+    """TorchServe has imported torch_stand_in.py as torch; from now on `import torch` finds the real one.
+
+    Libraries that look whether torch is loaded (onnxruntime, for its CUDA libraries) see that it is not.
+    """
+    torch = sys.modules.get("torch")
+    model_dir = Path(__file__).resolve().parent
+    if torch is not None and Path(str(torch.__file__)).resolve().is_relative_to(model_dir):
+        del sys.modules["torch"]
+        own = [entry for entry in sys.path if Path(entry).resolve() == model_dir]
+        sys.path[:] = [entry for entry in sys.path if entry not in own] + own  # behind site-packages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -50,7 +51,7 @@ def test_a_package_holds_what_serving_needs_and_no_more(tiny_build: Path, repo_r
     core = {str(path.relative_to(repo_root)) for path in (repo_root / "segserve").rglob("*.py")}
     assert set(files) == core | {
         "model.onnx", "model_spec.json", "parity.json", "segmentation_handler.py", "model-config.yaml",
-        "MAR-INF/MANIFEST.json",
+        "MAR-INF/MANIFEST.json", "torch/__init__.py",
     }  # fmt: skip
     assert files["segserve/mask.py"] == (repo_root / "segserve" / "mask.py").read_bytes()
     assert files["model.onnx"] == (tiny_build / "model.onnx").read_bytes()
@@ -113,6 +114,30 @@ print(segmentation_handler.SegmentationHandler.__name__)
     expected = Segmenter.load(tiny_build, threads=1).segment((tmp_path / "room.jpg").read_bytes())
     assert len(np.unique(expected)) > 1
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
+
+
+def test_a_worker_imports_torch_only_if_its_engine_does(tiny_build: Path, tmp_path: Path) -> None:
+    """As TorchServe starts it: its own modules, which import torch, then the handler, all with the model's path first."""
+    model_dir = tmp_path / "model"
+    with zipfile.ZipFile(tiny_build / "tiny.mar") as archive:
+        archive.extractall(model_dir)
+    program = """
+import os, sys
+import ts.model_service_worker  # before the model
+from ts.context import Context
+import segmentation_handler
+context = Context("tiny", os.environ["PYTHONPATH"].rstrip(":"), {}, 2, None, "0.12.0", model_yaml_config={})
+segmentation_handler.SegmentationHandler().initialize(context)
+assert "torch" not in sys.modules
+import torch  # as an engine would that needs it
+print(torch.ones(2).sum().item(), segmentation_handler.__file__)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=model_dir, env={**os.environ, "PYTHONPATH": f"{model_dir}:"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["2.0", str(model_dir / "segmentation_handler.py")]
 
 
 def break_artefact(folder: Path) -> None:

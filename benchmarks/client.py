@@ -93,8 +93,9 @@ def drive(
     min_answers: int = 0,
     keep_bodies: int = 0,
     answer_timeout_s: float = 300.0,
+    drain: bool = True,
 ) -> Load:
-    """Send `requests` round and round from `concurrency` connections and wait for every answer.
+    """Send `requests` round and round from `concurrency` connections.
 
     Args:
         url: of the server; host and port are taken from it.
@@ -104,12 +105,13 @@ def drive(
         min_answers: the window stays open until so many were answered: on slow servers a few seconds show nothing.
         keep_bodies: how many bodies to keep of each request, from its first good answer on.
         answer_timeout_s: a request that takes longer has failed, and so has one whose connection broke.
+        drain: wait for the answers that are still on their way when the window closes; otherwise hang up on them.
 
     Returns: the load. Failures are counted there, not raised. Raises: OSError if nobody listens.
     """
     parts = urlsplit(url)
     clients = _Clients(requests, duration_s, min_answers, keep_bodies, answer_timeout_s)
-    return asyncio.run(clients.run(parts.hostname or "127.0.0.1", parts.port or 80, concurrency))
+    return asyncio.run(clients.run(parts.hostname or "127.0.0.1", parts.port or 80, concurrency, drain))
 
 
 class _Clients:
@@ -129,12 +131,16 @@ class _Clients:
         self._window_s = duration_s
         self._start = 0.0
 
-    async def run(self, host: str, port: int, concurrency: int) -> Load:
+    async def run(self, host: str, port: int, concurrency: int, drain: bool) -> Load:
+        self._enough = asyncio.Event()
         connections = [_Connection(host, port) for _ in range(concurrency)]
         try:
             await asyncio.gather(*(connection.open() for connection in connections))
             self._start = time.perf_counter()
-            await asyncio.gather(*(self._client(connection) for connection in connections))
+            clients = [asyncio.create_task(self._client(connection)) for connection in connections]
+            if not drain:
+                await self._hang_up(clients)
+            await asyncio.gather(*clients, return_exceptions=not drain)
         finally:
             for connection in connections:
                 connection.close()
@@ -148,11 +154,25 @@ class _Clients:
             self._answers.append(answer)
             if len(self._answers) == self._min_answers:
                 self._window_s = max(self._window_s, answer.done_s)
+                self._enough.set()
             if answer.status == NO_ANSWER:
                 try:
                     await connection.open()
                 except OSError:  # the server is gone: the others will find out as well
                     return
+
+    async def _hang_up(self, clients: Sequence[asyncio.Task[None]]) -> None:
+        """Cancel them when the window has closed, or at once if all have given up."""
+        window = asyncio.create_task(self._window())
+        gone = asyncio.create_task(asyncio.wait(clients))
+        await asyncio.wait([window, gone], return_when=asyncio.FIRST_COMPLETED)
+        for task in (window, gone, *clients):
+            task.cancel()
+
+    async def _window(self) -> None:
+        await asyncio.sleep(self._duration_s)
+        if self._min_answers:
+            await self._enough.wait()
 
     def _open(self) -> bool:
         now_s = time.perf_counter() - self._start

@@ -84,6 +84,26 @@ def test_the_window_ends_after_the_duration_and_concurrency_is_kept() -> None:
     assert load.window_s == load.answers[0].done_s
 
 
+def test_without_drain_it_hangs_up_on_what_is_still_on_its_way() -> None:
+    over, lock, seen = threading.Event(), threading.Lock(), 0
+
+    def answer(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        nonlocal seen
+        with lock:
+            seen += 1
+            late = seen > 3
+        if late:
+            over.wait(60)
+            handler.close_connection = True
+        else:
+            reply(handler, b"done")
+
+    with server(answer) as url:
+        load = drive(url, [post(url, b"x", {})], 2, 0.0, min_answers=3, drain=False)
+        over.set()
+    assert [answer.status for answer in load.answers] == [200, 200, 200]
+
+
 def test_other_statuses_are_failures_with_what_the_server_said() -> None:
     with server(lambda handler, body: reply(handler, b"no model", 503)) as url:
         load = drive(url, [post(url, b"x", {})], 1, 0.0, min_answers=2, keep_bodies=5)

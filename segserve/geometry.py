@@ -46,19 +46,21 @@ class Geometry:
 def _positions(
     photo: int, content: int, offset: int, padded: int, map_size: int, align_corners: bool
 ) -> NDArray[np.float32]:
-    """Photo pixel -> input pixel -> map cell, clamped to the map.
+    """Photo pixel -> input pixel -> map cell; at least 0, and past map_size - 1 where the map ends earlier.
 
-    Without bars this is what torch.nn.functional.interpolate computes from map to photo, in its float32 steps:
-    corners on corners with align_corners, pixel areas on pixel areas without.
+    Without bars this is what torch.nn.functional.interpolate computes from map to photo, in its float32 steps
+    (area_pixel_compute_source_index in aten/src/ATen/native/UpSample.h; its multiply-add is fused, so it is done in
+    float64 here and rounded once): corners on corners with align_corners, pixel areas on pixel areas without.
     """
-    index = np.arange(photo, dtype=np.float32)
-    if align_corners:
-        span = np.float32((content - 1) / max(photo - 1, 1) * (map_size - 1) / max(padded - 1, 1))
-        if content == padded:
-            span = np.float32(map_size - 1) / np.float32(max(photo - 1, 1))
-        source = index * span + np.float32(offset * (map_size - 1) / max(padded - 1, 1))
+    index = np.arange(photo, dtype=np.float64)
+    if content == padded and align_corners:
+        source = index.astype(np.float32) * (np.float32(map_size - 1) / np.float32(max(photo - 1, 1)))
+    elif content == padded:
+        source = (index + 0.5) * np.float64(np.float32(map_size) / np.float32(photo)) - 0.5
+    elif align_corners:
+        span = (content - 1) / max(photo - 1, 1) * (map_size - 1) / max(padded - 1, 1)
+        source = index * span + offset * (map_size - 1) / max(padded - 1, 1)
     else:
-        span = np.float32(content * map_size) / np.float32(photo * padded)
-        source = (index + np.float32(0.5)) * span + np.float32(offset * map_size / padded - 0.5)
-    clipped: NDArray[np.float32] = np.clip(source, np.float32(0), np.float32(map_size - 1))
-    return clipped
+        source = (index + 0.5) * (content * map_size / (photo * padded)) + (offset * map_size / padded - 0.5)
+    positions: NDArray[np.float32] = np.maximum(source, 0).astype(np.float32)
+    return positions

@@ -37,12 +37,14 @@ class SegmentationHandler:
         properties: Mapping[str, Any] = context.system_properties
         config: Mapping[str, Any] = context.model_yaml_config or {}
         settings: Mapping[str, Any] = config.get("segserve") or {}
+        threads = int(settings.get("threads") or _threads_per_worker(int(config.get("maxWorkers", 1))))
         segmenter = Segmenter.load(
             Path(properties["model_dir"]),
-            threads=int(settings.get("threads") or _threads_per_worker(int(config.get("maxWorkers", 1)))),
+            threads=threads,
             max_pixels=int(settings.get("max_pixels", MAX_PIXELS)),
         )
-        self._service = Service(segmenter, int(settings.get("max_response_bytes", MAX_RESPONSE_BYTES)))
+        max_response_bytes = int(settings.get("max_response_bytes", MAX_RESPONSE_BYTES))
+        self._service = Service(segmenter, max_response_bytes, threads)
         self._service.warm_up(sorted({1, int(properties.get("batch_size") or 1)}))
         logger.info("%s %s is ready", segmenter.spec.name, segmenter.spec.version)
 

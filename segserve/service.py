@@ -3,6 +3,10 @@
 Every request has its own fate: what fails for one (its image, our code, its turn in the engine) becomes its own
 reply, and its neighbours get exactly what they would get alone. The engine is called once for all images of
 the batch; only if that fails is it called for each of them.
+
+Before and after the engine, the images of a batch are worked on side by side in threads: decoders, encoders and the
+mask kernels let go of Python's lock. Overlap with the engine comes from several workers (on a CPU there is nothing to
+gain by it: the engine takes every core; `benchmarks.tune` finds out).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -64,21 +69,21 @@ class Service:
 
     max_response_bytes: a longer body becomes an error of the request (413), because the server around this
     would not survive sending it.
+    threads: how many images of a batch are decoded, or made into answers, at a time.
     """
 
-    def __init__(self, segmenter: Segmenter, max_response_bytes: int) -> None:
+    def __init__(self, segmenter: Segmenter, max_response_bytes: int, threads: int = 1) -> None:
         self._segmenter = segmenter
         self._max_response_bytes = max_response_bytes
+        self._pool = ThreadPoolExecutor(threads, "image") if threads > 1 else None
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply for each request, in their order. Never raises: an error of ours is that request's 500."""
         started = time.perf_counter()
         jobs = [_Job(request) for request in requests]
-        for job in jobs:
-            self._attempt(job, self._prepare)
+        self._each(jobs, self._prepare)
         self._infer([job for job in jobs if job.error is None])
-        for job in jobs:
-            self._attempt(job, self._finish)
+        self._each(jobs, self._finish)
         for position in do_not_fit([len(job.body) for job in jobs]):
             self._refuse(jobs[position])
         total_ms = 1e3 * (time.perf_counter() - started)
@@ -91,7 +96,7 @@ class Service:
         """
         pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
+        Image.fromarray(pixels).save(file, "JPEG")  # what most clients send
         prepared = self._segmenter.prepare(file.getvalue())
         for batch_size in batch_sizes:
             self._segmenter.logits([prepared] * batch_size)
@@ -99,6 +104,14 @@ class Service:
             [reply] = self.answer([Request({"body": file.getvalue(), "format": name})])
             if reply.status != 200:
                 raise RuntimeError(f"warm-up failed for format {name}: {reply.body.decode()}")
+
+    def _each(self, jobs: Sequence[_Job], step: Callable[[_Job], None]) -> None:
+        """`step` for every job; a lone one is not worth waking a thread for."""
+        run: Callable[..., Iterator[None]] = map
+        if self._pool is not None and len(jobs) > 1:
+            run = self._pool.map
+        for _ in run(self._attempt, jobs, [step] * len(jobs)):
+            pass
 
     def _attempt(self, job: _Job, step: Callable[[_Job], None]) -> None:
         if job.error is not None:

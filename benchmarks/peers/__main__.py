@@ -1,0 +1,176 @@
+"""The same weights and photos through other servers and ours, one after another on this machine.
+
+    make bench-peers                                      # makes the peers' environment, then the demo model
+    python -m benchmarks.peers model_store/rooms.mar --build build/rooms
+    python -m benchmarks.peers build/x/x.mar --build build/x --settings litserve=2x1x4 ray=1x2x4
+
+TorchServe runs TorchScript with a handler in the style of its own image_segmenter (full-resolution logits, argmax,
+JSON); LitServe, Ray Serve and BentoML run ONNX Runtime, torch's upsampling and argmax, and Pillow's PNG, in batches.
+Each gets the fastest of a few settings (workers x threads x batch) and the number of clients that suits it best; ours
+runs as it was packaged. Every server's masks are compared with the fp32 model's labels.
+
+Writes peers.json, peers.md and a bar chart. Exit code 1 if a server did not answer or its masks are not right.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from benchmarks.peers import chart, content, report
+from benchmarks.peers.catalogue import OURS, PEERS, Model, Peer, Settings
+from benchmarks.peers.measure import Plan, Result, candidates, measure, sweep
+from benchmarks.photos import mixed_photos
+from segserve.cli import run
+from segserve.errors import SegserveError, UsageError
+from segserve.spec import SPEC_FILE, ModelSpec
+
+FP32_AGREEMENT = 0.999
+AGREEMENTS = {"int8": 0.99, "16": 0.997}
+"""What our engine must reach where its name says that it is not fp32."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the command."""
+
+    mar: tyro.conf.Positional[Path]
+    """What we serve."""
+    build: Path
+    """Folder that export.build wrote from the same checkpoint, with model.onnx and model.pt for the peers."""
+    out: Path = Path("out/peers")
+    """Folder for the report."""
+    chart: Path | None = None
+    """The bar chart, a .png (default: OUT/peers.png)."""
+    python: Path = Path(".venv-peers/bin/python")
+    """Python of the peers' environment."""
+    peers: tuple[str, ...] = tuple(PEERS)
+    """Who takes part."""
+    settings: tuple[str, ...] = ()
+    """NAME=WORKERSxTHREADSxBATCH of peers whose settings are known: saves their sweep."""
+    concurrency: tuple[int, ...] = (4, 16, 64)
+    """Numbers of clients, tried in turn as long as more of them help."""
+    duration_s: float = 10.0
+    """Of each measurement; half of it in the sweep. Slow servers take longer, until each worker had a full batch."""
+    seed: int = 100
+    """Of the rendered photos."""
+    min_agreement: float | None = None
+    """Share of labels that must be right, for all servers (default: by the precision of ours). Weights that were not
+    trained give masks where nothing is certain: allow for that."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print JSON instead of the table."""
+
+    def __post_init__(self) -> None:
+        for path in (self.mar, self.build / SPEC_FILE, self.build / "model.onnx", self.build / "model.pt"):
+            if not path.is_file():
+                raise UsageError(f"{path} is not there; python -m export.build CHECKPOINT --out DIR makes it")
+        if not self.python.is_file() and set(self.peers) - {"torchserve"}:
+            raise UsageError(
+                f"--python {self.python}: no such file; `make bench-peers` makes that environment"
+            )
+        if unknown := set(self.peers) - set(PEERS):
+            raise UsageError(f"--peers {', '.join(sorted(unknown))}: expected some of {', '.join(PEERS)}")
+        if not self.concurrency or min(self.concurrency) < 1 or not 0 < self.duration_s < math.inf:
+            raise UsageError("--concurrency and --duration-s: expected numbers above 0")
+        if self.chart is not None and self.chart.suffix != ".png":
+            raise UsageError(f"--chart {self.chart}: expected a .png")
+        self.known_settings()
+
+    def known_settings(self) -> dict[str, Settings]:
+        """--settings by name of the peer. Raises: UsageError."""
+        known = {}
+        for text in self.settings:
+            name, _, value = text.partition("=")
+            try:
+                known[name] = Settings.parse(value)
+            except ValueError as error:
+                raise UsageError(f"--settings {text}: {error}") from None
+            if name not in PEERS:
+                raise UsageError(f"--settings {text}: expected one of {', '.join(PEERS)} before the =")
+        return known
+
+
+def main(config: Config) -> int:
+    """Exit code: 0, or 1 where a server failed or answered wrongly."""
+    model = Model(config.build.resolve(), ModelSpec.load(config.build / SPEC_FILE), config.mar.resolve())
+    photos = list(mixed_photos(config.seed))
+    right = content.right_labels(model.spec, model.folder / "model.onnx", photos)
+    plan = Plan(photos, right, config.concurrency, config.duration_s, config.python.absolute(), say)
+    cores = len(os.sched_getaffinity(0))
+    ours = measure(OURS, model, plan, Settings(1, cores, 8))
+    results, failures = [], {}
+    if wrong := judge(ours, config.min_agreement or ours_must_agree(ours.engine)):
+        failures["ours"] = wrong
+    for name in config.peers:
+        try:
+            result = best_of(PEERS[name], model, plan, config.known_settings().get(name), cores)
+        except SegserveError as error:
+            failures[name] = str(error)
+            say(f"{name} failed: {error}")
+            continue
+        results.append(result)
+        if wrong := judge(result, config.min_agreement or FP32_AGREEMENT):
+            failures[name] = wrong
+    show(config, report.document(ours, results, failures, plan, model))
+    return 1 if failures else 0
+
+
+def best_of(peer: Peer, model: Model, plan: Plan, known: Settings | None, cores: int) -> Result:
+    """The peer at its best settings. Raises: ServerError, CheckFailed."""
+    best, found = (known, {}) if known else sweep(peer, model, plan, candidates(cores))
+    result = measure(peer, model, plan, best)
+    result.sweep = found
+    return result
+
+
+def ours_must_agree(engine: str) -> float:
+    """By the precision in the engine's name."""
+    return next((share for mark, share in AGREEMENTS.items() if mark in engine), FP32_AGREEMENT)
+
+
+def judge(result: Result, least: float) -> str:
+    """What is wrong with a server's masks; empty if nothing is."""
+    if result.lowest_agreement >= least:
+        return ""
+    return (
+        f"a mask agrees with the fp32 model in {100 * result.lowest_agreement:.3f} % of the pixels, "
+        f"expected {100 * least:.1f} %"
+    )
+
+
+def show(config: Config, document: dict[str, Any]) -> None:
+    """Write the report and print it."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    (config.out / "peers.json").write_text(json.dumps(document, indent=2) + "\n")
+    table = report.markdown(document)
+    (config.out / "peers.md").write_text(table + "\n")
+    bars = [
+        (
+            row["server"],
+            row["images/s"],
+            f"ours is {row['ours / peer']:.3g} x faster" if row["ours / peer"] else "",
+        )
+        for row in document["rows"]
+    ]
+    model, cores = document["model"], document["cores"]
+    title = (
+        f"Images per second: {model['preset']} {model['input']}, {model['classes']} classes, {cores} cores"
+    )
+    chart.draw(bars, title, config.chart or config.out / "peers.png")
+    print(json.dumps(document) if config.as_json else table)
+
+
+def say(text: str) -> None:
+    """Progress, so that what is printed can be piped."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run(Config, main)

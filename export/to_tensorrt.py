@@ -140,7 +140,7 @@ def compile_plan(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(graph.SerializeToString()):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        reasons = [f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in errors]
+        reasons = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
         raise EngineError(f"TensorRT {trt.__version__} cannot read the graph: {_listed(reasons)}")
     config = builder.create_builder_config()
     # float32 means float32: TF32 has ten bits of mantissa, which is not what was proven
@@ -153,7 +153,8 @@ def compile_plan(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(f"TensorRT {trt.__version__} cannot build the engine: {_listed(logger.errors)}")
-    return bytes(plan), bytes(config.get_timing_cache().serialize())
+    timings = config.get_timing_cache()
+    return bytes(plan), bytes(timings.serialize())
 
 
 def _attach_timings(config: Any, known: bytes) -> None:

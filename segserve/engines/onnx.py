@@ -16,6 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from segserve.errors import EngineError
+from segserve.spec import sha256_file
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 Logits = NDArray[np.float32] | NDArray[np.float16]
@@ -26,7 +27,10 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 TENSORRT_CACHE = "onnxruntime-tensorrt"
-"""Folder beside the model for the engines that the TensorRT provider builds."""
+"""Folder beside the model for the engines that the TensorRT provider builds; one folder in it for each content.
+
+The provider knows its engines by the graph, not by the weights: a model trained anew would be served with the old ones.
+"""
 
 
 class OnnxEngine:
@@ -34,7 +38,8 @@ class OnnxEngine:
 
     `threads` work inside operators on the CPU. On a GPU the batch is copied to the device and the logits back, once
     each; `device_id` counts as CUDA does. The TensorRT provider builds an engine when it is loaded, for batches of up
-    to `largest_batch`, the shape (N, H, W, 3), and keeps it beside the model.
+    to `largest_batch`, the shape (N, H, W, 3), and keeps it beside the model; it wants a graph in that precision
+    (export.half).
     """
 
     name = "onnx"
@@ -55,7 +60,7 @@ class OnnxEngine:
         providers: list[Any] = [wanted]
         if provider != "cpu":
             require_provider(wanted)
-            providers = gpu_providers(path, provider, device_id, largest_batch)
+            providers = gpu_providers(path, provider, precision, device_id, largest_batch)
         self._session = _session(path, threads, providers)
         self.provider = str(self._session.get_providers()[0])
         if self.provider != wanted:
@@ -97,26 +102,37 @@ def require_provider(wanted: str) -> None:
 
 
 def gpu_providers(
-    path: Path, provider: Provider, device_id: int, largest_batch: tuple[int, int, int, int] | None
+    path: Path,
+    provider: Provider,
+    precision: str,
+    device_id: int,
+    largest_batch: tuple[int, int, int, int] | None,
 ) -> list[Any]:
     """Providers with their options, best first; the CPU is left out, for ONNX Runtime adds it where it must.
 
-    Raises EngineError if `largest_batch` is needed and not given.
+    Raises EngineError if TensorRT lacks `largest_batch`, or is asked for float32, where it would take TF32.
     """
     # TF32 has ten bits of mantissa: not what float32 was proven with
-    cuda = ("CUDAExecutionProvider", {"device_id": str(device_id), "use_tf32": "0"})
+    cuda = ("CUDAExecutionProvider", {"device_id": device_id, "use_tf32": False})
     if provider == "cuda":
         return [cuda]
+    if precision == "fp32":
+        raise EngineError(
+            "ONNX Runtime's TensorRT provider has no way to turn TF32 off, so fp32 would not be float32: "
+            "take provider cuda, precision fp16, or engine tensorrt"
+        )
     if largest_batch is None:
         raise EngineError("the TensorRT provider needs largest_batch, (N, H, W, 3), to build its engine for")
-    cache = path.parent / TENSORRT_CACHE
-    cache.mkdir(exist_ok=True)
+    cache = path.parent / TENSORRT_CACHE / sha256_file(path)[:16]
+    cache.mkdir(parents=True, exist_ok=True)
     smallest, largest = ("x".join(map(str, (n, *largest_batch[1:]))) for n in (1, largest_batch[0]))
     options = {
-        "device_id": str(device_id),
-        "trt_engine_cache_enable": "1",
+        "device_id": device_id,
+        "trt_fp16_enable": True,
+        "trt_int8_enable": precision == "int8",
+        "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(cache),
-        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_enable": True,
         "trt_timing_cache_path": str(cache),
         "trt_profile_min_shapes": f"images_nhwc:{smallest}",
         "trt_profile_opt_shapes": f"images_nhwc:{largest}",

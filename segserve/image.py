@@ -2,16 +2,12 @@
 
 Try it on a file: `python -c "import sys, segserve.image as i; print(i.decode(open(sys.argv[1],'rb').read()).shape)" X`
 
-What a pixel becomes, where formats leave room for doubt:
-
+- A JPEG that is much larger than what the network sees of it is decoded at a half, a quarter or an eighth of its
+  size: libjpeg then inverts smaller cosine transforms and never makes the pixels that a resize would only average.
+  Every file that would be an error at its full size is one at a reduced size too: the same data are gone through.
 - Orientation: turned upright as EXIF (or XMP) says, in every format that carries it. Pillow turns TIFFs itself.
-- Transparency is laid on white. A product cut-out is shown on a white page, and the colour stored under fully
-  transparent pixels is arbitrary (mostly black), which no viewer ever shows.
-- More than 8 bits per sample are scaled, never clipped. White is what the file declares (12-bit TIFF: 4095,
-  16 bits: 65535). Signed and 32-bit integers and floats declare none: if all pixels are within 0..1 (floats)
-  or 0..255 that is the range, otherwise the brightest pixel is white. Negative and NaN are black.
-- CMYK and Lab are converted to sRGB by Pillow; embedded colour profiles are not applied (as in training).
 - Of several frames or pages the first is used.
+- Transparency, more than 8 bits, CMYK: `segserve.pixels`.
 """
 
 from __future__ import annotations
@@ -23,6 +19,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -39,16 +36,19 @@ from segserve.formats import (
     refused_format,
     served_by_signature,
 )
+from segserve.geometry import Geometry
+from segserve.pixels import to_rgb
 
-__all__ = ["MAX_PIXELS", "SERVED_FORMATS", "decode"]
+__all__ = ["MAX_PIXELS", "SERVED_FORMATS", "Photo", "decode", "read"]
 
 MAX_PIXELS: Final = 64_000_000
 """Default limit: the largest photo that a phone or camera commonly makes; 192 MB as RGB."""
 
+OVERSAMPLING: Final = 2
+"""A reduced JPEG has at least so many times the rows and columns that the network sees: `python -m benchmarks.decode`
+shows that labels then differ as little as they do between two ways of rounding."""
+
 _ORIENTATION_TAG: Final = 0x0112
-_PHOTOMETRIC_TAG: Final = 0x0106
-_BITS_PER_SAMPLE_TAG: Final = 0x0102
-_SAMPLE_FORMAT_TAG: Final = 0x0153
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -58,18 +58,51 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS: Final = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 # Pillow remarks on odd files through its loggers; a client's odd file is no event in the server's log.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo as it lies in its file: not turned yet, because a resized one is turned at less cost.
+
+    `rgb` has 1/reduced of the file's rows and columns, rounded up. `height` and `width` are those of the upright
+    photo at its full size.
+    """
+
+    rgb: Image.Image
+    turn: Image.Transpose | None
+    height: int
+    width: int
+    reduced: int = 1
+
+    @property
+    def sideways(self) -> bool:
+        """Whether turning it upright swaps height and width."""
+        return self.turn in _SIDEWAYS
+
+    def upright(self) -> NDArray[np.uint8]:
+        """The pixels that there are, turned: uint8 (height / reduced, width / reduced, 3), C-contiguous, writable."""
+        return np.array(self.rgb if self.turn is None else self.rgb.transpose(self.turn))
+
+
 def decode(data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode an image file fully and turn it upright.
+    """All pixels of an image file, upright: uint8 (height, width, 3), RGB, C-contiguous, writable.
+
+    Args and errors as those of `read`.
+    """
+    return read(data, max_pixels).upright()
+
+
+def read(
+    data: bytes | bytearray, max_pixels: int = MAX_PIXELS, input_size: tuple[int, int] | None = None
+) -> Photo:
+    """Decode an image file, with as many pixels as its letterboxed copy of `input_size` needs; all if that is None.
 
     Args: data is the file's bytes; max_pixels is compared with width x height as the header declares them,
-    before any pixel is decoded or memory for one is taken.
-
-    Returns: uint8 (height, width, 3), RGB, C-contiguous, writable.
+    before any pixel is decoded or memory for one is taken; input_size is (height, width).
 
     Raises: BadImage (empty, not an image, truncated or corrupt: Pillow's reason is in the message),
     ImageFormatNotServed, ImageTooLarge. Nothing else, whatever the bytes are.
@@ -81,9 +114,10 @@ def decode(data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> NDArray[np.
             with _open(data, max_pixels) as image:
                 if image.format in ("JPEG", "MPO"):
                     jpeg_scans.check(data, image.width * image.height)
+                    return _read_jpeg(image, input_size)
                 image.load()
                 _check_size(image, max_pixels)  # an ICO's real size is known only now
-                return _to_rgb(_upright(image))
+                return _as_stored(to_rgb(image), _turn(image), image.size)
         except RequestError:
             raise
         except Image.DecompressionBombError as error:
@@ -91,6 +125,31 @@ def decode(data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> NDArray[np.
             raise ImageTooLarge(_too_large(int(pixels[0]) if pixels else -1, max_pixels)) from error
         except Exception as error:  # Pillow raises some twenty types on corrupt files: no list stays complete
             raise BadImage(_corrupt(data, error)) from error
+
+
+def _read_jpeg(image: Image.Image, input_size: tuple[int, int] | None) -> Photo:
+    turn, (width, height), reduced = _turn(image), image.size, 1
+    if input_size is not None:
+        upright = (width, height) if turn in _SIDEWAYS else (height, width)
+        placed = Geometry.letterbox(*upright, *input_size)
+        wanted = (placed.content_width, placed.content_height)
+        if turn in _SIDEWAYS:
+            wanted = wanted[::-1]
+        # Pillow takes the smallest of 1/1, 1/2, 1/4 and 1/8 that is no smaller than this
+        drafted = image.draft(None, (OVERSAMPLING * wanted[0], OVERSAMPLING * wanted[1]))
+        if drafted is not None:
+            _, (_, _, reduced_width, _) = drafted  # a fraction, as 341.5 of 683 columns
+            reduced = round(width / reduced_width)
+    image.load()
+    return _as_stored(to_rgb(image), turn, (width, height), reduced)
+
+
+def _as_stored(
+    rgb: Image.Image, turn: Image.Transpose | None, stored_size: tuple[int, int], reduced: int = 1
+) -> Photo:
+    """Args: stored_size is (width, height) in the file."""
+    width, height = stored_size[::-1] if turn in _SIDEWAYS else stored_size
+    return Photo(rgb, turn, height, width, reduced)
 
 
 def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
@@ -127,53 +186,13 @@ def _corrupt(data: bytes | bytearray, error: Exception) -> str:
     return f"this is not an image{hint}; send one of {SERVED_NAMES}"
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; a TIFF's is gone by now, because Pillow applies it while loading."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What EXIF asks for; a loaded TIFF's is gone, because Pillow applies it while loading."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
     except Exception:  # damaged metadata does not make the picture unusable
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
-
-
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
-        return np.repeat(_grey_8bit(image)[:, :, np.newaxis], 3, axis=2)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.new("RGB", rgba.size, "white")
-        image.paste(rgba, mask=rgba.getchannel("A"))
-    return np.array(image.convert("RGB"))
-
-
-def _grey_8bit(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey of 9 to 32 bits per sample, scaled to 0..255; (height, width)."""
-    values = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})  # TIFF only
-    if values.dtype.kind == "u":
-        white = 2 ** int(tags.get(_BITS_PER_SAMPLE_TAG, (16,))[0]) - 1
-        table = np.minimum((np.arange(65536) * 255 + white // 2) // white, 255).astype(np.uint8)
-        grey: NDArray[np.uint8] = table[values]  # a table needs no wider copy of the image
-    else:
-        if image.mode == "I" and tags.get(_SAMPLE_FORMAT_TAG, (2,))[0] == 1:
-            values = values.view(np.uint32)  # Pillow has no unsigned 32-bit mode
-        scaled = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=np.inf, neginf=0.0)
-        scaled *= 255.0 / _assumed_white(image, float(scaled.max(where=np.isfinite(scaled), initial=0)))
-        grey = (np.clip(scaled, 0, 255) + 0.5).astype(np.uint8)
-    if tags.get(_PHOTOMETRIC_TAG) == 0:  # WhiteIsZero; Pillow inverts only 8-bit and narrower samples
-        grey = 255 - grey
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return grey
-
-
-def _assumed_white(image: Image.Image, brightest: float) -> float:
-    if image.format == "PPM" and image.mode == "I":
-        return 65535.0  # Pillow scales every PGM of more than 8 bits to this
-    smallest = 1.0 if image.mode == "F" else 255.0
-    return next(white for white in (smallest, 255.0, brightest) if white >= brightest)
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 class _PillowSettings:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from segserve.engines import Engine, load_engine
 from segserve.geometry import Geometry
-from segserve.image import MAX_PIXELS, decode
+from segserve.image import MAX_PIXELS, decode, read
 from segserve.mask import label_map
 from segserve.resize import to_input
 from segserve.spec import SPEC_FILE, ModelSpec
@@ -57,9 +57,14 @@ class Segmenter:
 
         Raises the subclasses of RequestError.
         """
-        photo = decode(data, self.max_pixels)
-        input_hwc, geometry = to_input(photo, self.spec.input.height, self.spec.input.width)
-        return Prepared(input_hwc, geometry, photo if with_photo else None)
+        size = (self.spec.input.height, self.spec.input.width)
+        photo = read(data, self.max_pixels, size)
+        input_hwc, geometry = to_input(photo, *size)
+        if not with_photo:
+            return Prepared(input_hwc, geometry)
+        # the network sees the same pixels whatever the answer's format: a reduced photo is decoded once more
+        pixels = photo.upright() if photo.reduced == 1 else decode(data, self.max_pixels)
+        return Prepared(input_hwc, geometry, pixels)
 
     def logits(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
         """One engine call for photos of any sizes: float32 (N, num_classes, h, w)."""

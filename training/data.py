@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from segserve import image, resize
+from segserve import geometry, image, resize
 from segserve.errors import DatasetError, RequestError
 from training import description, transforms
 from training.description import Sample
@@ -71,9 +71,18 @@ def load_dataset(description_path: Path, split: str, root: Path | None = None) -
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Upright RGB uint8 (H, W, 3), decoded exactly as the server decodes. Raises DatasetError."""
+    """Upright RGB uint8 (H, W, 3), all pixels. Raises DatasetError."""
+    return _read_photo(path).upright()
+
+
+def read_input(path: Path, height: int, width: int) -> tuple[NDArray[np.uint8], geometry.Geometry]:
+    """Network input uint8 (height, width, 3), byte for byte the server's. Raises DatasetError."""
+    return resize.to_input(_read_photo(path, (height, width)), height, width)
+
+
+def _read_photo(path: Path, input_size: tuple[int, int] | None = None) -> image.Photo:
     try:
-        return image.decode(path.read_bytes())
+        return image.read(path.read_bytes(), input_size=input_size)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
     except RequestError as error:
@@ -195,8 +204,9 @@ class EvalSamples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return len(self.dataset.samples)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        photo, label = self.dataset.read(self.dataset.samples[index])
-        inputs, placed = resize.to_input(photo, self.height, self.width)
+        sample = self.dataset.samples[index]
+        inputs, placed = read_input(sample.image, self.height, self.width)
+        label = self.dataset.read_label(sample, placed.photo_height, placed.photo_width)
         content = Image.fromarray(label).resize(
             (placed.content_width, placed.content_height), Image.Resampling.NEAREST
         )

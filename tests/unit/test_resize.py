@@ -4,17 +4,57 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from segserve.image import read
 from segserve.mask import label_map
 from segserve.resize import PAD_VALUE, to_input
+from tests.images import UInt8, assert_close, photo, saved, stored_with_orientation
+
+
+def letterboxed(pixels: UInt8, height: int, width: int) -> UInt8:
+    """Pillow's resize of the upright pixels at once, centred on grey."""
+    input_hwc, placed = to_input(read(saved(pixels, "PNG")), height, width)
+    bottom, right = placed.top + placed.content_height, placed.left + placed.content_width
+    content = Image.fromarray(pixels).resize(
+        (right - placed.left, bottom - placed.top), Image.Resampling.BILINEAR
+    )
+    expected = np.full((height, width, 3), PAD_VALUE, np.uint8)
+    expected[placed.top : bottom, placed.left : right] = np.asarray(content)
+    np.testing.assert_array_equal(input_hwc, expected)
+    return input_hwc
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 90), (90, 40), (16, 24), (200, 300)])
+def test_an_upright_photo_is_resized_by_pillow(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (101, 83, 3), np.uint8)
+    assert letterboxed(noise, *size).std() > 5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF"])
+def test_a_photo_stored_on_its_side_gives_the_same_input(file_format: str, orientation: int) -> None:
+    """Turned after the resize, so that the last bit may differ; the JPEG is large enough to be reduced."""
+    upright = np.asarray(Image.fromarray(photo(40, 56)).resize((560, 400), Image.Resampling.BICUBIC))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 100, "subsampling": 0} if file_format == "JPEG" else {}
+    stored = read(
+        saved(stored_with_orientation(upright, orientation), file_format, exif=exif, **options),
+        input_size=(64, 80),
+    )
+    assert (stored.height, stored.width) == (400, 560)
+    assert stored.reduced == (2 if file_format == "JPEG" else 1)
+    input_hwc, _ = to_input(stored, 64, 80)
+    assert_close(input_hwc, letterboxed(upright, 64, 80), tolerance=5 if file_format == "JPEG" else 1)
 
 
 @pytest.mark.parametrize("align", [True, False])
 def test_photo_maps_back_onto_itself(align: bool) -> None:
     """A step in the photo comes back at the same place, in x and in y, through padding and scale."""
-    photo = np.zeros((400, 1000, 3), np.uint8)
-    photo[250:, :] = 255
-    input_hwc, geometry = to_input(photo, 256, 320)
+    step = np.zeros((400, 1000, 3), np.uint8)
+    step[250:, :] = 255
+    input_hwc, geometry = to_input(read(saved(step, "PNG")), 256, 320)
     grey = input_hwc[..., 0].astype(np.float32)
     # a "network" of stride 1: the input's own brightness as the logits of class 1
     content = slice(geometry.top, geometry.top + geometry.content_height)
@@ -26,8 +66,7 @@ def test_photo_maps_back_onto_itself(align: bool) -> None:
 
 
 def test_letterbox_centres_and_pads() -> None:
-    photo = np.full((100, 200, 3), 9, np.uint8)
-    input_hwc, geometry = to_input(photo, 64, 64)
+    input_hwc, geometry = to_input(read(saved(np.full((100, 200, 3), 9, np.uint8), "PNG")), 64, 64)
     assert (geometry.top, geometry.left, geometry.content_height, geometry.content_width) == (16, 0, 32, 64)
     assert (input_hwc[16:48] == 9).all()
     assert (input_hwc[:16] == PAD_VALUE).all()
@@ -35,7 +74,7 @@ def test_letterbox_centres_and_pads() -> None:
 
 
 def test_extreme_shapes_keep_a_pixel() -> None:
-    input_hwc, geometry = to_input(np.full((1, 5000, 3), 7, np.uint8), 64, 48)
+    input_hwc, geometry = to_input(read(saved(np.full((1, 5000, 3), 7, np.uint8), "PNG")), 64, 48)
     assert geometry.content_height == 1
     assert (input_hwc == 7).any()
     assert label_map(np.zeros((3, 8, 6), np.float32), geometry, True).shape == (1, 5000)

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from segserve import resize
+from segserve.image import read
+from segserve.resize import to_input
 from training import transforms
 from training.data import Dataset, EvalSamples, TrainSamples
 from training.description import Sample
@@ -100,12 +101,27 @@ def test_crops_smaller_than_the_input_show_a_part_at_the_served_scale(dataset: D
 
 
 def test_eval_item_is_the_served_input_with_the_label_in_place(dataset: Dataset) -> None:
-    photo, expected = dataset.read(dataset.samples[0])
+    _, expected = dataset.read(dataset.samples[0])
     image, label = EvalSamples(dataset, 60, 60, MEAN, STD)[0]
-    served, placed = resize.to_input(photo, 60, 60)
+    served, placed = to_input(read(dataset.samples[0].image.read_bytes(), input_size=(60, 60)), 60, 60)
     np.testing.assert_allclose(image.numpy().transpose(1, 2, 0) * STD + MEAN, served, atol=1e-3)
     assert (placed.content_height, placed.content_width) == (45, 60)
     content = label[placed.top : placed.top + 45, placed.left : placed.left + 60].numpy()
     rows, columns = (np.arange(45) + 0.5) * 30 / 45, (np.arange(60) + 0.5) * 40 / 60
     np.testing.assert_array_equal(content, expected[rows.astype(int)][:, columns.astype(int)])
     assert int((label != 255).sum()) == int((content != 255).sum())
+
+
+def test_a_large_jpeg_is_evaluated_from_as_few_pixels_as_it_is_served_from(tmp_path: Path) -> None:
+    sample = Sample(tmp_path / "photo.jpg", tmp_path / "label.png")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((240, 160)).save(sample.image)
+    Image.new("L", (240, 160), 1).save(sample.label)
+    item, label = EvalSamples(Dataset("one", "val", ("a", "b"), 255, (), (sample,)), 30, 30, MEAN, STD)[0]
+    served = read(sample.image.read_bytes(), input_size=(30, 30))
+    assert served.reduced == 4
+    expected, _ = to_input(served, 30, 30)
+    np.testing.assert_allclose(item.numpy().transpose(1, 2, 0) * STD + MEAN, expected, atol=1e-3)
+    whole, _ = to_input(read(sample.image.read_bytes()), 30, 30)
+    assert not np.array_equal(expected, whole)
+    assert int((label == 1).sum()) == 20 * 30

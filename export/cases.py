@@ -1,7 +1,7 @@
 """The pictures that a parity check looks at, with the checkpoint's own answers.
 
-Rendered rooms as JPEG files of several shapes, and the files of a folder if one is given, go the whole served way;
-rooms rendered at many network input sizes test that the artefact is right at every height and width.
+Rendered rooms as JPEG files of several shapes, one of them large, and the files of a folder if one is given, go the
+whole served way; rooms rendered at many network input sizes test that the artefact is right at every height and width.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from training.rooms import render
 
 # height, width, EXIF orientation: landscape, portrait, lying on its side, wide and odd, small enough to be enlarged
 PHOTOS = ((480, 640, 1), (640, 427, 1), (360, 480, 6), (301, 533, 1), (97, 211, 1))
+
+# times the input's height and width: a JPEG so large that the server decodes it at half its size
+LARGE_TIMES = 4
 
 # Odd ones, non-multiples of 8, maps smaller than the finest pyramid level, and the usual training crops.
 INPUT_SIZES = (
@@ -68,7 +71,8 @@ def pictures(served_size: tuple[int, int], files: Sequence[Path]) -> list[Pictur
     A room at an input size is followed by its mirror image, which it shares a batch with.
     """
     listed = []
-    for index, (height, width, orientation) in enumerate(PHOTOS):
+    large = (LARGE_TIMES * served_size[0], LARGE_TIMES * served_size[1], 1)
+    for index, (height, width, orientation) in enumerate((*PHOTOS, large)):
         read = functools.partial(_jpeg, FIRST_SEED + index, height, width, orientation)
         listed.append(Picture(AS_SERVED, f"room-{height}x{width}.jpg", read))
     listed += [Picture(AS_SERVED, path.name, path.read_bytes) for path in files]

@@ -75,17 +75,18 @@ def json_body(
 ) -> bytes:
     """Size, classes present (id, name, pixels, fraction of the image, COCO RLE), model and timings, as UTF-8."""
     height, width = labels.shape
-    pixels = encode.shares(labels, len(spec.classes))
+    pixels = encode.shares(labels, len(spec.classes)).tolist()
+    wanted = range(len(spec.classes)) if class_ids is None else class_ids
+    present = [class_id for class_id in wanted if pixels[class_id]]
     classes = [
         {
             "id": class_id,
             "name": spec.classes[class_id],
-            "pixels": int(pixels[class_id]),
-            "fraction": int(pixels[class_id]) / labels.size,
-            "rle": encode.rle(labels == class_id),
+            "pixels": pixels[class_id],
+            "fraction": pixels[class_id] / labels.size,
+            "rle": rle,
         }
-        for class_id in (range(len(spec.classes)) if class_ids is None else class_ids)
-        if pixels[class_id]
+        for class_id, rle in zip(present, encode.rles(labels, present), strict=True)
     ]
     answer = {
         "image": {"width": width, "height": height},

@@ -37,20 +37,57 @@ def random_labels(seed: int, height: int = 61, width: int = 83) -> NDArray[np.ui
     return np.kron(blocks, np.ones((8, 10), np.uint8))[:height, :width]
 
 
+def rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    [encoded] = encode.rles(mask.astype(np.uint8), [1])
+    return encoded
+
+
 @pytest.mark.parametrize("mask", [
     np.zeros((3, 4), bool), np.ones((3, 4), bool), np.eye(7, dtype=bool), np.ones((1, 1), bool),
     np.random.default_rng(1).random((40, 50)) > 0.5, np.arange(5000).reshape(50, 100) > 3,
 ])  # fmt: skip
 def test_rle_round_trip(mask: NDArray[np.bool_]) -> None:
-    np.testing.assert_array_equal(decode_rle(encode.rle(mask)), mask)
+    np.testing.assert_array_equal(decode_rle(rle(mask)), mask)
 
 
 def test_rle_of_known_masks() -> None:
     """Strings worked out by hand from the definition: runs 4; 0 4; 1 2 1 and, with differences, 1 1 1 3."""
-    assert encode.rle(np.zeros((2, 2), bool))["counts"] == "4"
-    assert encode.rle(np.ones((2, 2), bool))["counts"] == "04"
-    assert encode.rle(np.array([[0, 1], [1, 0]], bool))["counts"] == "121"
-    assert encode.rle(np.array([[0, 1, 0, 1, 1, 1]], bool))["counts"] == "1112"
+    assert rle(np.zeros((2, 2), bool))["counts"] == "4"
+    assert rle(np.ones((2, 2), bool))["counts"] == "04"
+    assert rle(np.array([[0, 1], [1, 0]], bool))["counts"] == "121"
+    assert rle(np.array([[0, 1, 0, 1, 1, 1]], bool))["counts"] == "1112"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rles_of_all_classes_at_once(seed: int) -> None:
+    """Each class as if it were alone, in the order asked for, absent ones and 255 too."""
+    labels = random_labels(seed)
+    if seed % 2:  # no two neighbours alike: runs of one pixel, differences below zero
+        labels = np.random.default_rng(seed).integers(0, 5, (37, 23), dtype=np.uint8)
+    labels[0, 0], labels[-1, -1] = 255, 3
+    asked = [7, 0, 3, 200, 255, 1]
+    encoded = encode.rles(labels, asked)
+    for class_id, one in zip(asked, encoded, strict=True):
+        np.testing.assert_array_equal(decode_rle(one), labels == class_id)
+    assert encode.rles(labels, []) == []
+
+
+def test_rle_of_long_runs() -> None:
+    """Lengths of several groups of bits, growing and shrinking by much."""
+    mask = np.zeros((1, 3_000_000), bool)
+    mask[0, 5:2_000_000] = mask[0, 2_000_003:2_000_004] = mask[0, 2_900_000:] = True
+    np.testing.assert_array_equal(decode_rle(rle(mask)), mask)
+
+
+def test_png_is_small_for_a_label_map() -> None:
+    """A map of 2 megapixels with the outlines of ten regions."""
+    yy, xx = np.mgrid[:1080, :1920]
+    centres = np.random.default_rng(5).random((10, 2)) * [1080, 1920]
+    nearest = ((yy[..., None] - centres[:, 0]) ** 2 + (xx[..., None] - centres[:, 1]) ** 2).argmin(-1)
+    labels = nearest.astype(np.uint8)
+    encoded = encode.png(labels, palette(11))
+    assert len(encoded) < 20_000
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encoded))), labels)
 
 
 def test_png_holds_the_labels_and_the_colours() -> None:

@@ -4,52 +4,22 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from benchmarks.client import NO_ANSWER, Answer, Load, drive, post
-
-
-@contextmanager
-def server(answer: Callable[[BaseHTTPRequestHandler, bytes], None]) -> Iterator[str]:
-    """An HTTP/1.1 server on a free port that answers POST as told."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            answer(self, self.rfile.read(int(self.headers["Content-Length"])))
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_address[1]}/predictions/m?format=png"
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
-
-
-def reply(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200) -> None:
-    handler.send_response(status)
-    handler.send_header("Content-Length", str(len(body)))
-    handler.send_header("X-Path", handler.path)
-    handler.send_header("X-Accept", str(handler.headers["Accept"]))
-    handler.end_headers()
-    handler.wfile.write(body)
+from tests.serving_http import reply, serving
 
 
 def test_each_request_is_sent_as_often_as_the_others_and_its_own_answer_comes_back() -> None:
     bodies = [bytes([number]) * 100_000 for number in range(3)]
-    with server(lambda handler, body: reply(handler, body[:70_000])) as url:
-        requests = [post(url, body, {"Accept": "image/png"}) for body in bodies]
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        reply(handler, body[:70_000], X_Path=handler.path, X_Accept=str(handler.headers["Accept"]))
+
+    with serving(answer) as url:
+        requests = [post(f"{url}/predictions/m?format=png", body, {"Accept": "image/png"}) for body in bodies]
         load = drive(url, requests, 4, 0.0, min_answers=12, keep_bodies=2)
     assert len(load.answers) >= 12
     assert not load.failed
@@ -77,7 +47,7 @@ def test_the_window_ends_after_the_duration_and_concurrency_is_kept() -> None:
             together -= 1
         reply(handler, b"done")
 
-    with server(answer) as url:
+    with serving(answer) as url:
         load = drive(url, [post(url, b"x", {})], 5, 0.0, min_answers=1)
     assert most == 5
     assert len(load.answers) == 5
@@ -98,14 +68,14 @@ def test_without_drain_it_hangs_up_on_what_is_still_on_its_way() -> None:
         else:
             reply(handler, b"done")
 
-    with server(answer) as url:
+    with serving(answer) as url:
         load = drive(url, [post(url, b"x", {})], 2, 0.0, min_answers=3, drain=False)
         over.set()
     assert [answer.status for answer in load.answers] == [200, 200, 200]
 
 
 def test_other_statuses_are_failures_with_what_the_server_said() -> None:
-    with server(lambda handler, body: reply(handler, b"no model", 503)) as url:
+    with serving(lambda handler, body: reply(handler, b"no model", 503)) as url:
         load = drive(url, [post(url, b"x", {})], 1, 0.0, min_answers=2, keep_bodies=5)
     assert [(answer.status, answer.error, answer.body) for answer in load.failed] == [
         (503, "no model", None),
@@ -131,7 +101,7 @@ def test_a_broken_connection_and_one_that_takes_too_long_are_failures_and_the_ne
         else:
             reply(handler, b"fine")
 
-    with server(answer) as url:
+    with serving(answer) as url:
         load = drive(url, [post(url, b"x", {})], 1, 0.0, min_answers=3, answer_timeout_s=0.3)
         over.set()
     assert [answer.status for answer in load.answers] == [NO_ANSWER, NO_ANSWER, 200]
@@ -147,7 +117,7 @@ def test_chunked_bodies_and_servers_that_close_after_each_answer() -> None:
         handler.end_headers()
         handler.wfile.write(b"3\r\nabc\r\n4;note=x\r\ndefg\r\n0\r\nX-Trailer: 1\r\n\r\n")
 
-    with server(answer) as url:
+    with serving(answer) as url:
         load = drive(url, [post(url, b"x", {})], 2, 0.0, min_answers=6, keep_bodies=1)
     assert [answer.status for answer in load.answers] == [200] * len(load.answers)
     assert {answer.num_bytes for answer in load.answers} == {7}
@@ -168,7 +138,7 @@ def test_figures_count_good_answers_inside_the_window_until_the_last_of_them() -
 
 
 def test_nobody_listens() -> None:
-    with server(lambda handler, body: None) as url:
+    with serving(lambda handler, body: None) as url:
         pass
     with pytest.raises(ConnectionRefusedError):
         drive(url, [post(url, b"x", {})], 1, 1.0)

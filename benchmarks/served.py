@@ -128,7 +128,7 @@ def _measure(
                 drain=clients != max(config.concurrency), answer_timeout_s=3600,
             )  # fmt: skip
             failures += failures_of(load) + wrong_masks(load, photos, masks)
-            rows.append(_row(load))
+            rows.append(row(load))
             if clients != max(config.concurrency):
                 raw.append(alone.images_per_s(best, config.duration_s / 2))
         memory = server.memory_mib()
@@ -165,8 +165,9 @@ def wrong_masks(load: Load, photos: Sequence[Photo], masks: Sequence[NDArray[np.
     return wrong
 
 
-def _row(load: Load) -> dict[str, Any]:
-    steps = _steps_ms(load)
+def row(load: Load) -> dict[str, Any]:
+    """One line of the table; what it is of the engine's speed is known later."""
+    steps = steps_ms(load)
     return {
         "clients": load.concurrency, "answers": len(load.good), "errors": len(load.failed),
         "images/s": load.images_per_s, "served/raw": 0.0,
@@ -176,7 +177,7 @@ def _row(load: Load) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _steps_ms(load: Load) -> dict[str, float]:
+def steps_ms(load: Load) -> dict[str, float]:
     """Medians of each step as the server tells them; `queue, HTTP`: what the client waited beyond its batch's work."""
     steps: dict[str, list[float]] = {step: [] for step in (*STEPS, "queue, HTTP")}
     for answer in load.good:
@@ -191,7 +192,7 @@ def _lone(load: Load, alone_ms: float) -> dict[str, float]:
     p50_ms = load.latency_ms(50)
     return {
         "p50 ms": p50_ms, "p95 ms": load.latency_ms(95), "engine alone ms": alone_ms, "p50/engine": p50_ms / alone_ms,
-        **{f"{step} ms": ms for step, ms in _steps_ms(load).items()},
+        **{f"{step} ms": ms for step, ms in steps_ms(load).items()},
     }  # fmt: skip
 
 

@@ -84,7 +84,12 @@ def best(trials: Sequence[Trial], max_slowdown: float) -> Trial:
 
 
 def _layouts(at: Trial, cores: int) -> Iterator[Settings]:
-    """Workers that share the cores between them; on a GPU a few, so that one decodes while another computes."""
+    """Workers that share the cores between them; on a GPU a few, so that one decodes while another computes.
+
+    And two that have every core each: they get in each other's way under load, but fill each other's gaps, and a lone
+    request has them all.
+    """
+    yield replace(at.settings, workers=2, threads=cores)
     counts = {1, 2, 3, 4} if at.device != "cpu" else {1, 2, cores // 2, cores}
     for workers in sorted(count for count in counts if 0 < count <= cores):
         # 0 is the handler's own division, which holds on any machine

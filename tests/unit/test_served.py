@@ -1,0 +1,99 @@
+"""The report of served speed, from answers that are made up."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.client import Answer, Load
+from benchmarks.photos import Photo, assorted_photos, photos_of
+from benchmarks.served import Config, failures_of, row, steps_ms, wrong_masks
+from segserve.errors import UsageError
+
+PHOTOS = [Photo("a", b"", 100, 80), Photo("b", b"", 100, 80)]
+MASKS = [np.full((100, 80), 3, np.uint8), np.full((100, 80), 4, np.uint8)]
+TIMING = "decode;dur=5.0, engine;dur=40.0, mask;dur=1.0, encode;dur=2.0, total;dur=50.0"
+
+
+def png(labels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(labels).save(file, "PNG")
+    return file.getvalue()
+
+
+def answer(request: int, latency_s: float, body: bytes | None = None, status: int = 200) -> Answer:
+    headers = {"server-timing": TIMING, "x-segserve-batch-size": str(1 + request)}
+    return Answer(request, status, 0.0, latency_s, headers, 10, body, "" if status == 200 else "why")
+
+
+def test_a_row_says_what_was_measured() -> None:
+    load = Load(2, 10.0, (answer(0, 0.06), answer(1, 0.08), answer(0, 0.5, status=503), answer(1, 11.0)))
+    made = row(load)
+    assert (made["clients"], made["answers"], made["errors"]) == (2, 2, 1)
+    assert made["images/s"] == pytest.approx(2 / 0.08)
+    assert (made["p50 ms"], made["p99 ms"], made["batch"]) == (60, 80, 1.5)
+    assert failures_of(load) == ["2 clients: 503 why"]
+
+
+def test_the_steps_add_up_to_the_latency() -> None:
+    steps = steps_ms(Load(1, 1.0, (answer(0, 0.06),)))
+    assert steps == {"decode": 5, "engine": 40, "mask": 1, "encode": 2, "queue, HTTP": pytest.approx(10)}
+
+
+def test_masks_are_compared_with_the_segmenters_own() -> None:
+    nearly = MASKS[0].copy()
+    nearly[0, :7] = 4  # 7 of 8000 pixels
+    right = Load(1, 1.0, (answer(0, 0.1, png(nearly)), answer(1, 0.1, png(MASKS[1])), answer(1, 0.1)))
+    assert wrong_masks(right, PHOTOS, MASKS) == []
+    turned = Load(1, 1.0, (answer(0, 0.1, png(MASKS[0].T)),))
+    assert "expected (100, 80)" in wrong_masks(turned, PHOTOS, MASKS)[0]
+    mixed_up = Load(1, 1.0, (answer(0, 0.1, png(MASKS[1])), answer(1, 0.1, png(MASKS[0]))))
+    assert [text.split(": ")[1] for text in wrong_masks(mixed_up, PHOTOS, MASKS)] == ["a", "b"]
+
+
+def test_a_load_without_a_good_answer_still_makes_a_row() -> None:
+    made = row(Load(1, 1.0, (answer(0, 0.1, status=503),)))
+    assert (made["answers"], made["errors"], made["images/s"]) == (0, 1, 0)
+
+
+def test_assorted_photos_are_of_many_sizes_and_qualities() -> None:
+    photos = list(assorted_photos(1))
+    megapixels = [photo.height * photo.width / 1e6 for photo in photos]
+    assert (min(megapixels), max(megapixels)) == pytest.approx((0.3, 3), abs=0.01)
+    assert len({photo.jpeg for photo in photos}) == len({photo.name for photo in photos}) == len(photos) >= 10
+    for photo in photos:
+        with Image.open(io.BytesIO(photo.jpeg)) as image:
+            assert sorted(image.size) == sorted((photo.height, photo.width))
+
+
+def test_a_folder_of_photos_upright_sizes(tmp_path: Path) -> None:
+    turned = next(photo for photo in assorted_photos(1) if photo.height > photo.width)
+    (tmp_path / "b.JPG").write_bytes(turned.jpeg)
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("no photo")
+    found = photos_of(tmp_path)
+    assert [(p.name, p.height, p.width) for p in found] == [
+        ("a.png", 20, 30), ("b.JPG", turned.height, turned.width),
+    ]  # fmt: skip
+    (tmp_path / "c.jpg").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"c\.jpg is not an image"):
+        photos_of(tmp_path)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="holds no"):
+        photos_of(tmp_path / "none")
+
+
+def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    mar = tmp_path / "x.mar"
+    with pytest.raises(UsageError, match="no such file"):
+        Config(mar)
+    mar.touch()
+    for options in (
+        {"concurrency": ()}, {"concurrency": (0,)}, {"duration_s": 0}, {"min_answers": 0}, {"photos": tmp_path / "x"},
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            Config(mar, **options)

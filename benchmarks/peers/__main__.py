@@ -15,9 +15,9 @@ Writes peers.json, peers.md and a bar chart. Exit code 1 if a server did not ans
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,6 +59,8 @@ class Config:
     """Numbers of clients, tried in turn as long as more of them help."""
     duration_s: float = 10.0
     """Of each measurement; half of it in the sweep. Slow servers take longer, until each worker had a full batch."""
+    minutes: float = 14.0
+    """For everything, about: with slow models fewer settings and numbers of clients are tried, the best guess first."""
     seed: int = 100
     """Of the rendered photos."""
     min_agreement: float | None = None
@@ -77,8 +79,8 @@ class Config:
             )
         if unknown := set(self.peers) - set(PEERS):
             raise UsageError(f"--peers {', '.join(sorted(unknown))}: expected some of {', '.join(PEERS)}")
-        if not self.concurrency or min(self.concurrency) < 1 or not 0 < self.duration_s < math.inf:
-            raise UsageError("--concurrency and --duration-s: expected numbers above 0")
+        if not self.concurrency or min(*self.concurrency, self.duration_s, self.minutes) <= 0:
+            raise UsageError("--concurrency, --duration-s and --minutes: expected numbers above 0")
         if self.chart is not None and self.chart.suffix != ".png":
             raise UsageError(f"--chart {self.chart}: expected a .png")
         self.known_settings()
@@ -99,18 +101,20 @@ class Config:
 
 def main(config: Config) -> int:
     """Exit code: 0, or 1 where a server failed or answered wrongly."""
+    end_s = time.monotonic() + 60 * config.minutes
     model = Model(config.build.resolve(), ModelSpec.load(config.build / SPEC_FILE), config.mar.resolve())
     photos = list(mixed_photos(config.seed))
     right = content.right_labels(model.spec, model.folder / "model.onnx", photos)
     plan = Plan(photos, right, config.concurrency, config.duration_s, config.python.absolute(), say)
     cores = len(os.sched_getaffinity(0))
-    ours = measure(OURS, model, plan, Settings(1, cores, 8))
+    ours = measure(OURS, model, plan, Settings(1, cores, 8), share_s(end_s, 1 + len(config.peers)))
     results, failures = [], {}
     if wrong := judge(ours, config.min_agreement or ours_must_agree(ours.engine)):
         failures["ours"] = wrong
-    for name in config.peers:
+    for number, name in enumerate(config.peers):
+        until_s = share_s(end_s, len(config.peers) - number)
         try:
-            result = best_of(PEERS[name], model, plan, config.known_settings().get(name), cores)
+            result = best_of(PEERS[name], model, plan, config.known_settings().get(name), until_s)
         except SegserveError as error:
             failures[name] = str(error)
             say(f"{name} failed: {error}")
@@ -122,10 +126,20 @@ def main(config: Config) -> int:
     return 1 if failures else 0
 
 
-def best_of(peer: Peer, model: Model, plan: Plan, known: Settings | None, cores: int) -> Result:
-    """The peer at its best settings. Raises: ServerError, CheckFailed."""
-    best, found = (known, {}) if known else sweep(peer, model, plan, candidates(cores))
-    result = measure(peer, model, plan, best)
+def share_s(end_s: float, left: int) -> float:
+    """Until when the next of those that are left may take, if all get the same."""
+    now_s = time.monotonic()
+    return now_s + (end_s - now_s) / left
+
+
+def best_of(peer: Peer, model: Model, plan: Plan, known: Settings | None, until_s: float) -> Result:
+    """The peer at its best settings; the sweep gets two thirds of the time. Raises: ServerError, CheckFailed."""
+    best, found = known, dict[str, float | str]()
+    if best is None:
+        now_s = time.monotonic()
+        tried = candidates(len(os.sched_getaffinity(0)))
+        best, found = sweep(peer, model, plan, tried, now_s + (until_s - now_s) * 2 / 3)
+    result = measure(peer, model, plan, best, until_s)
     result.sweep = found
     return result
 

@@ -60,37 +60,44 @@ class Result:
 
 
 def candidates(cores: int) -> list[Settings]:
-    """Worth trying on a CPU: one worker with all cores, a worker for each core, and two that overlap."""
+    """Worth trying on a CPU, the likely best first: a worker for each core, one with all cores, two that overlap."""
     tried = [
-        Settings(1, cores, 4), Settings(cores, 1, 2), Settings(cores, 1, 4), Settings(2, cores, 4),
+        Settings(cores, 1, 4), Settings(1, cores, 4), Settings(2, cores, 4), Settings(cores, 1, 2),
     ]  # fmt: skip
     return list(dict.fromkeys(tried))
 
 
 def sweep(
-    peer: Peer, model: Model, plan: Plan, settings: list[Settings]
+    peer: Peer, model: Model, plan: Plan, settings: list[Settings], until_s: float
 ) -> tuple[Settings, dict[str, float | str]]:
-    """The fastest of the settings, and images/s of each, or why it could not be had.
+    """The fastest of the settings, and images/s of each, or why there is no figure.
 
+    Args: until_s is the time.monotonic() after which nothing more is tried, once something worked.
     Raises: ServerError if none works.
     """
     found: dict[str, float | str] = {}
+    rates: dict[Settings, float] = {}
     for each in settings:
-        plan.say(f"{peer.title}: trying {each} (workers x threads x batch)")
+        if rates and time.monotonic() > until_s:
+            found[str(each)] = "not tried for want of time"
+            continue
         try:
             with serving(peer, model, plan, each) as server:
                 load = drive(peer, server, plan, 2 * each.workers * each.batch, plan.duration_s / 2, each)
-                found[str(each)] = load.images_per_s
         except ServerError as error:
             found[str(each)] = str(error)
-    rates = {text: rate for text, rate in found.items() if isinstance(rate, float) and rate > 0}
+            continue
+        found[str(each)] = load.images_per_s
+        if load.images_per_s > 0:
+            rates[each] = load.images_per_s
+        plan.say(f"{peer.title}: {load.images_per_s:.2f} images/s with {each} (workers x threads x batch)")
     if not rates:
         raise ServerError(f"{peer.title} answers with none of the settings: {found}")
-    return Settings.parse(max(rates, key=lambda text: rates[text])), found
+    return max(rates, key=lambda each: rates[each]), found
 
 
-def measure(peer: Peer, model: Model, plan: Plan, settings: Settings) -> Result:
-    """More and more clients, as long as that makes it faster; then the masks are compared.
+def measure(peer: Peer, model: Model, plan: Plan, settings: Settings, until_s: float) -> Result:
+    """More and more clients, as long as that makes it faster and there is time; then the masks are compared.
 
     Raises: ServerError, CheckFailed.
     """
@@ -98,14 +105,14 @@ def measure(peer: Peer, model: Model, plan: Plan, settings: Settings) -> Result:
     with serving(peer, model, plan, settings) as server:
         for concurrency in plan.concurrencies:
             load = drive(peer, server, plan, concurrency, plan.duration_s, settings)
-            plan.say(f"{peer.title}: {concurrency} clients, {load.images_per_s:.2f} images/s")
+            plan.say(f"{peer.title}: {load.images_per_s:.2f} images/s with {concurrency} clients")
             gained = not result.loads or load.images_per_s > WORTH * result.best.images_per_s
             result.loads.append(load)
             if load.failed:
                 raise CheckFailed(
                     f"{peer.title}: {len(load.failed)} failed: {load.failed[0].error or load.failed[0]}"
                 )
-            if not gained:
+            if not gained or time.monotonic() > until_s:
                 break
         server.sample_memory()
         result.peak_mib = server.peak_mib

@@ -64,7 +64,7 @@ def load(concurrency: int, rate: float, latency_s: float = 0.1) -> Load:
 
 
 def test_masks_are_judged_and_the_engine_is_named() -> None:
-    result = measure.measure(peer(good), ANY_MODEL, plan(2), Settings(1, 1, 2))
+    result = measure.measure(peer(good), ANY_MODEL, plan(2), Settings(1, 1, 2), math.inf)
     assert result.lowest_agreement == 1
     assert result.answers_judged == 2
     assert result.engine == "openvino-int8"
@@ -73,13 +73,13 @@ def test_masks_are_judged_and_the_engine_is_named() -> None:
 
 def test_one_wrong_mask_lowers_the_agreement() -> None:
     wrong = peer(lambda handler, body, _: reply(handler, b"[[2, 1]]"))
-    assert measure.measure(wrong, ANY_MODEL, plan(2), Settings(1, 1, 2)).lowest_agreement == 0.5
+    assert measure.measure(wrong, ANY_MODEL, plan(2), Settings(1, 1, 2), math.inf).lowest_agreement == 0.5
 
 
 def test_a_mask_of_another_size_is_an_error() -> None:
     wrong = peer(lambda handler, body, _: reply(handler, b"[[0], [1]]"))
     with pytest.raises(CheckFailed, match=r"\(2, 1\).*\(1, 2\)"):
-        measure.measure(wrong, ANY_MODEL, plan(2), Settings(1, 1, 2))
+        measure.measure(wrong, ANY_MODEL, plan(2), Settings(1, 1, 2), math.inf)
 
 
 def test_a_failed_request_is_an_error_although_the_others_were_good() -> None:
@@ -91,7 +91,7 @@ def test_a_failed_request_is_an_error_although_the_others_were_good() -> None:
         reply(handler, MASKS[body] if number != 2 else b"out of memory", 200 if number != 2 else 500)
 
     with pytest.raises(CheckFailed, match="1 failed: out of memory"):
-        measure.measure(peer(answer), ANY_MODEL, plan(2), Settings(1, 1, 4))
+        measure.measure(peer(answer), ANY_MODEL, plan(2), Settings(1, 1, 4), math.inf)
 
 
 def test_more_clients_as_long_as_they_help(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,9 +102,11 @@ def test_more_clients_as_long_as_they_help(monkeypatch: pytest.MonkeyPatch) -> N
         return Load(clients, 9, (*load(clients, rates[clients]).answers, body))
 
     monkeypatch.setattr(measure, "drive", drive)
-    result = measure.measure(peer(good), ANY_MODEL, plan(*rates), Settings(1, 1, 2))
+    result = measure.measure(peer(good), ANY_MODEL, plan(*rates), Settings(1, 1, 2), math.inf)
     assert [each.concurrency for each in result.loads] == [2, 4, 8]
     assert result.best.concurrency == 8
+    short = measure.measure(peer(good), ANY_MODEL, plan(*rates), Settings(1, 1, 2), -math.inf)
+    assert [each.concurrency for each in short.loads] == [2]
 
 
 def test_the_sweep_takes_the_fastest_and_says_what_did_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,18 +120,21 @@ def test_the_sweep_takes_the_fastest_and_says_what_did_not_work(monkeypatch: pyt
 
     monkeypatch.setattr(measure, "drive", drive)
     tried = [Settings(workers, 1, 4) for workers in (1, 2, 4, 8)]
-    best, found = sweep(peer(good), ANY_MODEL, plan(1), tried)
+    best, found = sweep(peer(good), ANY_MODEL, plan(1), tried, math.inf)
     assert best == Settings(2, 1, 4)
     assert found == {"1x1x4": 3.0, "2x1x4": 5.0, "4x1x4": 4.0, "8x1x4": "no memory left"}
+    best, found = sweep(peer(good), ANY_MODEL, plan(1), [tried[3], *tried], -math.inf)
+    assert best == Settings(1, 1, 4)
+    assert found["2x1x4"] == "not tried for want of time"
     with pytest.raises(ServerError, match="Fake answers with none"):
-        sweep(peer(good), ANY_MODEL, plan(1), tried[3:])
+        sweep(peer(good), ANY_MODEL, plan(1), tried[3:], math.inf)
 
 
 def test_a_server_that_never_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "READY_TIMEOUT_S", 0.0)
     silent = peer(lambda handler, body, _: reply(handler, b"loading", 503))
     with pytest.raises(ServerError, match="503 loading"):
-        measure.measure(silent, ANY_MODEL, plan(1), Settings(1, 1, 2))
+        measure.measure(silent, ANY_MODEL, plan(1), Settings(1, 1, 2), math.inf)
 
 
 def test_candidates_use_the_cores_and_are_different() -> None:
@@ -206,7 +211,8 @@ def test_options_that_make_no_sense(tmp_path: Path) -> None:
         ({"settings": ("ray=2x1",)}, "WORKERSxTHREADSxBATCH"),
         ({"settings": ("triton=2x1x4",)}, "before the ="),
         ({"concurrency": ()}, "above 0"),
-        ({"duration_s": math.nan}, "above 0"),
+        ({"duration_s": 0.0}, "above 0"),
+        ({"minutes": -1.0}, "above 0"),
         ({"chart": Path("x.svg")}, r"expected a \.png"),
         ({"python": tmp_path / "no"}, "make bench-peers"),
         ({"build": tmp_path / "no"}, "export.build"),

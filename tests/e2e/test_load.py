@@ -30,7 +30,7 @@ SPEC = make_spec(classes=("red", "green", "blue"))
 class BrightestColour:
     """An engine whose class is the strongest colour of each 8 x 8 block."""
 
-    name, device, provider = "numpy", "cpu", "none"
+    name, device, provider, precision = "numpy", "cpu", "none", "fp32"
 
     def __call__(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (N, H, W, 3) → float32 (N, 3, H / 8, W / 8)."""

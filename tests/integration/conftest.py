@@ -28,6 +28,7 @@ class ColourEngine:
     name = "numpy"
     device = "cpu"
     provider = "none"
+    precision = "fp32"
 
     def __init__(self, fails: Callable[[NDArray[np.uint8]], bool] = lambda _: False) -> None:
         self.fails = fails

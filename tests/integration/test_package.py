@@ -117,7 +117,7 @@ print(segmentation_handler.SegmentationHandler.__name__)
 
 
 def test_a_worker_imports_torch_only_if_its_engine_does(tiny_build: Path, tmp_path: Path) -> None:
-    """As TorchServe starts it: its own modules, which import torch, then the handler, all with the model's path first."""
+    """As TorchServe starts it: its own modules, which import torch, then the handler, with the model's path first."""
     model_dir = tmp_path / "model"
     with zipfile.ZipFile(tiny_build / "tiny.mar") as archive:
         archive.extractall(model_dir)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.client import Answer, Load
 from benchmarks.photos import Photo, assorted_photos, photos_of
-from benchmarks.served import Config, failures_of, row, steps_ms, wrong_masks
+from benchmarks.served import Config, failures_of, row, steady_images_per_s, steps_ms, wrong_masks
 from segserve.errors import UsageError
 
 PHOTOS = [Photo("a", b"", 100, 80), Photo("b", b"", 100, 80)]
@@ -32,11 +32,24 @@ def answer(request: int, latency_s: float, body: bytes | None = None, status: in
 
 def test_a_row_says_what_was_measured() -> None:
     load = Load(2, 10.0, (answer(0, 0.06), answer(1, 0.08), answer(0, 0.5, status=503), answer(1, 11.0)))
-    made = row(load)
+    made = row(load, workers=2)
     assert (made["clients"], made["answers"], made["errors"]) == (2, 2, 1)
     assert made["images/s"] == pytest.approx(2 / 0.08)
     assert (made["p50 ms"], made["p99 ms"], made["batch"]) == (60, 80, 1.5)
     assert failures_of(load) == ["2 clients: 503 why"]
+
+
+def test_the_first_batch_of_each_worker_is_not_counted() -> None:
+    """Batches of 4, one a second after the first, which takes ten."""
+    answers = [
+        Answer(0, 200, 0.0, 10.0 + n + 0.01 * k, {"server-timing": f"{TIMING}{n}"}, 10, None)
+        for n in range(5)
+        for k in range(4)
+    ]
+    load = Load(8, 100.0, tuple(answers))
+    assert steady_images_per_s(load, workers=1) == pytest.approx(4.0)
+    assert steady_images_per_s(load, workers=2) == pytest.approx(4.0)
+    assert steady_images_per_s(load, workers=5) == load.images_per_s == pytest.approx(20 / 14.03)
 
 
 def test_the_steps_add_up_to_the_latency() -> None:
@@ -56,7 +69,7 @@ def test_masks_are_compared_with_the_segmenters_own() -> None:
 
 
 def test_a_load_without_a_good_answer_still_makes_a_row() -> None:
-    made = row(Load(1, 1.0, (answer(0, 0.1, status=503),)))
+    made = row(Load(1, 1.0, (answer(0, 0.1, status=503),)), workers=1)
     assert (made["answers"], made["errors"], made["images/s"]) == (0, 1, 0)
 
 

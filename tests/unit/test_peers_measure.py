@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -186,12 +187,15 @@ def test_the_chart_is_to_scale(tmp_path: Path) -> None:
     assert len([width for width in others if 0 < width < 5]) > chart.BAR - 2  # nothing is still a line
 
 
-@pytest.mark.parametrize(
-    ("engine", "share"),
-    [("onnx", 0.999), ("onnx-fp32", 0.999), ("openvino-bf16", 0.997), ("openvino-int8", 0.99)],
-)
-def test_our_masks_are_held_to_the_precision_of_the_engine(engine: str, share: float) -> None:
-    assert command.ours_must_agree(engine) == share
+def test_the_precision_of_a_package_is_that_of_what_it_serves_first(tmp_path: Path) -> None:
+    mar = tmp_path / "x.mar"
+    with zipfile.ZipFile(mar, "w") as archive:
+        artefacts = [{"precision": "int8"}, {"precision": "fp32"}]
+        archive.writestr("model_spec.json", json.dumps({"artefacts": artefacts}))
+    assert command.packaged_precision(mar) == "int8"
+    mar.write_bytes(b"torn")
+    with pytest.raises(UsageError, match=r"x\.mar is no package"):
+        command.packaged_precision(mar)
 
 
 def test_masks_that_are_not_right_are_named() -> None:

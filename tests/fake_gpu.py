@@ -18,7 +18,7 @@ SUCCESS, OUT_OF_MEMORY, NO_DEVICE = (
     SimpleNamespace(name=name) for name in ("cudaSuccess", "cudaErrorMemoryAllocation", "cudaErrorNoDevice")
 )
 STREAM, GRAPH, EXECUTABLE = 11, 22, 33
-Work = Callable[[], None]
+Work = Callable[[], object]
 
 
 class FakeCuda:
@@ -95,7 +95,7 @@ class FakeCuda:
         assert any(host == start for start in self.blocks), "not page-locked"
         assert device in self.blocks
         assert count <= min(len(self.blocks[host]), len(self.blocks[device]))
-        self.enqueue(lambda: ctypes.memmove(to, source, count) and None)
+        self.enqueue(lambda: ctypes.memmove(to, source, count))
 
     def _cudaStreamSynchronize(self, stream: int) -> None:
         assert stream == STREAM

@@ -67,6 +67,7 @@ def _export(name: str, file: Path, root: Path) -> None:
     to_onnx(ServedNet(net, mean, std).eval(), file)
 
 
+@pytest.mark.timeout(900)  # the first to come exports the model: a minute and more on a busy machine
 @pytest.mark.parametrize("name", ["demo", "pspnet50"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_every_precision_compiles(

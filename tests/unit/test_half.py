@@ -141,14 +141,14 @@ def test_quantised_graphs_keep_their_int8(model_path: Path, tmp_path: Path) -> N
 
 def test_scales_do_not_vanish() -> None:
     """A channel of zeros has a tiny scale, and TensorRT takes none that is 0."""
-    zero = numpy_helper.from_array(np.int8(0), "zero")
-    scale = numpy_helper.from_array(np.float32(1e-9), "scale")
+    zero = numpy_helper.from_array(np.array(0, np.int8), "zero")
+    scale = numpy_helper.from_array(np.array(1e-9, np.float32), "scale")
     weight = numpy_helper.from_array(np.zeros((1, 1, 1, 1), np.int8), "weight")
     nodes = [
         helper.make_node("DequantizeLinear", ["weight", "scale", "zero"], ["w"]),
         helper.make_node("Conv", ["x", "w"], ["logits_nchw"]),
     ]
-    shape = ["n", 1, 4, 4]
+    shape: list[int | str | None] = ["n", 1, 4, 4]
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in ("x", "logits_nchw")]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [zero, scale, weight])
     half = to_half(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))

@@ -145,13 +145,14 @@ def share_s(end_s: float, left: int) -> float:
 
 def best_of(peer: Peer, model: Model, plan: Plan, known: Settings | None, until_s: float) -> Result:
     """The peer at its best settings; the sweep gets two thirds of the time. Raises: ServerError, CheckFailed."""
-    best, found = known, dict[str, float | str]()
-    if best is None:
-        now_s = time.monotonic()
-        tried = candidates(len(os.sched_getaffinity(0)))
-        best, found = sweep(peer, model, plan, tried, now_s + (until_s - now_s) * 2 / 3)
+    if known is not None:
+        return measure(peer, model, plan, known, until_s)
+    now_s = time.monotonic()
+    tried = candidates(len(os.sched_getaffinity(0)))
+    best, load, found = sweep(peer, model, plan, tried, now_s + (until_s - now_s) * 2 / 3)
     result = measure(peer, model, plan, best, until_s)
     result.sweep = found
+    result.loads.append(load)  # another number of clients, and perhaps the best
     return result
 
 

@@ -69,16 +69,16 @@ def candidates(cores: int) -> list[Settings]:
 
 def sweep(
     peer: Peer, model: Model, plan: Plan, settings: list[Settings], until_s: float
-) -> tuple[Settings, dict[str, float | str]]:
-    """The fastest of the settings, and images/s of each, or why there is no figure.
+) -> tuple[Settings, Load, dict[str, float | str]]:
+    """The fastest of the settings, its load, and images/s of each, or why there is no figure.
 
     Args: until_s is the time.monotonic() after which nothing more is tried, once something worked.
     Raises: ServerError if none works.
     """
     found: dict[str, float | str] = {}
-    rates: dict[Settings, float] = {}
+    loads: dict[Settings, Load] = {}
     for each in settings:
-        if rates and time.monotonic() > until_s:
+        if loads and time.monotonic() > until_s:
             found[str(each)] = "not tried for want of time"
             continue
         try:
@@ -88,12 +88,13 @@ def sweep(
             found[str(each)] = str(error)
             continue
         found[str(each)] = load.images_per_s
-        if load.images_per_s > 0:
-            rates[each] = load.images_per_s
+        if load.good and not load.failed:
+            loads[each] = load
         plan.say(f"{peer.title}: {load.images_per_s:.2f} images/s with {each} (workers x threads x batch)")
-    if not rates:
+    if not loads:
         raise ServerError(f"{peer.title} answers with none of the settings: {found}")
-    return max(rates, key=lambda each: rates[each]), found
+    best = max(loads, key=lambda each: loads[each].images_per_s)
+    return best, loads[best], found
 
 
 def measure(peer: Peer, model: Model, plan: Plan, settings: Settings, until_s: float) -> Result:

@@ -121,14 +121,27 @@ def test_the_sweep_takes_the_fastest_and_says_what_did_not_work(monkeypatch: pyt
 
     monkeypatch.setattr(measure, "drive", drive)
     tried = [Settings(workers, 1, 4) for workers in (1, 2, 4, 8)]
-    best, found = sweep(peer(good), ANY_MODEL, plan(1), tried, math.inf)
+    best, fastest, found = sweep(peer(good), ANY_MODEL, plan(1), tried, math.inf)
     assert best == Settings(2, 1, 4)
+    assert (fastest.concurrency, fastest.images_per_s) == (16, 5)
     assert found == {"1x1x4": 3.0, "2x1x4": 5.0, "4x1x4": 4.0, "8x1x4": "no memory left"}
-    best, found = sweep(peer(good), ANY_MODEL, plan(1), [tried[3], *tried], -math.inf)
+    best, _, found = sweep(peer(good), ANY_MODEL, plan(1), [tried[3], *tried], -math.inf)
     assert best == Settings(1, 1, 4)
     assert found["2x1x4"] == "not tried for want of time"
     with pytest.raises(ServerError, match="Fake answers with none"):
         sweep(peer(good), ANY_MODEL, plan(1), tried[3:], math.inf)
+
+
+def test_the_load_of_the_sweep_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drive(_peer: Peer, _server: Server, _plan: Plan, clients: int, _s: float, settings: Settings) -> Load:
+        body = Answer(0, 200, 0, 0.1, {}, 8, b"[[0, 1]]")
+        rate = 1.0 if clients == 3 else float(settings.batch)
+        return Load(clients, 9, (*load(clients, rate).answers, body))
+
+    monkeypatch.setattr(measure, "drive", drive)
+    result = command.best_of(peer(good), ANY_MODEL, plan(3), None, math.inf)
+    assert result.best.images_per_s == pytest.approx(4)
+    assert result.best.concurrency == 2 * result.settings.workers * result.settings.batch
 
 
 def test_a_server_that_never_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ def test_the_load_of_the_sweep_counts_too(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(measure, "drive", drive)
     result = command.best_of(peer(good), ANY_MODEL, plan(3), None, math.inf)
-    assert result.best.images_per_s == pytest.approx(4)
+    assert result.best.images_per_s == pytest.approx(2 * 4)  # both answers in a quarter of a second
     assert result.best.concurrency == 2 * result.settings.workers * result.settings.batch
 
 

@@ -44,9 +44,9 @@ __all__ = ["MAX_PIXELS", "SERVED_FORMATS", "Photo", "decode", "read"]
 MAX_PIXELS: Final = 64_000_000
 """Default limit: the largest photo that a phone or camera commonly makes; 192 MB as RGB."""
 
-OVERSAMPLING: Final = 2
-"""A reduced JPEG has at least so many times the rows and columns that the network sees: `python -m benchmarks.decode`
-shows that labels then differ as little as they do between two ways of rounding."""
+OVERSAMPLING: Final = (4, 3)
+"""A reduced JPEG has at least 4/3 of the rows and columns that the network sees. `python -m benchmarks.decode` shows
+what that changes: fewer labels than random last bits of the input do."""
 
 _ORIENTATION_TAG: Final = 0x0112
 _TURNS: Final = {
@@ -136,7 +136,8 @@ def _read_jpeg(image: Image.Image, input_size: tuple[int, int] | None) -> Photo:
         if turn in _SIDEWAYS:
             wanted = wanted[::-1]
         # Pillow takes the smallest of 1/1, 1/2, 1/4 and 1/8 that is no smaller than this
-        drafted = image.draft(None, (OVERSAMPLING * wanted[0], OVERSAMPLING * wanted[1]))
+        more, than = OVERSAMPLING
+        drafted = image.draft(None, (-(-wanted[0] * more // than), -(-wanted[1] * more // than)))
         if drafted is not None:
             _, (_, _, reduced_width, _) = drafted  # a fraction, as 341.5 of 683 columns
             reduced = round(width / reduced_width)

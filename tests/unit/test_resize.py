@@ -4,31 +4,57 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from segserve.image import read
+from segserve.geometry import Geometry
+from segserve.image import Photo, read
 from segserve.mask import label_map
 from segserve.resize import PAD_VALUE, to_input
 from tests.images import UInt8, assert_close, photo, saved, stored_with_orientation
 
 
-def letterboxed(pixels: UInt8, height: int, width: int) -> UInt8:
-    """Pillow's resize of the upright pixels at once, centred on grey."""
-    input_hwc, placed = to_input(read(saved(pixels, "PNG")), height, width)
+def by_pillow(pixels: UInt8, height: int, width: int) -> UInt8:
+    """Pillow's resize of the upright pixels, centred on grey."""
+    placed = Geometry.letterbox(pixels.shape[0], pixels.shape[1], height, width)
     bottom, right = placed.top + placed.content_height, placed.left + placed.content_width
-    content = Image.fromarray(pixels).resize(
-        (right - placed.left, bottom - placed.top), Image.Resampling.BILINEAR
-    )
-    expected = np.full((height, width, 3), PAD_VALUE, np.uint8)
-    expected[placed.top : bottom, placed.left : right] = np.asarray(content)
-    np.testing.assert_array_equal(input_hwc, expected)
-    return input_hwc
+    size = (placed.content_width, placed.content_height)
+    result = np.full((height, width, 3), PAD_VALUE, np.uint8)
+    content = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
+    result[placed.top : bottom, placed.left : right] = np.asarray(content)
+    return result
 
 
-@pytest.mark.parametrize("size", [(64, 64), (40, 90), (90, 40), (16, 24), (200, 300)])
-def test_an_upright_photo_is_resized_by_pillow(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(64, 64), (40, 90), (90, 40), (16, 24), (101, 83), (200, 300), (1, 1)])
+def test_the_filter_is_pillows(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (101, 83, 3), np.uint8)
-    assert letterboxed(noise, *size).std() > 5
+    input_hwc, _ = to_input(read(saved(noise, "PNG")), *size)
+    np.testing.assert_array_equal(input_hwc, by_pillow(noise, *size))
+
+
+def test_a_photo_of_the_inputs_own_size_is_not_touched() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (31, 47, 3), np.uint8)
+    input_hwc, _ = to_input(read(saved(noise, "PNG")), 31, 47)
+    np.testing.assert_array_equal(input_hwc, noise)
+
+
+@settings(deadline=None)
+@given(
+    value=st.integers(0, 255),
+    sides=st.tuples(*[st.integers(1, 90)] * 4),
+    reduced=st.sampled_from([1, 2, 4, 8]),
+)
+def test_an_even_surface_stays_even(value: int, sides: tuple[int, int, int, int], reduced: int) -> None:
+    """Whatever the sizes, and to the last row and column of a reduced photo."""
+    height, width, input_height, input_width = sides
+    size = (-(-width // reduced), -(-height // reduced))
+    even = Photo(Image.new("RGB", size, (value, 0, 255)), None, height, width, reduced)
+    input_hwc, placed = to_input(even, input_height, input_width)
+    bottom, right = placed.top + placed.content_height, placed.left + placed.content_width
+    content = input_hwc[placed.top : bottom, placed.left : right]
+    assert (content == (value, 0, 255)).all()
+    assert (input_hwc == PAD_VALUE).all(axis=2).sum() >= input_height * input_width - content.size // 3
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -41,12 +67,12 @@ def test_a_photo_stored_on_its_side_gives_the_same_input(file_format: str, orien
     options = {"quality": 100, "subsampling": 0} if file_format == "JPEG" else {}
     stored = read(
         saved(stored_with_orientation(upright, orientation), file_format, exif=exif, **options),
-        input_size=(64, 80),
+        input_size=(150, 160),
     )
     assert (stored.height, stored.width) == (400, 560)
     assert stored.reduced == (2 if file_format == "JPEG" else 1)
-    input_hwc, _ = to_input(stored, 64, 80)
-    assert_close(input_hwc, letterboxed(upright, 64, 80), tolerance=5 if file_format == "JPEG" else 1)
+    input_hwc, _ = to_input(stored, 150, 160)
+    assert_close(input_hwc, by_pillow(upright, 150, 160), tolerance=5 if file_format == "JPEG" else 1)
 
 
 @pytest.mark.parametrize("align", [True, False])

@@ -145,12 +145,12 @@ def phone_photo(seed: int) -> bytes:
     return file.getvalue()
 
 
-def rendered() -> dict[str, bytes]:
-    """Rooms as JPEG files, 0.3 to 12 megapixels."""
+def rendered() -> list[tuple[str, bytes]]:
+    """Rooms as JPEG files, 0.3 to 12 megapixels, by their width x height."""
     sizes = track(RENDERED_SIZES, "rendering", console=Console(stderr=True), transient=True)
     photos = [photo(SEED + number, *size) for number, size in enumerate(sizes)]
     height, width = PHONE_SIZE
-    return {made.name: made.jpeg for made in photos} | {f"{width}x{height}": phone_photo(SEED)}
+    return [*((made.name, made.jpeg) for made in photos), (f"{width}x{height}", phone_photo(SEED))]
 
 
 def compare(
@@ -173,14 +173,14 @@ def compare(
 
 
 def main(config: Config) -> None:
-    photos = {path.name: path.read_bytes() for path in config.photos} or rendered()
+    photos = [(path.name, path.read_bytes()) for path in config.photos] or rendered()
     demo = checkpoint_segmenter(DEMO)
-    jobs = [(name, data, size) for name, data in photos.items() for size in INPUT_SIZES]
+    jobs = [(name, data, size) for name, data in photos for size in INPUT_SIZES]
     progress = track(jobs, "measuring", console=Console(stderr=True), transient=True)
     rows = [compare(name, data, *size, demo, config.seconds) for name, data, size in progress]
     about = host.describe()
     cores = about["cores"]
-    speedup = thread_speedup(max(photos.values(), key=len), cores)
+    speedup = thread_speedup(max((data for _, data in photos), key=len), cores)
     report = {**about, "rows": rows, "side_by_side": {"threads": cores, "times_one_thread": speedup}}
     if config.as_json:
         print(json.dumps(report, indent=2))

@@ -32,6 +32,7 @@ from segserve.engines.onnx import OnnxEngine
 from segserve.errors import CheckFailed, EngineError, UsageError
 
 SKIPPED = "skipped: no GPU here (nvidia-smi and CUDA show none)"
+CALIBRATION_IMAGES = 48
 ODD_SIZE = (97, 137)  # no multiple of the stride or of the pyramid's bins
 
 
@@ -143,7 +144,6 @@ def examine(
 
 def export(config: GpuCheckConfig, subjects: list[Subject]) -> tuple[int, int]:
     """Write the files that the subjects are loaded from. Returns the model's input size, height and width."""
-    from export import calibration
     from export.quantise import signed
     from export.variants import VARIANTS, Source, write_files
     from training.checkpoint import load_model
@@ -153,7 +153,8 @@ def export(config: GpuCheckConfig, subjects: list[Subject]) -> tuple[int, int]:
     config.out.mkdir(parents=True, exist_ok=True)
     for old in (*config.out.glob("*.plan"), *config.out.glob("*.int8*.onnx")):
         old.unlink()
-    source = Source(net, meta, lambda: calibration.images(None, size), config.batch_sizes)
+    rooms = gpu_engines.rooms(CALIBRATION_IMAGES, *size, gpu_engines.CALIBRATION_SEED)
+    source = Source(net, meta, lambda: list(rooms[:, np.newaxis]), config.batch_sizes)
     wanted = {"model.onnx", *(subject.source for subject in subjects)}
     int8 = "model.int8-signed.onnx" in wanted
     files = wanted | ({"model.int8.onnx"} if int8 else set())

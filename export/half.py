@@ -41,12 +41,13 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Raises EngineError for a weight beyond float16.
     """
-    quantised = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
-    if quantised and model.opset_import[0].version < QDQ_OPSET:
-        model = convert_version(model, QDQ_OPSET)
-    inferred = onnx.shape_inference.infer_shapes(model)
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    del result.graph.value_info[:]  # types are inferred anew: a quantiser may have left those of before
+    quantised = any(node.op_type == "DequantizeLinear" for node in result.graph.node)
+    if quantised and result.opset_import[0].version < QDQ_OPSET:
+        result = convert_version(result, QDQ_OPSET)
+    inferred = onnx.shape_inference.infer_shapes(result)
     _Conversion(result, _element_types(inferred)).run()
     return result
 

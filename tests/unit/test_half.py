@@ -139,6 +139,17 @@ def test_quantised_graphs_keep_their_int8(model_path: Path, tmp_path: Path) -> N
     assert float(np.abs(got - expected).mean()) < 0.1 * float(expected.std())
 
 
+def test_types_of_before_are_not_believed(model_path: Path, tmp_path: Path) -> None:
+    """A graph that was edited after it was quantised: uint8 became int8, its notes did not."""
+    model = quantised(model_path, tmp_path / "int8.onnx")
+    name = next(node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear")
+    del model.graph.value_info[:]
+    model.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.UINT8, None))
+    half = to_half(model)
+    onnx.checker.check_model(half, full_check=True)
+    assert types(half)[name] == TensorProto.INT8
+
+
 def test_scales_do_not_vanish() -> None:
     """A channel of zeros has a tiny scale, and TensorRT takes none that is 0."""
     zero = numpy_helper.from_array(np.array(0, np.int8), "zero")

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segserve import cpu
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "torch",
@@ -35,8 +37,8 @@ PACKAGES = (
 def describe() -> dict[str, Any]:
     """Hardware, versions, commit and command of this run."""
     return {
-        "cpu": cpu_name(),
-        "cpu_features": cpu_features(),
+        "cpu": cpu.name(),
+        "cpu_features": cpu.features(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": gpus(),
@@ -52,23 +54,6 @@ def headline(described: Mapping[str, Any]) -> str:
     features = "/".join(described["cpu_features"]) or "no AVX2"
     gpu = f", {', '.join(described['gpu'])}" if described["gpu"] else ""
     return f"{described['cpu']} ({features}), {described['cores']} cores{gpu}, commit {described['commit']}"
-
-
-def cpu_name() -> str:
-    """The processor's name as the kernel gives it."""
-    for line in _cpuinfo():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def cpu_features() -> list[str]:
-    """Of the instruction sets that decide an engine's speed, those that this processor has."""
-    flags = next(
-        (set(line.split(":", 1)[1].split()) for line in _cpuinfo() if line.startswith("flags")), set()
-    )
-    wanted = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-    return [name for name in wanted if name in flags]
 
 
 def gpus() -> list[str]:
@@ -127,11 +112,6 @@ def _text(value: object) -> str:
 def _module() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return spec.name.removesuffix(".__main__") if spec is not None else Path(sys.argv[0]).name
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def _git(*arguments: str) -> str:

@@ -1,22 +1,25 @@
-"""Checkpoint -> artefacts, proof that they segment like it, and the .mar that TorchServe serves.
+"""Checkpoint -> artefacts, proof that they segment like it, the choice of one, and the .mar that TorchServe serves.
 
     python -m export.build model_store/demo/rooms.safetensors --out build/rooms
-    python -m export.build runs/x/best.safetensors --out build/x --name x --images my_photos --engine torchscript
+    python -m export.build runs/x/best.safetensors --out build/x --name x --engine auto --calibration my_photos
 
-Writes model.onnx, model.pt, model_spec.json, parity.json and NAME.mar into the folder. If any artefact answers
-otherwise than the checkpoint, the exit code is 1, no .mar is made, and parity.json says where they differ.
+Writes model.onnx, model.pt (with --engine auto also whatever else this host can run), model_spec.json, parity.json and
+NAME.mar into the folder. If an artefact answers otherwise than the checkpoint, the exit code is 1, no .mar is made, and
+parity.json says where they differ. With --engine auto, a lower precision or a further engine that does not hold is
+left out instead, the others are timed on this host, and the best is packed together with what can stand in for it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy
 import onnx
@@ -28,22 +31,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from export import parity, report
+from export import calibration, choose, parity, report
+from export.choose import Objective
 from export.package import package
-from export.served_net import ServedNet
-from export.to_onnx import to_onnx
-from export.to_torchscript import to_torchscript
+from export.variants import NEUTRAL, Source, Variant, variants, write_files
 from segserve import cli
+from segserve.engines import load_engine
 from segserve.errors import CheckFailed, UsageError
 from segserve.spec import PARITY_FILE, SPEC_FILE, Artefact, ModelSpec, sha256_file
 from training.checkpoint import load_model
-from training.torch_engine import checkpoint_spec
-
-# file name, engine of segserve.engines, how it is written
-EXPORTS: tuple[tuple[str, str, Callable[[ServedNet, Path], None]], ...] = (
-    ("model.onnx", "onnx", to_onnx),
-    ("model.pt", "torchscript", to_torchscript),
-)
+from training.torch_engine import checkpoint_segmenter, checkpoint_spec
 
 
 @dataclass(frozen=True)
@@ -54,18 +51,26 @@ class BuildConfig:
     """A checkpoint of training.train (.safetensors)."""
     out: Path
     """Folder for the artefacts, the reports and the .mar."""
-    engine: Literal["onnx", "torchscript"] = "onnx"
-    """Which artefact goes into the .mar."""
+    engine: str = "onnx"
+    """Which artefact goes into the .mar: onnx, torchscript, openvino, openvino-int8 …, or auto, which measures."""
+    objective: Objective = "throughput"
+    """What auto chooses by: images/s at the best batch size, or the latency of the smallest."""
+    batch_sizes: tuple[int, ...] = (1, 8)
+    """Batch sizes that auto measures."""
     name: str = "rooms"
     """Name under which the model is served."""
     version: str = "1.0"
     """Its version."""
     images: Path | None = None
     """Folder of photos to compare on, besides rendered rooms; of more than 50, 50 are taken, evenly chosen."""
+    calibration: Path | None = None
+    """Folder of photos for int8 to be calibrated with (100 are plenty); without it, rendered rooms."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print JSON instead of a table, also where the comparison fails."""
 
     def __post_init__(self) -> None:
+        if not self.batch_sizes or not all(1 <= size <= 256 for size in self.batch_sizes):
+            raise UsageError(f"--batch-sizes {self.batch_sizes}: expected one or more from 1 to 256")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise UsageError(
                 f"--name {self.name!r}: letters, digits, '.', '_' and '-' only, it is part of a URL"
@@ -75,26 +80,35 @@ class BuildConfig:
 
 
 def main(config: BuildConfig) -> None:
+    made, left_out = variants(config.engine)
     prepare_folder(config)
     with progress_bar() as progress:
         task = progress.add_task("export", total=None)
-        spec = export(config)
-        progress.update(task, description="compare")
+
+        def say(step: str) -> None:
+            progress.update(task, description=step)
+
+        spec = export(config, made, say)
+        say("compare")
         checked = parity.check(
             config.checkpoint,
             config.out,
             config.images,
             lambda done, total: progress.update(task, completed=done, total=total),
         )
+        failed = leave_out(checked) if config.engine == "auto" else {}
         report.save(checked, config.out / PARITY_FILE)
-        summaries = {entry["engine"]: entry["summary"] for entry in checked["artefacts"]}
+        summaries = {entry["name"]: entry["summary"] for entry in checked["artefacts"]}
         if config.as_json and not checked["passed"]:
             print(as_json(spec, summaries, checked["files"], None))
         require_parity(checked, config.out)
-        progress.update(task, description="package")
-        dataclasses.replace(spec, parity={"passed": True, **summaries}).save(config.out / SPEC_FILE)
+        if config.engine == "auto":
+            spec = choose_engine(config, spec, failed, left_out, say)
+        say("package")
+        spec = dataclasses.replace(spec, parity={"passed": True, **summaries})
+        spec.save(config.out / SPEC_FILE)
         mar = package(config.out)
-    show(config, spec, summaries, checked["files"], mar)
+    show(config, spec, summaries, checked, mar)
 
 
 def prepare_folder(config: BuildConfig) -> None:
@@ -107,26 +121,60 @@ def prepare_folder(config: BuildConfig) -> None:
         raise UsageError(f"--out {config.out}: {error.strerror}") from error
 
 
-def export(config: BuildConfig) -> ModelSpec:
-    """Write every artefact and the spec that describes them. Raises CheckpointError."""
+def export(config: BuildConfig, made: list[Variant], say: Callable[[str], None]) -> ModelSpec:
+    """Write every file and the spec that describes them. Raises CheckpointError, EngineError."""
     net, meta = load_model(config.checkpoint)
-    net.aux = torch.nn.Sequential()  # the auxiliary head is for training only
-    served = ServedNet(net, meta.mean, meta.std).eval()
+    size = (meta.input_height, meta.input_width)
+    calibrate = functools.partial(calibration.images, config.calibration, size)
+    notes = write_files(made, Source(net, meta, calibrate, config.batch_sizes), config.out, say)
     artefacts = []
-    for file, engine, write in EXPORTS:
-        path = config.out / file
-        write(served, path)
-        artefacts.append(Artefact(file, engine, "fp32", sha256_file(path), path.stat().st_size))
+    for variant in made:
+        path = config.out / variant.file
+        artefacts.append(
+            Artefact(path.name, variant.engine, variant.precision, sha256_file(path), path.stat().st_size)
+        )
     spec = dataclasses.replace(
         checkpoint_spec(config.checkpoint, meta),
         name=config.name,
         version=config.version,
         artefacts=tuple(artefacts),
-        engine=config.engine,
-        versions=versions(),
+        engine=NEUTRAL[0] if config.engine == "auto" else config.engine.removesuffix("-fp32"),
+        versions=versions() | {file: note for file, note in notes.items() if note},
     )
     spec.save(config.out / SPEC_FILE)
     return spec
+
+
+def leave_out(checked: dict[str, Any]) -> dict[str, str]:
+    """Move what fails parity to "left_out" of the report, and say why; NEUTRAL ones stay, and fail the build."""
+    failing = [e for e in checked["artefacts"] if not e["passed"] and e["name"] not in NEUTRAL]
+    checked["artefacts"] = [entry for entry in checked["artefacts"] if entry not in failing]
+    checked["left_out"] = failing
+    checked["passed"] = not checked["spec_failures"] and all(e["passed"] for e in checked["artefacts"])
+    return {entry["name"]: entry["failures"][0] for entry in failing}
+
+
+def choose_engine(
+    config: BuildConfig,
+    spec: ModelSpec,
+    failed: dict[str, str],
+    left_out: dict[str, str],
+    say: Callable[[str], None],
+) -> ModelSpec:
+    """Time every artefact beside eager PyTorch; the spec with the best first, and the table."""
+    eager = checkpoint_segmenter(config.checkpoint).engine
+    engines = {
+        a.name: load_engine(dataclasses.replace(spec, engine=a.name), config.out) for a in spec.artefacts
+    }
+    size = (spec.input.height, spec.input.width)
+    timings = choose.measure({"eager": eager, **engines}, size, config.batch_sizes, say)
+    eager_timing = timings.pop("eager")
+    table = choose.choice(timings, eager_timing, failed, left_out, config.objective)
+    passed = [row["name"] for row in table["table"] if row["passed"]]
+    by_name = {artefact.name: artefact for artefact in spec.artefacts}
+    return dataclasses.replace(
+        spec, artefacts=tuple(by_name[name] for name in passed), engine=passed[0], choice=table
+    )
 
 
 def versions() -> dict[str, str]:
@@ -139,7 +187,7 @@ def require_parity(checked: dict[str, Any], folder: Path) -> None:
     """Raises CheckFailed naming the artefact, the picture and the class that went wrong."""
     reasons = list(checked["spec_failures"])
     for entry in checked["artefacts"]:
-        reasons += [f"{entry['file']}: {failure}" for failure in entry["failures"]]
+        reasons += [f"{entry['file']} ({entry['name']}): {failure}" for failure in entry["failures"]]
     if not checked["passed"]:
         shown = "".join(f"\n  {reason}" for reason in reasons[:12])
         more = f"\n  and {len(reasons) - 12} more" if len(reasons) > 12 else ""
@@ -156,9 +204,10 @@ def as_json(
         "passed": mar is not None,
         "mar": None if mar is None else str(mar),
         "engine": spec.engine,
-        "num_bytes": {artefact.engine: artefact.num_bytes for artefact in spec.artefacts},
+        "num_bytes": {artefact.name: artefact.num_bytes for artefact in spec.artefacts},
         "files": files,
         "parity": summaries,
+        "choice": spec.choice,
     }
     return json.dumps(document)
 
@@ -167,13 +216,14 @@ def show(
     config: BuildConfig,
     spec: ModelSpec,
     summaries: dict[str, dict[str, Any]],
-    files: dict[str, int],
+    checked: dict[str, Any],
     mar: Path,
 ) -> None:
-    """Print the figures of every artefact, as a table or JSON."""
+    """Print the figures of every artefact, as tables or JSON."""
     if config.as_json:
-        print(as_json(spec, summaries, files, mar))
+        print(as_json(spec, summaries, checked["files"], mar))
         return
+    console = Console()
     table = Table(title=f"{config.checkpoint.name} against its exports", title_justify="left")
     for column in (
         "artefact",
@@ -185,19 +235,49 @@ def show(
     ):
         table.add_column(column)
     for artefact in spec.artefacts:
-        figures = summaries[artefact.engine]
+        figures = summaries[artefact.name]
+        allowed = figures["allowed_error"]
         table.add_row(
-            artefact.file,
+            f"{artefact.name} ({artefact.file})",
             f"{artefact.num_bytes / 1e6:.1f}",
             str(figures["comparisons"]),
-            f"{figures['max_abs_error']:.1e} (allowed {figures['allowed_error']:.0e})",
+            f"{figures['max_abs_error']:.1e}" + (f" (allowed {allowed:.0e})" if allowed else ""),
             f"{100 * figures['label_agreement']:.4f}",
             f"{figures['worst_class']} {figures['worst_class_iou_change_points']:+.3f} IoU points",
         )
-    Console().print(table)
+    console.print(table)
+    if spec.choice:
+        console.print(choice_table(spec.choice))
+        for name, reason in spec.choice["left_out"].items():
+            print(f"not here: {name}: {reason}")
     if config.images is not None:
+        files = checked["files"]
         print(f"compared on {files['compared']} of the {files['available']} files in {config.images}")
     print(f"{mar}: {spec.name} {spec.version}, engine {spec.engine}")
+
+
+def choice_table(choice: dict[str, Any]) -> Table:
+    """What was measured on this host, best first."""
+    table = Table(
+        title=f"On {choice['cpu']}, {choice['threads']} threads, by {choice['objective']}",
+        title_justify="left",
+    )
+    sizes = list(choice["eager_latency_ms"])
+    for column in (
+        "engine",
+        *(f"ms, batch {size}" for size in sizes),
+        "images/s",
+        "against eager fp32",
+        "parity",
+    ):
+        table.add_column(column)
+    for row in choice["table"]:
+        latencies = [f"{row['latency_ms'][size]:.1f}" for size in sizes]
+        verdict = "holds" if row["passed"] else f"left out: {row['reason']}"
+        table.add_row(
+            row["name"], *latencies, f"{row['images_per_s']:.2f}", f"{row['ratio_to_eager']:.2f} x", verdict
+        )
+    return table
 
 
 def progress_bar() -> Progress:

@@ -113,18 +113,19 @@ def chosen_files(folder: Path | None) -> tuple[list[Path], int]:
 
     Raises UsageError for a folder without files.
     """
-    files = [] if folder is None else _image_files(folder)
+    files = [] if folder is None else image_files(folder, "--images")
     count = min(len(files), MAX_FILES)
     return [files[n * len(files) // count] for n in range(count)], len(files)
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, option: str) -> list[Path]:
+    """Its files by name. Raises UsageError, naming the option, if there are none."""
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
-        raise UsageError(f"--images {folder}: {error.strerror}") from None
+        raise UsageError(f"{option} {folder}: {error.strerror}") from None
     if not files:
-        raise UsageError(f"--images {folder}: there are no files in it; give a folder of photos")
+        raise UsageError(f"{option} {folder}: there are no files in it; give a folder of photos")
     return files
 
 

@@ -21,13 +21,14 @@ def compare(
     classes: Sequence[str],
     *,
     align_corners: bool,
-    allowed_error: float,
+    allowed_error: float | None,
 ) -> Row:
     """The figures of one picture.
 
-    `align_corners` is the checkpoint's. Raises ValueError if the answers cannot be compared at all: shapes or types
-    differ, or logits are not finite.
+    `align_corners` is the checkpoint's; logits may be float16. Raises ValueError if the answers cannot be compared at
+    all: shapes or types differ, or logits are not finite.
     """
+    logits = logits.astype(np.float32, copy=False)
     for what, got, expected in (("logits", logits, case.logits), ("labels", labels, case.labels)):
         if got.shape != expected.shape or got.dtype != expected.dtype:
             raise ValueError(
@@ -38,7 +39,8 @@ def compare(
         raise ValueError(f"logits of class {classes[int(finite.argmin())]} are not finite")
     errors = np.abs(logits.astype(np.float64) - case.logits)
     class_errors = errors.max(axis=(1, 2))
-    tied = ties(case, labels, align_corners, 2 * allowed_error)
+    # where no error of the logits is allowed for, every pixel that changes counts
+    tied = ties(case, labels, align_corners, 2 * (allowed_error or 0.0))
     settled = np.where(tied, case.labels, labels)
     band = near_boundary(case.labels, BOUNDARY_PX)
     height, width = labels.shape

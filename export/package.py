@@ -1,6 +1,7 @@
 """Build folder -> NAME.mar, for what passed parity and nothing else; and the same check on a .mar afterwards.
 
-A .mar holds the handler with its stand-in for torch, the segserve core, one artefact, model_spec.json and parity.json.
+A .mar holds the handler with its stand-in for torch, the segserve core, the chosen artefact and
+what can stand in for it, model_spec.json and parity.json.
 
     package(Path("build/rooms")) -> Path("build/rooms/rooms.mar")
     check_package(Path("model_store/rooms.mar")) -> ModelSpec, or CheckFailed
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from export import report as reports
 from segserve.errors import CheckFailed, SpecError
-from segserve.spec import PARITY_FILE, SPEC_FILE, ModelSpec, sha256_file
+from segserve.spec import PARITY_FILE, SPEC_FILE, Artefact, ModelSpec, sha256_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CORE = REPOSITORY / "segserve"
@@ -28,32 +29,43 @@ HANDLER = REPOSITORY / "handlers" / "segmentation_handler.py"
 MODEL_CONFIG = REPOSITORY / "handlers" / "model-config.yaml"
 TORCH_STAND_IN = REPOSITORY / "handlers" / "torch_stand_in.py"
 TORCH_STAND_IN_PLACE = "torch/__init__.py"
+ANYWHERE = "model.onnx"
 MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 def package(folder: Path) -> Path:
-    """Pack the spec's chosen artefact of a folder that export.build wrote.
+    """Pack a folder that export.build wrote: the spec's chosen artefact, and what can be served instead of it.
 
-    Raises CheckFailed unless parity.json proves that this very file, under this very spec, is the checkpoint.
+    Raises CheckFailed unless parity.json proves that these very files, under this very spec, are the checkpoint.
     """
     spec = ModelSpec.load(folder / SPEC_FILE)
-    artefact = spec.served()
-    path = folder / artefact.file
-    if sha256_file(path) != artefact.sha256:
-        raise CheckFailed(f"{path} is not the file of the spec: its sha256 differs. Run export.build again.")
-    reports.require_passed(reports.load(folder / PARITY_FILE), spec, artefact)
+    packed = to_pack(spec)
+    report = reports.load(folder / PARITY_FILE)
+    for artefact in packed:
+        if sha256_file(folder / artefact.file) != artefact.sha256:
+            raise CheckFailed(
+                f"{folder / artefact.file} is not the file of the spec: its sha256 differs. Run export.build again."
+            )
+        reports.require_passed(report, spec, artefact)
+    spec = dataclasses.replace(spec, artefacts=packed)
 
     with tempfile.TemporaryDirectory(prefix="package-", dir=folder) as work:
         staged = Path(work) / "files"
         shutil.copytree(CORE, staged / "segserve", ignore=_all_but_sources)
         (staged / TORCH_STAND_IN_PLACE).parent.mkdir()
         shutil.copyfile(TORCH_STAND_IN, staged / TORCH_STAND_IN_PLACE)
-        # the .mar holds one artefact, so its spec names one
-        dataclasses.replace(spec, artefacts=(artefact,)).save(staged / SPEC_FILE)
-        shutil.copyfile(folder / PARITY_FILE, staged / PARITY_FILE)
-        made = _archive(spec, path, staged, Path(work))
+        spec.save(staged / SPEC_FILE)
+        for file in {PARITY_FILE} | {artefact.file for artefact in packed[1:]} - {packed[0].file}:
+            shutil.copyfile(folder / file, staged / file)
+        made = _archive(spec, folder / packed[0].file, staged, Path(work))
         check_package(made)
         return Path(shutil.move(made, folder / made.name))
+
+
+def to_pack(spec: ModelSpec) -> tuple[Artefact, ...]:
+    """The chosen artefact; with it what runs the same file, and, if engines were measured, model.onnx for any host."""
+    files = {spec.served().file} | ({ANYWHERE} if spec.choice else set())
+    return tuple(artefact for artefact in spec.in_order() if artefact.file in files)
 
 
 def check_package(mar: Path) -> ModelSpec:
@@ -66,12 +78,13 @@ def check_package(mar: Path) -> ModelSpec:
             for name in (SPEC_FILE, PARITY_FILE):
                 archive.extract(name, work)
             spec = ModelSpec.load(Path(work) / SPEC_FILE)
-            artefact = spec.served()
-            reports.require_passed(reports.load(Path(work) / PARITY_FILE), spec, artefact)
-            _check_files(archive, artefact.file)
-            archive.extract(artefact.file, work)
-            if sha256_file(Path(work) / artefact.file) != artefact.sha256:
-                raise CheckFailed(f"its {artefact.file} is not the file that passed parity")
+            report = reports.load(Path(work) / PARITY_FILE)
+            _check_files(archive, {artefact.file for artefact in spec.artefacts})
+            for artefact in spec.artefacts:
+                reports.require_passed(report, spec, artefact)
+                archive.extract(artefact.file, work)
+                if sha256_file(Path(work) / artefact.file) != artefact.sha256:
+                    raise CheckFailed(f"its {artefact.file} is not the file that passed parity")
             manifest = json.loads(archive.read(MANIFEST))["model"]
             named = (manifest["modelName"], manifest["modelVersion"], manifest["handler"])
             if named != (spec.name, spec.version, HANDLER.name):
@@ -81,9 +94,16 @@ def check_package(mar: Path) -> ModelSpec:
     return spec
 
 
-def _check_files(archive: zipfile.ZipFile, artefact: str) -> None:
-    """Exactly what belongs in a package, so that no second artefact or stale module rides along."""
-    expected = {SPEC_FILE, PARITY_FILE, artefact, HANDLER.name, MODEL_CONFIG.name, MANIFEST, TORCH_STAND_IN_PLACE}
+def _check_files(archive: zipfile.ZipFile, artefacts: set[str]) -> None:
+    """Exactly what belongs in a package, so that no unproven artefact or stale module rides along."""
+    expected = artefacts | {
+        SPEC_FILE,
+        PARITY_FILE,
+        HANDLER.name,
+        MODEL_CONFIG.name,
+        MANIFEST,
+        TORCH_STAND_IN_PLACE,
+    }
     found = {name for name in archive.namelist() if not name.endswith("/")}
     if missing := expected - found:
         raise CheckFailed(f"it lacks {', '.join(sorted(missing))}")

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from export import accuracy, decode_effect
 from export import report as reports
 from export.cases import Case, Picture, build_case, chosen_files, pictures, prepare
 from export.compare import compare
@@ -53,7 +54,9 @@ def check(
     reference = checkpoint_segmenter(checkpoint)
     files, available = chosen_files(images)
     to_do = pictures((reference.spec.input.height, reference.spec.input.width), files)
+    lower = [artefact for artefact in spec.artefacts if not THRESHOLDS[artefact.precision].exact]
     total = len(to_do) + len(spec.artefacts) * len(batches(to_do))
+    total += accuracy.ROOMS * (len(lower) + bool(lower))
     steps = itertools.count(1)
 
     def advance() -> None:
@@ -64,8 +67,9 @@ def check(
         cases.append(build_case(picture, reference))
         advance()
     facts = reference_facts(cases, reference.spec.classes)
+    rooms = accuracy.accuracy_pictures(reference, advance) if lower else []
     entries = [
-        _entry(spec, artefact, folder, cases, reference, facts, advance) for artefact in spec.artefacts
+        _entry(spec, artefact, folder, cases, reference, facts, rooms, advance) for artefact in spec.artefacts
     ]
     wrong = spec_failures(spec, reference.spec)
     return {
@@ -76,6 +80,7 @@ def check(
         "spec_failures": wrong,
         "files": {"compared": len(files), "available": available},
         "reference": facts,
+        "reduced_decode": decode_effect.figures(cases, reference),
         "thresholds": {a.precision: dataclasses.asdict(THRESHOLDS[a.precision]) for a in spec.artefacts},
         "environment": {**spec.versions, "cpu": torch.backends.cpu.get_cpu_capability()},
         "artefacts": entries,
@@ -134,10 +139,11 @@ def _entry(
     cases: list[Case],
     reference: Segmenter,
     facts: dict[str, Any],
+    rooms: list[accuracy.AccuracyPicture],
     advance: Callable[[], None],
 ) -> dict[str, Any]:
     """The part of the report on one artefact."""
-    served = dataclasses.replace(spec, engine=artefact.engine)
+    served = dataclasses.replace(spec, engine=artefact.name)
     segmenter = Segmenter(served, load_engine(served, folder))
     limit = reports.allowed_error(THRESHOLDS[artefact.precision], facts["logit_std"])
     rows: list[Row] = []
@@ -149,9 +155,11 @@ def _entry(
             names = ", ".join(case.name for case in batch)
             problems.append(f"{names} ({batch[0].kind}, batch of {len(batch)}): {error}")
         advance()
-    failed = reports.failures(rows, problems, artefact.precision, facts["logit_std"])
-    failed += reports.signal_failures(facts, artefact.precision)
+    costs = None if THRESHOLDS[artefact.precision].exact else accuracy.figures(segmenter, rooms, advance)
+    failed = reports.failures(rows, problems, artefact.precision, facts["logit_std"], costs)
+    failed += reports.signal_failures(facts)
     return {
+        "name": artefact.name,
         "file": artefact.file,
         "engine": artefact.engine,
         "precision": artefact.precision,
@@ -159,13 +167,16 @@ def _entry(
         "provider": segmenter.engine.provider,
         "passed": not failed,
         "failures": failed,
-        "summary": summary(rows, limit) if rows else {},
+        "summary": summary(rows, limit, costs) if rows else {},
+        "accuracy": costs,
         "problems": problems,
         "rows": [dataclasses.asdict(row) for row in rows],
     }
 
 
-def _compare_batch(batch: list[Case], segmenter: Segmenter, expected: ModelSpec, limit: float) -> list[Row]:
+def _compare_batch(
+    batch: list[Case], segmenter: Segmenter, expected: ModelSpec, limit: float | None
+) -> list[Row]:
     prepared = [prepare(case.content, segmenter) for case in batch]
     rows = []
     for case, item, logits in zip(batch, prepared, segmenter.logits(prepared), strict=True):
@@ -183,9 +194,15 @@ def _compare_batch(batch: list[Case], segmenter: Segmenter, expected: ModelSpec,
     return rows
 
 
-def summary(rows: list[Row], limit: float) -> dict[str, Any]:
-    """The figures of one artefact that people ask for first."""
+def summary(rows: list[Row], limit: float | None, costs: dict[str, Any] | None) -> dict[str, Any]:
+    """The figures of one artefact that people ask for first. Below float32, its IoU is that of export.accuracy."""
     worst = min(rows, key=lambda row: row.worst_class[1])
+    worst_class, change = worst.worst_class
+    worst_at = str(worst)
+    if costs is not None:
+        lost = accuracy.drops(costs)
+        worst_class = max(lost, key=lambda name: lost[name]) if lost else "none"
+        change, worst_at = -lost.get(worst_class, 0.0), f"{accuracy.ROOMS} rendered rooms, {costs['truth']}"
     largest = max(rows, key=lambda row: row.max_abs_error)
     return {
         "comparisons": len(rows),
@@ -198,7 +215,7 @@ def summary(rows: list[Row], limit: float) -> dict[str, Any]:
         "lowest_boundary_agreement": min(row.boundary_agreement for row in rows),
         "differing_pixels": sum(row.differing for row in rows),
         "of_those_ties": sum(row.ties for row in rows),
-        "worst_class": worst.worst_class[0],
-        "worst_class_iou_change_points": worst.worst_class[1],
-        "worst_class_at": str(worst),
+        "worst_class": worst_class,
+        "worst_class_iou_change_points": change,
+        "worst_class_at": worst_at,
     }

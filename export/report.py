@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export import accuracy as accuracy_of
 from export.thresholds import MIN_BATCH_SIZES, MIN_INPUT_SIZES, MIN_SIGNAL, THRESHOLDS, Thresholds
 from segserve.errors import CheckFailed
 from segserve.spec import Artefact, ModelSpec
@@ -77,14 +78,14 @@ class Row:
 def spec_sha256(spec: ModelSpec) -> str:
     """Digest of what a spec says about the model, whichever of its artefacts is served."""
     content = dataclasses.asdict(spec)
-    for field in ("artefacts", "engine", "parity"):
+    for field in ("artefacts", "engine", "parity", "choice"):
         del content[field]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def allowed_error(thresholds: Thresholds, logit_std: float) -> float:
+def allowed_error(thresholds: Thresholds, logit_std: float) -> float | None:
     """How far a logit may be from the checkpoint's, given the standard deviation of the checkpoint's logits."""
-    return thresholds.logit_error * max(1.0, logit_std)
+    return None if thresholds.logit_error is None else thresholds.logit_error * max(1.0, logit_std)
 
 
 def save(report: Mapping[str, Any], path: Path) -> None:
@@ -110,16 +111,24 @@ def require_passed(report: Mapping[str, Any], spec: ModelSpec, artefact: Artefac
         reasons = list(report["spec_failures"])
         if report["spec_sha256"] != spec_sha256(spec):
             reasons.append("the spec is not the one that was compared")
-        reasons += signal_failures(report["reference"], artefact.precision)
-        entries = [entry for entry in report["artefacts"] if entry["sha256"] == artefact.sha256]
+        reasons += signal_failures(report["reference"])
+        entries = [
+            entry
+            for entry in report["artefacts"]
+            if (entry["sha256"], entry["engine"], entry["precision"])
+            == (artefact.sha256, artefact.engine, artefact.precision)
+        ]
         if not entries:
-            reasons.append(f"no report on this {artefact.file} (sha256 {artefact.sha256[:12]})")
+            reasons.append(
+                f"no report on {artefact.name} with this {artefact.file} (sha256 {artefact.sha256[:12]})"
+            )
         for entry in entries:
             reasons += failures(
                 [Row(**row) for row in entry["rows"]],
                 entry["problems"],
                 artefact.precision,
                 report["reference"]["logit_std"],
+                entry["accuracy"],
             )
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise CheckFailed(
@@ -129,9 +138,9 @@ def require_passed(report: Mapping[str, Any], spec: ModelSpec, artefact: Artefac
         raise CheckFailed(f"{artefact.file} has no passing parity report: " + "; ".join(reasons))
 
 
-def signal_failures(reference: Mapping[str, Any], precision: str) -> list[str]:
+def signal_failures(reference: Mapping[str, Any]) -> list[str]:
     """Whether the checkpoint's logits depend on the picture at all."""
-    needed = MIN_SIGNAL * allowed_error(THRESHOLDS[precision], reference["logit_std"])
+    needed = MIN_SIGNAL * (allowed_error(THRESHOLDS["fp32"], reference["logit_std"]) or math.inf)
     if reference["signal"] >= needed:
         return []
     return [
@@ -144,8 +153,17 @@ def signal_failures(reference: Mapping[str, Any], precision: str) -> list[str]:
 # compared must fail, not pass.
 
 
-def failures(rows: list[Row], problems: Iterable[str], precision: str, logit_std: float) -> list[str]:
-    """Everything that does not hold about one artefact, in words; empty if it passed."""
+def failures(
+    rows: list[Row],
+    problems: Iterable[str],
+    precision: str,
+    logit_std: float,
+    accuracy: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Everything that does not hold about one artefact, in words; empty if it passed.
+
+    `accuracy` (export.accuracy) is needed for the precisions that are not exact.
+    """
     limits = THRESHOLDS[precision]
     found = list(problems)
     inputs = [row for row in rows if row.kind == AT_INPUT_SIZE]
@@ -166,6 +184,28 @@ def failures(rows: list[Row], problems: Iterable[str], precision: str, logit_std
             f"all comparisons together: {_less(agreement, limits.label_agreement)} of the labels agree, fewest in "
             f"{least}, where the logits of class {least.max_error_class} are off most"
         )
+    return found if limits.exact else found + _accuracy_failures(accuracy, limits)
+
+
+def _accuracy_failures(accuracy: Mapping[str, Any] | None, limits: Thresholds) -> list[str]:
+    """What becomes of the classes at a lower precision, over the rendered rooms."""
+    if accuracy is None:
+        return ["what the precision costs each class was not measured"]
+    found = []
+    if not (accuracy_of.agreement(accuracy) >= limits.label_agreement):
+        found.append(
+            f"rendered rooms: {_less(accuracy_of.agreement(accuracy), limits.label_agreement)} of the labels agree"
+        )
+    lost = accuracy_of.drops(accuracy)
+    if not lost:
+        found.append("rendered rooms: no class covers enough pixels to judge by")
+    for name, drop in lost.items():
+        if not (drop <= limits.iou_drop_points):
+            found.append(
+                f"rendered rooms: class {name} loses {drop:.2f} points of IoU, allowed {limits.iou_drop_points}"
+            )
+    if gone := accuracy_of.vanished(accuracy):
+        found.append(f"rendered rooms: vanished: {', '.join(gone)}")
     return found
 
 
@@ -175,26 +215,26 @@ def pooled_agreement(rows: Iterable[Row]) -> float:
     return 1 - sum(differing for differing, _ in counts) / sum(pixels for _, pixels in counts)
 
 
-def _faults(row: Row, limits: Thresholds, error_limit: float) -> list[str]:
+def _faults(row: Row, limits: Thresholds, error_limit: float | None) -> list[str]:
     faults = []
-    if not (row.max_abs_error <= error_limit):
+    name, change = row.worst_class
+    if error_limit is not None and not (row.max_abs_error <= error_limit):
         faults.append(
             f"a logit of class {row.max_error_class} is off by {row.max_abs_error:.2e}, allowed {error_limit:.2e}"
         )
-    name, change = row.worst_class
     agreement = 1 - (row.differing - row.ties) / row.pixels
-    if not (agreement >= limits.label_agreement):
+    if not (agreement >= limits.least_agreement):
         faults.append(
-            f"{_less(agreement, limits.label_agreement)} of the labels agree, class {name} loses most"
+            f"{_less(agreement, limits.least_agreement)} of the labels agree, class {name} loses most"
         )
-    if not (row.boundary_agreement >= limits.boundary_agreement):
+    if limits.boundary_agreement is not None and not (row.boundary_agreement >= limits.boundary_agreement):
         faults.append(
             f"{_less(row.boundary_agreement, limits.boundary_agreement)} agree near class boundaries, "
             f"class {name} loses most"
         )
-    if not (change >= -limits.iou_drop_points):
+    if limits.exact and not (change >= -limits.iou_drop_points):
         faults.append(f"class {name} loses {-change:.2f} points of IoU, allowed {limits.iou_drop_points}")
-    if row.vanished:
+    if limits.exact and row.vanished:
         faults.append(f"vanished: {', '.join(row.vanished)}")
     return faults
 

@@ -15,23 +15,31 @@ OUTPUT_NAME = "logits_nchw"
 class ServedNet(nn.Module):
     """images_nhwc, uint8 RGB (N, H, W, 3) -> logits_nchw, float32 (N, num_classes, ceil(H/8), ceil(W/8)).
 
-    `mean` and `std` are RGB on the 0..255 scale, as the checkpoint's description gives them.
+    `mean` and `std` are RGB on the 0..255 scale, as the checkpoint's description gives them. The net computes in
+    `dtype`; pixels are normalised in float32 before.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
-        self.net = net
+        self.net = net.to(dtype)
+        self.dtype = dtype
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, 3, 1, 1))
 
     def forward(self, images_nhwc: Tensor) -> Tensor:
         # the cast comes first: TensorRT takes no transpose of uint8
         images_nchw = images_nhwc.float().permute(0, 3, 1, 2)
-        logits: Tensor = self.net((images_nchw - self.mean) / self.std)
-        return logits
+        logits: Tensor = self.net(((images_nchw - self.mean) / self.std).to(self.dtype))
+        return logits.float()
 
 
 def example_batch() -> Tensor:

@@ -42,11 +42,21 @@ class SegmentationHandler:
             Path(properties["model_dir"]),
             threads=threads,
             max_pixels=int(settings.get("max_pixels", MAX_PIXELS)),
+            fallback=bool(settings.get("fallback", False)),
+            device_id=int(properties.get("gpu_id") or 0),
         )
         max_response_bytes = int(settings.get("max_response_bytes", MAX_RESPONSE_BYTES))
         self._service = Service(segmenter, max_response_bytes, threads)
         self._service.warm_up(sorted({1, int(properties.get("batch_size") or 1)}))
-        logger.info("%s %s is ready", segmenter.spec.name, segmenter.spec.version)
+        spec, engine = segmenter.spec, segmenter.engine
+        logger.info(
+            "%s %s is ready: %s %s on %s",
+            spec.name,
+            spec.version,
+            engine.name,
+            engine.precision,
+            engine.device,
+        )
 
     def handle(self, data: Sequence[Mapping[str, object]], context: Any) -> list[bytes]:
         """One body for each request of the batch; statuses and headers go through `context`."""

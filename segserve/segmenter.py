@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segserve.engines import Engine, load_engine
+from segserve.engines import Engine, Logits, load_engine
 from segserve.geometry import Geometry
 from segserve.image import MAX_PIXELS, decode, read
 from segserve.mask import label_map
@@ -44,13 +44,24 @@ class Segmenter:
         self.palette = np.array(spec.palette, np.uint8).reshape(-1, 3)
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 0, max_pixels: int = MAX_PIXELS) -> Segmenter:
+    def load(
+        cls,
+        folder: Path,
+        threads: int = 0,
+        max_pixels: int = MAX_PIXELS,
+        *,
+        fallback: bool = False,
+        device_id: int = 0,
+    ) -> Segmenter:
         """From a folder that holds model_spec.json and the chosen artefact; threads 0 means all cores.
 
-        Raises SpecError or EngineError when the folder is not what export wrote.
+        With `fallback`, a host that cannot run that artefact serves the next one of the folder that it can run.
+
+        Raises SpecError or EngineError when the folder is not what export wrote, or nothing of it runs here.
         """
         spec = ModelSpec.load(folder / SPEC_FILE)
-        return cls(spec, load_engine(spec, folder, threads), max_pixels)
+        engine = load_engine(spec, folder, threads, fallback=fallback, device_id=device_id)
+        return cls(spec, engine, max_pixels)
 
     def prepare(self, data: bytes | bytearray, with_photo: bool = False) -> Prepared:
         """Decode and letterbox; with_photo keeps the photo at its full size, which only an overlay shows.
@@ -66,11 +77,11 @@ class Segmenter:
         pixels = photo.upright() if photo.reduced == 1 else decode(data, self.max_pixels)
         return Prepared(input_hwc, geometry, pixels)
 
-    def logits(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
-        """One engine call for photos of any sizes: float32 (N, num_classes, h, w)."""
+    def logits(self, prepared: Sequence[Prepared]) -> Logits:
+        """One engine call for photos of any sizes: float32 or float16 (N, num_classes, h, w)."""
         return self.engine(np.stack([item.input_hwc for item in prepared]))
 
-    def labels(self, logits_chw: NDArray[np.float32], prepared: Prepared) -> NDArray[np.uint8]:
+    def labels(self, logits_chw: Logits, prepared: Prepared) -> NDArray[np.uint8]:
         """The label map of one photo at its own size, uint8 (H, W)."""
         return label_map(logits_chw, prepared.geometry, self.spec.align_corners)
 

@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from segserve import answer
 from segserve.batch_bytes import do_not_fit
+from segserve.engines import Logits
 from segserve.errors import ImageTooLarge, RequestError
 from segserve.request import CONTENT_TYPES, Request, Wanted, parse
 from segserve.segmenter import Prepared, Segmenter
@@ -49,7 +49,7 @@ class _Job:
     request: Request
     wanted: Wanted | None = None
     prepared: Prepared | None = None
-    logits_chw: NDArray[np.float32] | None = None
+    logits_chw: Logits | None = None
     body: bytes = b""
     batch_size: int = 0
     timings_ms: dict[str, float] = field(default_factory=dict)
@@ -188,7 +188,9 @@ class Service:
         headers = {
             "server-timing": ", ".join(f"{step};dur={ms:.3f}" for step, ms in timings_ms.items()),
             "x-segserve-version": self._segmenter.spec.version,
-            "x-segserve-engine": engine.name,
+            "x-segserve-engine": engine.name
+            if engine.precision == "fp32"
+            else f"{engine.name}-{engine.precision}",
             "x-segserve-device": engine.device,
             "x-segserve-batch-size": str(job.batch_size),
         }

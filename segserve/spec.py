@@ -53,13 +53,21 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One exported file, by content."""
+    """One exported file, by content, and the engine and precision that it is run with.
+
+    Several may share a file: ONNX Runtime and OpenVINO both read model.onnx.
+    """
 
     file: str
     engine: str
     precision: str
     sha256: str
     num_bytes: int
+
+    @property
+    def name(self) -> str:
+        """ "onnx" for float32, "onnx-int8" and so on for the rest: what the spec, the reports and --engine call it."""
+        return self.engine if self.precision == "fp32" else f"{self.engine}-{self.precision}"
 
     def __post_init__(self) -> None:
         _require(
@@ -77,7 +85,11 @@ class Artefact:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The served model. Colours are RGB 0..255, one per class; `engine` names the artefact that is served."""
+    """The served model. Colours are RGB 0..255, one per class.
+
+    `engine` names the artefact that is served ("onnx", "openvino-int8"); `artefacts` stand in the order in which they are to be
+    tried where that one cannot run. `choice` is how it was chosen: the measured table of export.choose.
+    """
 
     name: str
     version: str
@@ -93,6 +105,7 @@ class ModelSpec:
     checkpoint_sha256: str
     versions: dict[str, str]
     parity: dict[str, Any]
+    choice: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(
@@ -121,16 +134,22 @@ class ModelSpec:
                 isinstance(self.versions, dict) and all(map(_is_text, self.versions.values())),
             ),
             parity=("a summary by engine", isinstance(self.parity, dict)),
+            choice=("how the engine was chosen", isinstance(self.choice, dict)),
         )
         self.served()
 
     def served(self) -> Artefact:
-        """The artefact of the chosen engine. Raises SpecError if there is none."""
+        """The chosen artefact. Raises SpecError if there is none."""
         for artefact in self.artefacts:
-            if artefact.engine == self.engine:
+            if artefact.name == self.engine:
                 return artefact
-        have = ", ".join(a.engine for a in self.artefacts) or "none"
+        have = ", ".join(a.name for a in self.artefacts) or "none"
         raise SpecError(f"the spec chooses engine {self.engine!r} but has artefacts for: {have}")
+
+    def in_order(self) -> list[Artefact]:
+        """The chosen artefact, then the others as they are to be tried instead of it."""
+        served = self.served()
+        return [served, *(artefact for artefact in self.artefacts if artefact != served)]
 
     def save(self, path: Path) -> None:
         """Write as JSON, stable under re-writing (sorted keys), readable by people."""

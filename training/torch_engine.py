@@ -26,6 +26,7 @@ class CheckpointEngine:
     """Eager PyTorch in float32 on the CPU, the arithmetic that every export has to reproduce."""
 
     name = "torch"
+    precision = "fp32"
     device = "cpu"
     provider = "eager"
 

@@ -1,37 +1,70 @@
-"""Engines: one file each, one call. uint8 images_nhwc (N, H, W, 3) -> float32 logits_nchw at network stride.
+"""Engines: one file each, one call. uint8 images_nhwc (N, H, W, 3) -> logits_nchw at network stride.
 
-Normalisation is inside the artefact. An engine library is imported only when its engine is loaded.
+Normalisation is inside the artefact; logits come as float32, or as float16 where that saves copying. An engine library
+is imported only when its engine is loaded.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segserve.errors import EngineError
-from segserve.spec import ModelSpec, sha256_file
+from segserve.spec import Artefact, ModelSpec, sha256_file
+
+logger = logging.getLogger(__name__)
+
+Logits = NDArray[np.float32] | NDArray[np.float16]
+
+ENGINES = ("onnx", "onnx_cuda", "onnx_tensorrt", "openvino", "torchscript", "tensorrt")
+LARGEST_BATCH = 8
+"""What TensorRT prepares for where nothing else is said."""
 
 
 class Engine(Protocol):
     """What the served path needs of an engine; `device` and `provider` are what was really obtained."""
 
     name: str
+    precision: str
     device: str
     provider: str
 
-    def __call__(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+    def __call__(self, images_nhwc: NDArray[np.uint8]) -> Logits: ...
 
 
-def load_engine(spec: ModelSpec, folder: Path, threads: int = 0) -> Engine:
+def load_engine(
+    spec: ModelSpec, folder: Path, threads: int = 0, *, fallback: bool = False, device_id: int = 0
+) -> Engine:
     """Load the spec's chosen artefact from `folder` after checking its sha256; threads 0 means all cores.
 
-    Raises EngineError for an engine that is not known or cannot be loaded, SpecError for a missing file.
+    With `fallback`, a host that cannot run it gets the first of the others that it can run, and the log says so.
+
+    Raises EngineError for an engine that cannot be loaded or a file that is not the one that passed parity (for that
+    there is no fallback), SpecError for a missing file.
     """
-    artefact = spec.served()
+    threads = threads or len(os.sched_getaffinity(0))
+    candidates = spec.in_order() if fallback else [spec.served()]
+    reasons = []
+    for artefact in candidates:
+        _require_proven(artefact, folder)
+        try:
+            engine = _load(artefact, folder / artefact.file, spec, threads, device_id)
+        except EngineError as error:
+            reasons.append(f"{artefact.name}: {error}")
+            continue
+        if reasons:
+            logger.warning("serving with %s, because the chosen engine does not run here: %s", artefact.name,
+                           "; ".join(reasons))  # fmt: skip
+        return engine
+    raise EngineError("; ".join(reasons))
+
+
+def _require_proven(artefact: Artefact, folder: Path) -> None:
     path = folder / artefact.file
     digest = sha256_file(path)
     if digest != artefact.sha256:
@@ -39,13 +72,36 @@ def load_engine(spec: ModelSpec, folder: Path, threads: int = 0) -> Engine:
             f"{path} is not the file that passed parity: sha256 {digest[:12]}, the spec says {artefact.sha256[:12]}. "
             "Export and package the model again."
         )
-    threads = threads or len(os.sched_getaffinity(0))
-    if artefact.engine == "onnx":
-        from segserve.engines.onnx import OnnxEngine
 
-        return OnnxEngine(path, threads)
-    if artefact.engine == "torchscript":
-        from segserve.engines.torchscript import TorchScriptEngine
 
-        return TorchScriptEngine(path, threads, artefact.precision)
-    raise EngineError(f"engine {artefact.engine!r} is not known here: expected onnx or torchscript")
+def _load(artefact: Artefact, path: Path, spec: ModelSpec, threads: int, device_id: int) -> Engine:
+    """Each branch imports its library; raises EngineError where that, or what it needs, is not here."""
+    precision = artefact.precision
+    try:
+        match artefact.engine:
+            case "onnx":
+                from segserve.engines.onnx import OnnxEngine
+
+                return OnnxEngine(path, threads, precision=precision)
+            case "onnx_cuda" | "onnx_tensorrt":
+                from segserve.engines.onnx import OnnxEngine
+
+                largest = (LARGEST_BATCH, spec.input.height, spec.input.width, 3)
+                provider: Literal["cuda", "tensorrt"]
+                provider = "cuda" if artefact.engine == "onnx_cuda" else "tensorrt"
+                return OnnxEngine(path, threads, provider, precision, device_id, largest)
+            case "openvino":
+                from segserve.engines.openvino import OpenVINOEngine
+
+                return OpenVINOEngine(path, threads, precision)
+            case "torchscript":
+                from segserve.engines.torchscript import TorchScriptEngine
+
+                return TorchScriptEngine(path, threads, precision)
+            case "tensorrt":
+                from segserve.engines.tensorrt import TensorRTEngine
+
+                return TensorRTEngine(path, device_id)
+    except ImportError as error:
+        raise EngineError(f"{artefact.name} needs a library that is not here: {error}") from error
+    raise EngineError(f"engine {artefact.engine!r} is not known here: expected one of {', '.join(ENGINES)}")

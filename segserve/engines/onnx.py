@@ -67,7 +67,7 @@ class OnnxEngine:
             raise EngineError(
                 f"{path}: asked for {wanted}, and onnxruntime {onnxruntime.__version__} runs it on {self.provider}. "
                 "See what it printed above: mostly the driver, CUDA, cuDNN or TensorRT is missing or of another "
-                "version. `python -m benchmarks.gpu_check` shows what works here; the CPU is engine onnx-fp32."
+                "version. `python -m benchmarks.gpu_check` shows what works here; the CPU is engine onnx."
             )
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name

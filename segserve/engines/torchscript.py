@@ -23,6 +23,7 @@ class TorchScriptEngine:
             # on GPUs torch lets convolutions drop to TF32, 10 bits of mantissa: not what was proven
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
+        self.precision = precision
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.provider = torch.cuda.get_device_name() if self.device == "cuda" else "cpu"
         try:

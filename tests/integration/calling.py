@@ -51,7 +51,13 @@ def error_of(served: Served) -> tuple[int, str, str]:
 class Caller:
     """A ready handler, called as TorchServe calls it."""
 
-    def __init__(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        monkeypatch: pytest.MonkeyPatch,
+        config: dict[str, Any],
+        gpu_id: int | None = None,
+    ) -> None:
         self.loaded_with: dict[str, Any] = {}
 
         def load(folder: Path, **options: Any) -> Segmenter:
@@ -59,7 +65,7 @@ class Caller:
             return segmenter
 
         monkeypatch.setattr(Segmenter, "load", load)
-        self.context = Context("m", "/models/m", {}, 4, None, "0.12.0", model_yaml_config=config)
+        self.context = Context("m", "/models/m", {}, 4, gpu_id, "0.12.0", model_yaml_config=config)
         self.handler = SegmentationHandler()
         self.handler.initialize(self.context)
 

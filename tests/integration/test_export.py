@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from export import build, cases, report
+from export import build, cases, report, variants
 from export.cases import INPUT_SIZES
 from export.package import check_package
 from export.served_net import ServedNet
@@ -123,7 +123,7 @@ def test_the_onnx_file_keeps_nothing_of_this_machine(tiny_build: Path, repo_root
 def test_photos_of_a_folder_are_compared_too_evenly_chosen_where_they_are_many(
     tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(build, "EXPORTS", build.EXPORTS[1:])
+    monkeypatch.setattr(variants, "NEUTRAL", ())
     photos = tmp_path / "photos"
     photos.mkdir()
     for index in range(5):
@@ -144,14 +144,15 @@ def test_photos_of_a_folder_are_compared_too_evenly_chosen_where_they_are_many(
 def break_artefact(served: ServedNet, path: Path) -> None:
     """Export the network with the bias of one class raised, so that it finds that class everywhere."""
     with torch.no_grad():
-        served.net.head[-1].bias[1] += 1000  # type: ignore[index, union-attr]
+        served.net.classifier.bias[1] += 1000  # type: ignore[operator, index, union-attr]
     to_torchscript(served, path)
 
 
 def test_a_failed_comparison_stops_the_build(
     tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(build, "EXPORTS", (("model.pt", "torchscript", break_artefact),))
+    monkeypatch.setattr(variants, "NEUTRAL", ())
+    monkeypatch.setattr(variants, "to_torchscript", break_artefact)
     (tmp_path / "rooms.mar").write_bytes(b"of an earlier build")
     monkeypatch.setattr(
         sys, "argv",
@@ -164,7 +165,7 @@ def test_a_failed_comparison_stops_the_build(
     document = json.loads(printed)
     assert (document["passed"], document["mar"]) == (False, None)
     assert document["parity"]["torchscript"]["max_abs_error"] > 100
-    assert "model.pt: room-480x640.jpg (as served, batch of 1)" in message
+    assert "model.pt (torchscript): room-480x640.jpg (as served, batch of 1)" in message
     assert "a logit of class floor is off by" in message
     assert "class floor loses" not in message  # it is found everywhere now, so the others lose
     vanished = set(re.findall(r"vanished: (\w+)", message))
@@ -177,7 +178,7 @@ def test_a_failed_comparison_stops_the_build(
 def test_json_goes_to_standard_output_alone(
     tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(build, "EXPORTS", build.EXPORTS[1:])
+    monkeypatch.setattr(variants, "NEUTRAL", ())
     build.main(
         build.BuildConfig(tiny_build / "tiny.safetensors", tmp_path, engine="torchscript", as_json=True)
     )
@@ -202,7 +203,7 @@ def test_names_that_cannot_be_served_are_refused(
 def test_unusable_folders_of_photos_are_refused(
     tiny_build: Path, tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "EXPORTS", build.EXPORTS[1:])
+    monkeypatch.setattr(variants, "NEUTRAL", ())
     photos = tmp_path / "photos"
     photos.mkdir()
     if content is not None:
@@ -220,7 +221,7 @@ def test_a_checkpoint_with_a_weight_that_is_no_number_is_refused(
     state, meta = load_checkpoint(tiny_build / "tiny.safetensors")
     state["head.3.weight"][2, 5] = torch.nan
     save_checkpoint(tmp_path / "nan.safetensors", state, meta)
-    monkeypatch.setattr(build, "EXPORTS", build.EXPORTS[1:])
+    monkeypatch.setattr(variants, "NEUTRAL", ())
     with pytest.raises(CheckFailed, match=r"logits on room-480x640\.jpg are not finite"):
         build.main(build.BuildConfig(tmp_path / "nan.safetensors", tmp_path / "out", engine="torchscript"))
     assert not (tmp_path / "out" / "rooms.mar").exists()
@@ -232,6 +233,6 @@ def test_a_model_that_ignores_the_picture_proves_nothing(
     state, meta = load_checkpoint(tiny_build / "tiny.safetensors")
     state["head.3.weight"] *= 1e-6
     save_checkpoint(tmp_path / "flat.safetensors", state, meta)
-    monkeypatch.setattr(build, "EXPORTS", build.EXPORTS[1:])
+    monkeypatch.setattr(variants, "NEUTRAL", ())
     with pytest.raises(CheckFailed, match="train it first"):
         build.main(build.BuildConfig(tmp_path / "flat.safetensors", tmp_path / "out", engine="torchscript"))

@@ -103,6 +103,12 @@ def test_headers_tell_how_it_was_made(serve: Caller) -> None:
     assert durations["total"] >= durations["decode"] + durations["mask"]
 
 
+def test_the_engine_is_named_with_its_precision(serve: Caller, colour_engine: Any) -> None:
+    colour_engine.precision = "int8"
+    [(_, headers, _)] = serve({"body": photo(RED, BLUE)})
+    assert headers["x-segserve-engine"] == "numpy-int8"
+
+
 # --- errors -----------------------------------------------------------------------------------------------------
 
 
@@ -215,15 +221,32 @@ def test_a_bug_of_ours_is_the_error_of_one_request(
 
 
 def test_initialize_reads_its_settings(colour_segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded_with(config: dict[str, Any]) -> dict[str, Any]:
+        return Caller(colour_segmenter, monkeypatch, config).loaded_with
+
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
-    settings = {"threads": 0, "max_pixels": 1234}
-    served = Caller(colour_segmenter, monkeypatch, {"maxWorkers": 3, "segserve": settings})
-    assert served.loaded_with == {"folder": Path("/models/m"), "threads": 4, "max_pixels": 1234}
-    settings = {"threads": 7}
-    served = Caller(colour_segmenter, monkeypatch, {"maxWorkers": 3, "segserve": settings})
-    assert served.loaded_with == {"folder": Path("/models/m"), "threads": 7, "max_pixels": MAX_PIXELS}
-    served = Caller(colour_segmenter, monkeypatch, {"maxWorkers": 100})
-    assert served.loaded_with["threads"] == 1
+    given = {
+        "folder": Path("/models/m"),
+        "threads": 4,
+        "max_pixels": MAX_PIXELS,
+        "fallback": False,
+        "device_id": 0,
+    }
+    assert loaded_with({"maxWorkers": 3}) == given
+    settings: dict[str, Any] = {"threads": 0, "max_pixels": 1234, "fallback": True}
+    assert loaded_with({"maxWorkers": 3, "segserve": settings}) == {
+        **given,
+        "max_pixels": 1234,
+        "fallback": True,
+    }
+    assert loaded_with({"maxWorkers": 3, "segserve": {"threads": 7}}) == {**given, "threads": 7}
+    assert loaded_with({"maxWorkers": 100})["threads"] == 1
+
+
+def test_a_worker_takes_the_gpu_that_it_was_given(
+    colour_segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Caller(colour_segmenter, monkeypatch, {}, gpu_id=3).loaded_with["device_id"] == 3
 
 
 def test_initialize_warms_up_alone_and_in_a_full_batch(
@@ -247,6 +270,7 @@ def test_the_configuration_that_ships_fits_the_code_and_the_server(repo_root: Pa
     assert config["maxBatchDelay"] == 1  # ms that a lone request loses; 0 would be TorchServe's 100
     assert config["segserve"] == {
         "threads": 0,
+        "fallback": True,
         "max_pixels": MAX_PIXELS,
         "max_response_bytes": MAX_RESPONSE_BYTES,
     }

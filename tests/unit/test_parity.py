@@ -139,9 +139,9 @@ def test_signal_is_what_depends_on_the_picture() -> None:
     assert facts["signal"] == 0
     assert facts["logit_std"] == pytest.approx(np.sqrt(8))
     assert facts["classes_seen"] == ["wall"]
-    (reason,) = report.signal_failures(facts, "fp32")
+    (reason,) = report.signal_failures(facts)
     assert "train it first" in reason
-    assert report.signal_failures({"signal": 1.0, "logit_std": 3.0}, "fp32") == []
+    assert report.signal_failures({"signal": 1.0, "logit_std": 3.0}) == []
 
 
 GOOD = Row(
@@ -188,8 +188,8 @@ def test_what_is_no_number_fails(changes: dict[str, Any]) -> None:
 
 
 def test_no_limit_can_be_had_from_logits_that_are_no_numbers() -> None:
-    assert report.signal_failures({"signal": math.nan, "logit_std": 1.0}, "fp32")
-    assert report.signal_failures({"signal": 1.0, "logit_std": math.inf}, "fp32")
+    assert report.signal_failures({"signal": math.nan, "logit_std": 1.0})
+    assert report.signal_failures({"signal": 1.0, "logit_std": math.inf})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""What a lower precision costs, class by class: IoU of the checkpoint and of an artefact on the same pictures.
+
+Rendered rooms come with exact labels. Where the checkpoint's classes are not those of the rooms there is no truth to
+measure by, and the checkpoint's own labels stand in for it, which is stricter: it then scores 100, and every pixel that
+changes counts.
+
+    pictures = accuracy_pictures(reference)
+    drops(figures(segmenter, pictures))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.cases import prepare
+from segserve.labels import ROOM_CLASSES
+from segserve.segmenter import Segmenter
+from training.metrics import ConfusionMatrix
+from training.rooms import render
+
+ROOMS = 32
+FIRST_SEED = 91_000_000  # neither trained on nor calibrated with
+MIN_PIXELS = 2000
+"""Of a class, in truth and over all pictures: rarer ones move by whole points when a chair leg does."""
+
+
+@dataclass(frozen=True)
+class AccuracyPicture:
+    """A network input, uint8 (height, width, 3), its true labels and the checkpoint's, uint8 (height, width)."""
+
+    input_hwc: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    expected: NDArray[np.uint8]
+
+
+def accuracy_pictures(
+    reference: Segmenter, on_step: Callable[[], None] = lambda: None
+) -> list[AccuracyPicture]:
+    """ROOMS rendered rooms of the served size."""
+    height, width = reference.spec.input.height, reference.spec.input.width
+    knows_rooms = reference.spec.classes == ROOM_CLASSES
+    made = []
+    for seed in range(FIRST_SEED, FIRST_SEED + ROOMS):
+        image, label = render(seed, height, width)
+        expected = labels_of(image, reference)
+        made.append(AccuracyPicture(image, label if knows_rooms else expected, expected))
+        on_step()
+    return made
+
+
+def figures(
+    segmenter: Segmenter, pictures: Sequence[AccuracyPicture], on_step: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """For parity.json: pixels compared and agreeing, and for each class the counts that both IoUs are made of."""
+    classes = segmenter.spec.classes
+    ours, theirs = ConfusionMatrix(len(classes)), ConfusionMatrix(len(classes))
+    agreeing = pixels = 0
+    for picture in pictures:
+        labels = labels_of(picture.input_hwc, segmenter)
+        agreeing, pixels = agreeing + int((labels == picture.expected).sum()), pixels + labels.size
+        ours.update(picture.truth, labels)
+        theirs.update(picture.truth, picture.expected)
+        on_step()
+    return {
+        "truth": "rendered labels" if classes == ROOM_CLASSES else "the checkpoint's labels",
+        "pixels": pixels,
+        "agreeing": agreeing,
+        "classes": {
+            name: {
+                "true_pixels": int(theirs.counts[k].sum()),
+                "checkpoint": [int(theirs.counts[k, k]), _union(theirs, k), int(theirs.counts[:, k].sum())],
+                "artefact": [int(ours.counts[k, k]), _union(ours, k), int(ours.counts[:, k].sum())],
+            }
+            for k, name in enumerate(classes)
+        },
+    }
+
+
+def labels_of(input_hwc: NDArray[np.uint8], segmenter: Segmenter) -> NDArray[np.uint8]:
+    """The label map of a network input, at its own size."""
+    prepared = prepare(input_hwc, segmenter)
+    return segmenter.labels(segmenter.logits([prepared])[0], prepared)
+
+
+def drops(accuracy: Mapping[str, Any]) -> dict[str, float]:
+    """Points of IoU that each class loses (negative: gains), of the classes that the pictures show well enough."""
+    return {
+        name: 100 * (_iou(counts["checkpoint"]) - _iou(counts["artefact"]))
+        for name, counts in accuracy["classes"].items()
+        if counts["true_pixels"] >= MIN_PIXELS
+    }
+
+
+def vanished(accuracy: Mapping[str, Any]) -> list[str]:
+    """Classes that the checkpoint finds and the artefact does not, anywhere."""
+    return [
+        name
+        for name, counts in accuracy["classes"].items()
+        if counts["checkpoint"][2] >= MIN_PIXELS and counts["artefact"][2] == 0
+    ]
+
+
+def agreement(accuracy: Mapping[str, Any]) -> float:
+    """Share of pixels with the same class."""
+    share: float = accuracy["agreeing"] / accuracy["pixels"]
+    return share
+
+
+def _iou(counts: Sequence[int]) -> float:
+    intersection, union, _ = counts
+    return intersection / union if union else 1.0
+
+
+def _union(matrix: ConfusionMatrix, k: int) -> int:
+    counts = matrix.counts
+    return int(counts[k].sum() + counts[:, k].sum() - counts[k, k])

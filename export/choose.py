@@ -1,0 +1,102 @@
+"""How fast is each artefact on this host, and which one is to be served?
+
+Engines are timed in turns, one call each a round, so that a machine that slows down slows all of them; medians count.
+
+    timings = measure({"onnx": engine, ...}, (480, 480), (1, 8))
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from segserve import cpu
+from segserve.engines import Engine
+from training.rooms import render
+
+Objective = Literal["throughput", "latency"]
+
+MIN_ROUNDS, MAX_ROUNDS = 3, 15
+MEASURE_S = 45.0
+"""Rounds go on until so many seconds have passed."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians of one engine: ms for each batch size."""
+
+    latency_ms: dict[int, float]
+
+    @property
+    def images_per_s(self) -> float:
+        """At the best of the batch sizes."""
+        return max(1e3 * batch / ms for batch, ms in self.latency_ms.items())
+
+    def goodness(self, objective: Objective) -> float:
+        """What is to be largest."""
+        return self.images_per_s if objective == "throughput" else -self.latency_ms[min(self.latency_ms)]
+
+
+def measure(
+    engines: Mapping[str, Engine],
+    size: tuple[int, int],
+    batch_sizes: Sequence[int],
+    say: Callable[[str], None] = lambda step: None,
+) -> dict[str, Timing]:
+    """Time every engine at every batch size on rendered rooms; after a warm-up, at least MIN_ROUNDS of each."""
+    image, _ = render(93_000_000, *size)
+    batches = {
+        count: np.stack([np.roll(image, 16 * n, axis=1) for n in range(count)]) for count in batch_sizes
+    }
+    taken: dict[tuple[str, int], list[float]] = {(name, n): [] for name in engines for n in batches}
+    for engine in engines.values():
+        for images_nhwc in batches.values():
+            engine(images_nhwc)
+    started = time.perf_counter()
+    for round_number in range(MAX_ROUNDS):
+        if round_number >= MIN_ROUNDS and time.perf_counter() - started > MEASURE_S:
+            break
+        say(f"time, round {round_number + 1}")
+        for (name, count), times in taken.items():
+            before = time.perf_counter()
+            engines[name](batches[count])
+            times.append(1e3 * (time.perf_counter() - before))
+    return {
+        name: Timing({count: statistics.median(taken[name, count]) for count in batches}) for name in engines
+    }
+
+
+def choice(
+    timings: Mapping[str, Timing],
+    eager: Timing,
+    failed: Mapping[str, str],
+    left_out: Mapping[str, str],
+    objective: Objective,
+) -> dict[str, Any]:
+    """For model_spec.json: the table of all engines, best first, those that failed parity at the end, and the host."""
+    order = sorted(timings, key=lambda name: (name in failed, -timings[name].goodness(objective)))
+    return {
+        "objective": objective,
+        "cpu": cpu.name(),
+        "cpu_features": cpu.features(),
+        "threads": len(os.sched_getaffinity(0)),
+        "table": [
+            {
+                "name": name,
+                "latency_ms": {str(n): round(ms, 2) for n, ms in timings[name].latency_ms.items()},
+                "images_per_s": round(timings[name].images_per_s, 3),
+                "ratio_to_eager": round(timings[name].images_per_s / eager.images_per_s, 2),
+                "passed": name not in failed,
+                "reason": failed.get(name, ""),
+            }
+            for name in order
+        ],
+        "eager_latency_ms": {str(n): round(ms, 2) for n, ms in eager.latency_ms.items()},
+        "left_out": dict(left_out),
+    }

@@ -1,0 +1,52 @@
+"""OpenVINO on the CPU, from the same model.onnx that ONNX Runtime reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from segserve import cpu
+from segserve.errors import EngineError
+
+
+class OpenVINOEngine:
+    """model.onnx or model.int8.onnx, compiled for this processor when it is loaded; `threads` work on a call.
+
+    precision "fp32" computes in float32 also where the processor has bfloat16, which OpenVINO would take unasked;
+    "bf16" is an EngineError where it has not; "int8" is in the graph, and its other layers take what the processor has.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, path: Path, threads: int, precision: str) -> None:
+        if precision == "bf16" and not cpu.has_bf16():
+            raise EngineError(
+                f"{cpu.name()} does not multiply bf16 in hardware: take openvino or openvino-int8"
+            )
+        computes_bf16 = precision == "bf16" or (precision == "int8" and cpu.has_bf16())
+        self.precision = precision
+        self.provider = f"CPU, {'bf16' if computes_bf16 else 'f32'} where not int8"
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "bf16" if computes_bf16 else "f32",
+            # pinned, the workers of one host would all sit on its first cores
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            core = openvino.Core()
+            self._request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise EngineError(f"openvino {openvino.__version__} cannot load {path}: {reason}") from error
+
+    def __call__(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits float32 (N, num_classes, h, w), a copy: the next call writes over OpenVINO's own."""
+        self._request.infer([images_nhwc], share_inputs=True)
+        logits: NDArray[np.float32] = np.array(self._request.get_output_tensor().data)
+        return logits

@@ -5,12 +5,12 @@ measure by, and the checkpoint's own labels stand in for it, which is stricter: 
 changes counts.
 
     pictures = accuracy_pictures(reference)
-    drops(figures(segmenter, pictures))
+    class_costs.drops(figures(segmenter, pictures))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,6 @@ from training.rooms import render
 
 ROOMS = 32
 FIRST_SEED = 91_000_000  # neither trained on nor calibrated with
-MIN_PIXELS = 2000
-"""Of a class, in truth and over all pictures: rarer ones move by whole points when a chair leg does."""
 
 
 @dataclass(frozen=True)
@@ -85,35 +83,6 @@ def labels_of(input_hwc: NDArray[np.uint8], segmenter: Segmenter) -> NDArray[np.
     """The label map of a network input, at its own size."""
     prepared = prepare(input_hwc, segmenter)
     return segmenter.labels(segmenter.logits([prepared])[0], prepared)
-
-
-def drops(accuracy: Mapping[str, Any]) -> dict[str, float]:
-    """Points of IoU that each class loses (negative: gains), of the classes that the pictures show well enough."""
-    return {
-        name: 100 * (_iou(counts["checkpoint"]) - _iou(counts["artefact"]))
-        for name, counts in accuracy["classes"].items()
-        if counts["true_pixels"] >= MIN_PIXELS
-    }
-
-
-def vanished(accuracy: Mapping[str, Any]) -> list[str]:
-    """Classes that the checkpoint finds and the artefact does not, anywhere."""
-    return [
-        name
-        for name, counts in accuracy["classes"].items()
-        if counts["checkpoint"][2] >= MIN_PIXELS and counts["artefact"][2] == 0
-    ]
-
-
-def agreement(accuracy: Mapping[str, Any]) -> float:
-    """Share of pixels with the same class."""
-    share: float = accuracy["agreeing"] / accuracy["pixels"]
-    return share
-
-
-def _iou(counts: Sequence[int]) -> float:
-    intersection, union, _ = counts
-    return intersection / union if union else 1.0
 
 
 def _union(matrix: ConfusionMatrix, k: int) -> int:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from export import accuracy, decode_effect
+from export import accuracy, class_costs, decode_effect
 from export import report as reports
 from export.cases import Case, Picture, build_case, chosen_files, pictures, prepare
 from export.compare import compare
@@ -200,7 +200,7 @@ def summary(rows: list[Row], limit: float | None, costs: dict[str, Any] | None) 
     worst_class, change = worst.worst_class
     worst_at = str(worst)
     if costs is not None:
-        lost = accuracy.drops(costs)
+        lost = class_costs.drops(costs)
         worst_class = max(lost, key=lambda name: lost[name]) if lost else "none"
         change, worst_at = -lost.get(worst_class, 0.0), f"{accuracy.ROOMS} rendered rooms, {costs['truth']}"
     largest = max(rows, key=lambda row: row.max_abs_error)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import accuracy as accuracy_of
+from export import class_costs
 from export.thresholds import MIN_BATCH_SIZES, MIN_INPUT_SIZES, MIN_SIGNAL, THRESHOLDS, Thresholds
 from segserve.errors import CheckFailed
 from segserve.spec import Artefact, ModelSpec
@@ -192,11 +192,11 @@ def _accuracy_failures(accuracy: Mapping[str, Any] | None, limits: Thresholds) -
     if accuracy is None:
         return ["what the precision costs each class was not measured"]
     found = []
-    if not (accuracy_of.agreement(accuracy) >= limits.label_agreement):
+    if not (class_costs.agreement(accuracy) >= limits.label_agreement):
         found.append(
-            f"rendered rooms: {_less(accuracy_of.agreement(accuracy), limits.label_agreement)} of the labels agree"
+            f"rendered rooms: {_less(class_costs.agreement(accuracy), limits.label_agreement)} of the labels agree"
         )
-    lost = accuracy_of.drops(accuracy)
+    lost = class_costs.drops(accuracy)
     if not lost:
         found.append("rendered rooms: no class covers enough pixels to judge by")
     for name, drop in lost.items():
@@ -204,7 +204,7 @@ def _accuracy_failures(accuracy: Mapping[str, Any] | None, limits: Thresholds) -
             found.append(
                 f"rendered rooms: class {name} loses {drop:.2f} points of IoU, allowed {limits.iou_drop_points}"
             )
-    if gone := accuracy_of.vanished(accuracy):
+    if gone := class_costs.vanished(accuracy):
         found.append(f"rendered rooms: vanished: {', '.join(gone)}")
     return found
 

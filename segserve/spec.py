@@ -66,7 +66,7 @@ class Artefact:
 
     @property
     def name(self) -> str:
-        """ "onnx" for float32, "onnx-int8" and so on for the rest: what the spec, the reports and --engine call it."""
+        """The engine for float32, ENGINE-PRECISION for the rest, as in "onnx-int8": what --engine is given."""
         return self.engine if self.precision == "fp32" else f"{self.engine}-{self.precision}"
 
     def __post_init__(self) -> None:
@@ -87,8 +87,8 @@ class Artefact:
 class ModelSpec:
     """The served model. Colours are RGB 0..255, one per class.
 
-    `engine` names the artefact that is served ("onnx", "openvino-int8"); `artefacts` stand in the order in which they are to be
-    tried where that one cannot run. `choice` is how it was chosen: the measured table of export.choose.
+    `engine` names the artefact that is served ("onnx", "openvino-int8"); `artefacts` stand in the order in
+    which they are to be tried where that one cannot run. `choice` is how it was chosen: the measured table of export.choose.
     """
 
     name: str

@@ -47,7 +47,7 @@ def test_the_best_settings_are_written(mar: Path, capsys: pytest.CaptureFixture[
     document = json.loads(report.read_text())
     [best] = [row for row in document["rows"] if row[""] == "best"]
     assert best["batchSize"] == document["chosen"]["batch_size"] == 1
-    assert len(document["rows"]) > 4
+    assert len(document["rows"]) >= 4
     out = capsys.readouterr()
     assert "Objective: most images/s; a lone request at most 1.25 x the shortest" in out.out
     assert out.err.count("images/s, lone request") == len(document["rows"])
@@ -66,6 +66,6 @@ def test_a_wrong_answer_ends_it(mar: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     before = mar.read_bytes()
     monkeypatch.setattr(tune._Measurements, "_trial", fails)
-    with pytest.raises(CheckFailed, match="batch_size=8"):
+    with pytest.raises(CheckFailed, match="batch_size=2"):
         tune.main(tune.Config(mar))
     assert mar.read_bytes() == before

@@ -37,7 +37,7 @@ def contents(mar: Path) -> dict[str, bytes]:
 
 
 def test_what_ships_is_read(mar: Path) -> None:
-    assert mar_settings.read(mar) == Settings(workers=1, threads=0, batch_size=8, delay_ms=1)
+    assert mar_settings.read(mar) == Settings(workers=1, threads=0, batch_size=2, delay_ms=1)
 
 
 def test_writing_changes_the_settings_and_nothing_else(mar: Path) -> None:

@@ -47,7 +47,12 @@ TARGET ?= cpu
 # Of the demo model's package: onnx is faster on CPUs, torchscript is what runs on a GPU.
 ENGINE ?= $(if $(filter cuda,$(TARGET)),torchscript,onnx)
 
-.PHONY: help setup serve stop segment check test train demo-model export package load image clean
+PEERS_VENV := .venv-peers
+PEERS_READY := $(PEERS_VENV)/.ready
+PEERS_MAR ?= $(MAR)
+PEERS_BUILD ?= build/rooms
+
+.PHONY: help setup serve stop segment check test train demo-model export package load bench-peers gpu-check image clean
 
 help: ## This list
 	@echo "usage: make TARGET [NAME=value ...]"
@@ -111,6 +116,17 @@ $(DEMO_PHOTO): benchmarks/photos.py | $(READY)
 load: $(READY) ## Locust against the running server, judging every answer (USERS=4, DURATION=20s, PORT=8080, AUTH=token)
 	$(if $(TOKEN_FILE),TOKEN_FILE=$(TOKEN_FILE)) $(PY) -m locust -f benchmarks/locustfile.py --headless --only-summary \
 		--host $(URL) --users $(USERS) --spawn-rate $(USERS) --run-time $(DURATION)
+
+bench-peers: package $(PEERS_READY) ## Our server beside TorchServe as usual, LitServe, Ray Serve and BentoML (PEERS_MAR, PEERS_BUILD, ARGS)
+	$(PY) -m benchmarks.peers $(PEERS_MAR) --build $(PEERS_BUILD) $(ARGS)
+
+$(PEERS_READY): benchmarks/peers/requirements.txt
+	@$(PEERS_VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) -r $<
+	@touch $@
+
+gpu-check: $(READY) ## Every GPU engine on every GPU: builds, answers like the CPU, speed (ARGS='--json gpu.json'); skipped without a GPU
+	$(PY) -m benchmarks.gpu_check $(ARGS)
 
 image: ## Docker image (TARGET=cpu or cuda)
 	docker build --target $(TARGET) --build-arg ENGINE=$(ENGINE) --build-arg PIP_ARGS="$(PIP_ARGS)" --tag segserve:$(TARGET) .

@@ -195,5 +195,6 @@ def signed(model: Path, path: Path) -> Path:
         if tensor.name in scales:
             wider = numpy_helper.to_array(tensor) * np.float32(255 / 127)
             tensor.CopyFrom(numpy_helper.from_array(wider.astype(np.float32), tensor.name))
+    del graph_model.graph.value_info[:]  # it still says uint8
     onnx.save_model(graph_model, str(path))
     return path

@@ -87,8 +87,8 @@ class Artefact:
 class ModelSpec:
     """The served model. Colours are RGB 0..255, one per class.
 
-    `engine` names the artefact that is served ("onnx", "openvino-int8"); `artefacts` stand in the order in
-    which they are to be tried where that one cannot run. `choice` is how it was chosen: the measured table of export.choose.
+    `engine` names the artefact that is served ("onnx", "openvino-int8"). `artefacts` stand in the order in which they
+    are to be tried where that one cannot run. `choice` is how it was chosen: the measured table of export.choose.
     """
 
     name: str

@@ -8,6 +8,9 @@ megapixels, and every trial's masks are compared with the segmenter's own. Best 
 than fit the batches, among the settings where a lone request takes at most --max-slowdown times as long as with the
 quickest. The .mar keeps everything but four settings of its model-config.yaml.
 
+Machines are not as fast at one time as at another. So the engine alone is measured around each trial, and the trial's
+figures are given as they would be if the machine had been as fast as at the first one (column `machine`).
+
 Exit code 1: a request failed, or a mask is wrong; the .mar stays as it was.
 """
 
@@ -24,18 +27,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks import host, mar_settings
 from benchmarks.client import Load, drive
 from benchmarks.mar_server import serving
 from benchmarks.mar_settings import Settings
-from benchmarks.offline import offline
+from benchmarks.offline import Offline, offline
 from benchmarks.photos import Photo, assorted_photos, photos_of
-from benchmarks.served import SEED, failures_of, requests_of, wrong_masks
+from benchmarks.served import SEED, failures_of, requests_of, steady_images_per_s, wrong_masks
 from benchmarks.tune_search import Trial, search
 from export.package import check_package
 from segserve.cli import run
@@ -75,8 +76,10 @@ class Config:
 class _Measurements:
     """Trials one after the other, as long as the budget lasts."""
 
-    def __init__(self, config: Config, photos: Sequence[Photo], masks: Sequence[NDArray[np.uint8]]) -> None:
-        self._config, self._photos, self._masks = config, photos, masks
+    def __init__(self, config: Config, alone: Offline, photos: Sequence[Photo]) -> None:
+        self._config, self._alone, self._photos = config, alone, photos
+        self._masks = alone.masks([photo.jpeg for photo in photos])
+        self._first_speed = 0.0
         self._started, self._longest_s = time.monotonic(), 0.0
         self._console = Console(stderr=True, highlight=False)
 
@@ -102,6 +105,7 @@ class _Measurements:
             requests = requests_of(server.url, self._photos)
             first = drive(server.url, requests, 2 * settings.workers, 0.0, min_answers=len(requests))
             lone = drive(server.url, requests, 1, self._config.duration_s / 2, min_answers=len(requests))
+            before = self._alone.images_per_s(1, self._config.duration_s / 4)
             clients = 2 * settings.workers * settings.batch_size + 2
             full = drive(
                 server.url, requests, clients, self._config.duration_s, drain=False, keep_bodies=1,
@@ -110,8 +114,12 @@ class _Measurements:
             memory = server.memory_mib()
         for load in (first, lone, full):
             self._check(load, settings)
+        speed = (before + self._alone.images_per_s(1, self._config.duration_s / 4)) / 2
+        self._first_speed = self._first_speed or speed
+        machine = speed / self._first_speed
         return Trial(
-            settings, full.images_per_s, lone.latency_ms(50), lone.latency_ms(95),
+            settings, machine, steady_images_per_s(full, settings.workers) / machine,
+            lone.latency_ms(50) * machine, lone.latency_ms(95) * machine,
             statistics.mean(int(answer.headers["x-segserve-batch-size"]) for answer in full.good),
             full.good[0].headers["x-segserve-device"], max(memory["workers"]),
         )  # fmt: skip
@@ -130,11 +138,10 @@ def main(config: Config) -> None:
     photos = list(assorted_photos(SEED)) if config.photos is None else photos_of(config.photos)
     with (
         tempfile.TemporaryDirectory(prefix="tune-") as folder,
-        offline(config.mar, dataclasses.replace(start, workers=1), Path(folder)) as alone,
+        offline(config.mar, dataclasses.replace(start, workers=1, threads=0), Path(folder)) as alone,
     ):
-        masks = alone.masks([photo.jpeg for photo in photos])
-    cores = len(os.sched_getaffinity(0))
-    trials, chosen = search(start, cores, config.max_slowdown, _Measurements(config, photos, masks))
+        cores = len(os.sched_getaffinity(0))
+        trials, chosen = search(start, cores, config.max_slowdown, _Measurements(config, alone, photos))
     report = {
         **host.describe(), "model": f"{spec.name} {spec.version}, {spec.engine}",
         "objective": f"most images/s; a lone request at most {config.max_slowdown} x the shortest of all trials",
@@ -157,7 +164,8 @@ def _row(trial: Trial, chosen: Trial) -> dict[str, Any]:
     settings = trial.settings
     return {
         "": "best" if trial is chosen else "", "workers": settings.workers, "threads": settings.threads_each(),
-        "batchSize": settings.batch_size, "maxBatchDelay ms": settings.delay_ms, "images/s": trial.images_per_s,
+        "batchSize": settings.batch_size, "maxBatchDelay ms": settings.delay_ms,
+        "machine": trial.machine, "images/s": trial.images_per_s,
         "lone p50 ms": trial.lone_p50_ms, "lone p95 ms": trial.lone_p95_ms, "batch": trial.batch,
         "MiB a worker": trial.worker_mib,
     }  # fmt: skip

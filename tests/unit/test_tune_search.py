@@ -18,7 +18,7 @@ def trial(
 ) -> Trial:
     """Batches are full, and large ones take memory."""
     full = float(settings.batch_size) if batch is None else batch
-    return Trial(settings, images_per_s, lone_ms, lone_ms, full, device, 200 + 20 * settings.batch_size)
+    return Trial(settings, 1.0, images_per_s, lone_ms, lone_ms, full, device, 200 + 20 * settings.batch_size)
 
 
 def cpu(settings: Settings) -> Trial:

@@ -1,0 +1,63 @@
+"""OpenVINO answers like ONNX Runtime, image by image, and refuses what it cannot do here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from segserve import cpu
+from segserve.engines.onnx import OnnxEngine
+from segserve.engines.openvino import OpenVINOEngine
+from segserve.errors import EngineError
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """images_nhwc -> a 1x1 convolution to two classes, over every second pixel."""
+    weights = np.array([[0.5, -1.0, 0.25], [1.0, 0.125, -0.5]], np.float32).reshape(2, 3, 1, 1)
+    nodes = [
+        helper.make_node("Cast", ["images_nhwc"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["nchw", "weights"], ["logits_nchw"], strides=[2, 2]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two classes",
+        [helper.make_tensor_value_info("images_nhwc", TensorProto.UINT8, ["n", "h", "w", 3])],
+        [helper.make_tensor_value_info("logits_nchw", TensorProto.FLOAT, ["n", 2, None, None])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save_model(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path)
+    )
+    return path
+
+
+def test_a_batch_gets_the_answers_of_onnx_runtime(model: Path) -> None:
+    images_nhwc = np.random.default_rng(0).integers(0, 256, (3, 10, 14, 3), np.uint8)
+    engine = OpenVINOEngine(model, 1, "fp32")
+    expected = OnnxEngine(model, 1)(images_nhwc)
+    first = engine(images_nhwc)
+    assert first.dtype == np.float32
+    np.testing.assert_allclose(first, expected, rtol=1e-5, atol=1e-3)
+    kept = first.copy()
+    engine(255 - images_nhwc)  # a later call leaves earlier answers alone
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_bf16_is_refused_where_the_processor_has_none(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "has_bf16", lambda: False)
+    with pytest.raises(EngineError, match="does not multiply bf16"):
+        OpenVINOEngine(model, 1, "bf16")
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"no model")
+    with pytest.raises(EngineError, match=r"cannot load .*broken\.onnx"):
+        OpenVINOEngine(path, 1, "fp32")

@@ -27,7 +27,9 @@ def figures(cases: Sequence[Case], reference: Segmenter) -> dict[str, Any]:
     """
     size = (reference.spec.input.height, reference.spec.input.width)
     agreeing = pixels = 0
-    differences, shares, names = [], [], []
+    differences: list[float] = []
+    shares: list[float] = []
+    names: list[str] = []
     for case in cases:
         if not isinstance(case.content, bytes) or len(shares) == MAX_PHOTOS:
             continue

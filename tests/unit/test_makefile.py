@@ -203,4 +203,5 @@ def _versions(direct: list[str]) -> dict[NormalizedName, str]:
 
 def _comes_with_cuda(name: str) -> bool:
     """A CUDA build of torch pins these itself."""
-    return name.startswith(("nvidia-", "cuda-")) or name == "triton"
+    ours = ("cuda-bindings", "cuda-pathfinder")  # the TensorRT engine's way to the GPU
+    return name not in ours and (name.startswith(("nvidia-", "cuda-")) or name == "triton")

@@ -102,7 +102,7 @@ def test_a_sabotaged_artefact_is_refused(folder: Path, engine: str, sabotage: Sa
     write(served, folder / file)
     only(folder, engine)
 
-    with pytest.raises(CheckFailed, match=r"no report on \w+ with this"):  # the good build's report is not its
+    with pytest.raises(CheckFailed, match=r"no report on \w+ with this"):
         package(folder)
     checked = compared(folder)
     assert checked["passed"] is False

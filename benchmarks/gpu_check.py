@@ -145,7 +145,7 @@ def examine(
 def export(config: GpuCheckConfig, subjects: list[Subject]) -> tuple[int, int]:
     """Write the files that the subjects are loaded from. Returns the model's input size, height and width."""
     from export.quantise import signed
-    from export.variants import VARIANTS, Source, write_files
+    from export.variants import VARIANTS, Source, write_file
     from training.checkpoint import load_model
 
     net, meta = load_model(config.checkpoint)
@@ -158,7 +158,8 @@ def export(config: GpuCheckConfig, subjects: list[Subject]) -> tuple[int, int]:
     wanted = {"model.onnx", *(subject.source for subject in subjects)}
     int8 = "model.int8-signed.onnx" in wanted
     files = wanted | ({"model.int8.onnx"} if int8 else set())
-    write_files([variant for variant in VARIANTS if variant.file in files], source, config.out, say)
+    for file in dict.fromkeys(variant.file for variant in VARIANTS if variant.file in files):
+        write_file(file, source, config.out, say)
     if int8:
         signed(config.out / "model.int8.onnx", config.out / "model.int8-signed.onnx")
     return size

@@ -36,6 +36,14 @@ class Settings:
         return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
 
 
+def require_files(mar: Path, photos: Path | None) -> None:
+    """Raises UsageError for a .mar or a folder of photos that is not there."""
+    if not mar.is_file():
+        raise UsageError(f"{mar}: no such file; `make package` builds model_store/rooms.mar")
+    if photos is not None and not photos.is_dir():
+        raise UsageError(f"--photos {photos}: no such folder")
+
+
 def read(mar: Path) -> Settings:
     """Raises UsageError if the file is no .mar of export.build."""
     config = _parsed(mar, _text(mar))

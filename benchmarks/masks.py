@@ -211,7 +211,7 @@ def encoder_rows(
         def make_photo(logits: Logits = logits, geometry: Geometry = prepared.geometry) -> Labels:
             return label_map(logits, geometry, demo.spec.align_corners)
 
-        rows.append(measure_encoders(path.name, make_photo, prepared.photo, demo.palette))
+        rows.append(measure_encoders(path.name, make_photo, prepared.photo, demo.spec.palette_rgb))
     return rows
 
 

@@ -64,10 +64,7 @@ class Config:
     """Where to write everything as JSON."""
 
     def __post_init__(self) -> None:
-        if not self.mar.is_file():
-            raise UsageError(f"{self.mar}: no such file; `make package` builds model_store/rooms.mar")
-        if self.photos is not None and not self.photos.is_dir():
-            raise UsageError(f"--photos {self.photos}: no such folder")
+        mar_settings.require_files(self.mar, self.photos)
         if not self.concurrency or min(self.concurrency) < 1:
             raise UsageError(f"--concurrency {self.concurrency}: expected numbers from 1")
         if self.duration_s <= 0 or self.min_answers < 1:

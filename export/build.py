@@ -34,10 +34,10 @@ from rich.table import Table
 from export import calibration, choose, parity, report
 from export.choose import Objective
 from export.package import package
-from export.variants import NEUTRAL, Source, Variant, variants, write_files
+from export.variants import NEUTRAL, VARIANTS, Source, Variant, variants, write_file
 from segserve import cli
 from segserve.engines import load_engine
-from segserve.errors import CheckFailed, UsageError
+from segserve.errors import CheckFailed, EngineError, UsageError
 from segserve.spec import PARITY_FILE, SPEC_FILE, Artefact, ModelSpec, sha256_file
 from training.checkpoint import load_model
 from training.torch_engine import checkpoint_segmenter, checkpoint_spec
@@ -88,7 +88,7 @@ def main(config: BuildConfig) -> None:
         def say(step: str) -> None:
             progress.update(task, description=step)
 
-        spec = export(config, made, say)
+        spec, notes = export(config, made, left_out, say)
         say("compare")
         checked = parity.check(
             config.checkpoint,
@@ -96,6 +96,7 @@ def main(config: BuildConfig) -> None:
             config.images,
             lambda done, total: progress.update(task, completed=done, total=total),
         )
+        checked["notes"] = notes
         failed = leave_out(checked) if config.engine == "auto" else {}
         report.save(checked, config.out / PARITY_FILE)
         summaries = {entry["name"]: entry["summary"] for entry in checked["artefacts"]}
@@ -115,34 +116,55 @@ def prepare_folder(config: BuildConfig) -> None:
     """Make it, and take away what would look like this build's result if this build failed."""
     try:
         config.out.mkdir(parents=True, exist_ok=True)
-        for name in (SPEC_FILE, PARITY_FILE, f"{config.name}.mar"):
+        for name in {SPEC_FILE, PARITY_FILE, f"{config.name}.mar"} | {variant.file for variant in VARIANTS}:
             (config.out / name).unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"--out {config.out}: {error.strerror}") from error
 
 
-def export(config: BuildConfig, made: list[Variant], say: Callable[[str], None]) -> ModelSpec:
-    """Write every file and the spec that describes them. Raises CheckpointError, EngineError."""
+def export(
+    config: BuildConfig, made: list[Variant], left_out: dict[str, str], say: Callable[[str], None]
+) -> tuple[ModelSpec, dict[str, str]]:
+    """Write every file and the spec that describes them; with it a note on each file that needs one.
+
+    With --engine auto, a further engine that cannot be made or loaded after all goes to `left_out`.
+
+    Raises CheckpointError, EngineError.
+    """
     net, meta = load_model(config.checkpoint)
     size = (meta.input_height, meta.input_width)
-    calibrate = functools.partial(calibration.images, config.calibration, size)
-    notes = write_files(made, Source(net, meta, calibrate, config.batch_sizes), config.out, say)
-    artefacts = []
-    for variant in made:
-        path = config.out / variant.file
-        artefacts.append(
-            Artefact(path.name, variant.engine, variant.precision, sha256_file(path), path.stat().st_size)
-        )
+    source = Source(
+        net, meta, functools.partial(calibration.images, config.calibration, size), config.batch_sizes
+    )
     spec = dataclasses.replace(
         checkpoint_spec(config.checkpoint, meta),
         name=config.name,
         version=config.version,
-        artefacts=tuple(artefacts),
-        engine=NEUTRAL[0] if config.engine == "auto" else config.engine.removesuffix("-fp32"),
-        versions=versions() | {file: note for file, note in notes.items() if note},
+        versions=versions(),
     )
+    notes: dict[str, str] = {}
+    artefacts: list[Artefact] = []
+    for variant in made:
+        path = config.out / variant.file
+        try:
+            if variant.file not in notes:
+                notes[variant.file] = write_file(variant.file, source, config.out, say)
+            digest = sha256_file(path)
+            artefact = Artefact(path.name, variant.engine, variant.precision, digest, path.stat().st_size)
+            if config.engine == "auto":
+                load_engine(
+                    dataclasses.replace(spec, artefacts=(artefact,), engine=artefact.name), config.out
+                )
+        except EngineError as error:
+            if config.engine != "auto" or variant.name in NEUTRAL:
+                raise
+            left_out[variant.name] = str(error)
+            continue
+        artefacts.append(artefact)
+    chosen = NEUTRAL[0] if config.engine == "auto" else config.engine.removesuffix("-fp32")
+    spec = dataclasses.replace(spec, artefacts=tuple(artefacts), engine=chosen)
     spec.save(config.out / SPEC_FILE)
-    return spec
+    return spec, {file: note for file, note in notes.items() if note}
 
 
 def leave_out(checked: dict[str, Any]) -> dict[str, str]:

@@ -38,6 +38,7 @@ INPUT_SIZES = (
 MAX_FILES = 50
 
 FIRST_SEED = 90_000_000  # far from the rooms that a model was trained on
+MIRRORED = "-mirrored"
 EXIF_ORIENTATION = 0x0112
 
 
@@ -79,7 +80,7 @@ def pictures(served_size: tuple[int, int], files: Sequence[Path]) -> list[Pictur
     for height, width in dict.fromkeys((*INPUT_SIZES, served_size)):
         name, read_room = f"room-{height}x{width}", functools.partial(_room, height, width)
         listed.append(Picture(AT_INPUT_SIZE, name, read_room))
-        listed.append(Picture(AT_INPUT_SIZE, f"{name}-mirrored", functools.partial(_mirrored, read_room)))
+        listed.append(Picture(AT_INPUT_SIZE, f"{name}{MIRRORED}", functools.partial(_mirrored, read_room)))
     return listed
 
 

@@ -20,7 +20,7 @@ import torch
 
 from export import accuracy, class_costs, decode_effect
 from export import report as reports
-from export.cases import Case, Picture, build_case, chosen_files, pictures, prepare
+from export.cases import MIRRORED, Case, Picture, build_case, chosen_files, pictures, prepare
 from export.compare import compare
 from export.report import AS_SERVED, AT_INPUT_SIZE, Row
 from export.thresholds import THRESHOLDS
@@ -55,7 +55,7 @@ def check(
     files, available = chosen_files(images)
     to_do = pictures((reference.spec.input.height, reference.spec.input.width), files)
     lower = [artefact for artefact in spec.artefacts if not THRESHOLDS[artefact.precision].exact]
-    total = len(to_do) + len(spec.artefacts) * len(batches(to_do))
+    total = len(to_do) + sum(len(batches(comparable(to_do, spec, artefact))) for artefact in spec.artefacts)
     total += accuracy.ROOMS * (len(lower) + bool(lower))
     steps = itertools.count(1)
 
@@ -115,6 +115,16 @@ def reference_facts(cases: list[Case], classes: tuple[str, ...]) -> dict[str, An
     }
 
 
+def comparable(cases: Sequence[CaseOrPicture], spec: ModelSpec, artefact: Artefact) -> list[CaseOrPicture]:
+    """Without the input sizes that an engine of one size does not take."""
+    served = f"room-{spec.input.height}x{spec.input.width}"
+    return [
+        case
+        for case in cases
+        if not artefact.fixed_size or case.kind == AS_SERVED or case.name.removesuffix(MIRRORED) == served
+    ]
+
+
 def batches(cases: Sequence[CaseOrPicture]) -> list[list[CaseOrPicture]]:
     """Photos in turn, in batches of 1, 2, 5 and more of 5 until each had its turn; then network inputs.
 
@@ -148,7 +158,7 @@ def _entry(
     limit = reports.allowed_error(THRESHOLDS[artefact.precision], facts["logit_std"])
     rows: list[Row] = []
     problems: list[str] = []
-    for batch in batches(cases):
+    for batch in batches(comparable(cases, spec, artefact)):
         try:
             rows += _compare_batch(batch, segmenter, reference.spec, limit)
         except Exception as error:  # whatever an engine raises, this comparison failed
@@ -156,7 +166,9 @@ def _entry(
             problems.append(f"{names} ({batch[0].kind}, batch of {len(batch)}): {error}")
         advance()
     costs = None if THRESHOLDS[artefact.precision].exact else accuracy.figures(segmenter, rooms, advance)
-    failed = reports.failures(rows, problems, artefact.precision, facts["logit_std"], costs)
+    failed = reports.failures(
+        rows, problems, artefact.precision, facts["logit_std"], costs, fixed_size=artefact.fixed_size
+    )
     failed += reports.signal_failures(facts)
     return {
         "name": artefact.name,

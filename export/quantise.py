@@ -9,7 +9,9 @@ quantised, and the worst go back to float until enough labels agree.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -117,15 +119,18 @@ def _all_layers(source: ModelProto, images_nhwc: Sequence[NDArray[np.uint8]]) ->
     nncf.set_log_level(logging.ERROR)
     # without VNNI, two products of 8 bits overflow the 16 bits they are added in; 7 bits of weights never do
     overflow = OverflowFix.FIRST_LAYER if cpu.has_int8_dot() else OverflowFix.ENABLE
-    model: ModelProto = nncf.quantize(
-        source,
-        nncf.Dataset(images_nhwc, lambda image: {INPUT_NAME: image}),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        subset_size=len(images_nhwc),
-        # the pyramid's averages and spreads: little work, and exact averages matter
-        ignored_scope=nncf.IgnoredScope(types=["MatMul", "Transpose", "Sub", "Div", "Mul"], validate=False),
-        advanced_parameters=AdvancedQuantizationParameters(overflow_fix=overflow),
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # its progress bars; stdout may be JSON
+        model: ModelProto = nncf.quantize(
+            source,
+            nncf.Dataset(images_nhwc, lambda image: {INPUT_NAME: image}),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(images_nhwc),
+            # the pyramid's averages and spreads: little work, and exact averages matter
+            ignored_scope=nncf.IgnoredScope(
+                types=["MatMul", "Transpose", "Sub", "Div", "Mul"], validate=False
+            ),
+            advanced_parameters=AdvancedQuantizationParameters(overflow_fix=overflow),
+        )
     return model
 
 

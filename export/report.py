@@ -129,6 +129,7 @@ def require_passed(report: Mapping[str, Any], spec: ModelSpec, artefact: Artefac
                 artefact.precision,
                 report["reference"]["logit_std"],
                 entry["accuracy"],
+                fixed_size=artefact.fixed_size,
             )
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise CheckFailed(
@@ -159,10 +160,13 @@ def failures(
     precision: str,
     logit_std: float,
     accuracy: Mapping[str, Any] | None = None,
+    *,
+    fixed_size: bool = False,
 ) -> list[str]:
     """Everything that does not hold about one artefact, in words; empty if it passed.
 
-    `accuracy` (export.accuracy) is needed for the precisions that are not exact.
+    `accuracy` (export.accuracy) is needed for the precisions that are not exact. An engine that takes one input size
+    (`fixed_size`) is to be compared at that.
     """
     limits = THRESHOLDS[precision]
     found = list(problems)
@@ -170,9 +174,9 @@ def failures(
     alone = {(row.height, row.width) for row in inputs if row.batch_size == 1}
     sizes = alone & {(row.height, row.width) for row in inputs if row.batch_size > 1}
     batch_sizes = {row.batch_size for row in rows if row.kind == AS_SERVED}
-    if len(sizes) < MIN_INPUT_SIZES:
+    if len(sizes) < (needed := 1 if fixed_size else MIN_INPUT_SIZES):
         found.append(
-            f"compared at {len(sizes)} input sizes, alone and in batches, expected at least {MIN_INPUT_SIZES}"
+            f"compared at {len(sizes)} input sizes, alone and in batches, expected at least {needed}"
         )
     if len(batch_sizes) < MIN_BATCH_SIZES:
         found.append(f"compared at {len(batch_sizes)} batch sizes, expected at least {MIN_BATCH_SIZES}")

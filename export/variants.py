@@ -1,7 +1,7 @@
 """Which artefacts a host can run, and how each file is written: engine x precision, several to a file.
 
 made, left_out = variants("auto")
-write_files(made, source, folder, say)
+write_file("model.onnx", source, folder, say)
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from export.to_onnx import to_onnx
 from export.to_tensorrt import PlanOptions, to_tensorrt
 from export.to_torchscript import to_torchscript
 from segserve import cpu
+from segserve.engines import LARGEST_BATCH
 from segserve.errors import UsageError
+from segserve.spec import artefact_name
 from training.checkpoint import CheckpointMeta
 from training.pspnet import PSPNet
 
@@ -42,7 +44,7 @@ class Variant:
     @property
     def name(self) -> str:
         """As in segserve.spec.Artefact."""
-        return self.engine if self.precision == "fp32" else f"{self.engine}-{self.precision}"
+        return artefact_name(self.engine, self.precision)
 
 
 VARIANTS = (
@@ -111,19 +113,12 @@ def why_not(variant: Variant) -> str:
     return ""
 
 
-def write_files(
-    made: Sequence[Variant], source: Source, folder: Path, say: Callable[[str], None]
-) -> dict[str, str]:
-    """Write each file once. Returns notes by file, for the reports. Raises EngineError where TensorRT refuses."""
-    notes = {}
-    for file in dict.fromkeys(variant.file for variant in made):
-        say(f"write {file}")
-        notes[file] = _write(file, source, folder, say)
-    return notes
+def write_file(file: str, source: Source, folder: Path, say: Callable[[str], None]) -> str:
+    """One file; the others are made from model.onnx, so that comes first. Returns a note for the report, or "".
 
-
-def _write(file: str, source: Source, folder: Path, say: Callable[[str], None]) -> str:
-    """One file. The others are made from model.onnx, which stands first in VARIANTS."""
+    Raises EngineError where TensorRT refuses.
+    """
+    say(f"write {file}")
     path, plain = folder / file, folder / "model.onnx"
     match file:
         case "model.onnx":
@@ -143,7 +138,7 @@ def _write(file: str, source: Source, folder: Path, say: Callable[[str], None]) 
         case _:
             precision = "fp32" if file == "model.plan" else file.split(".")[1]
             size = (source.meta.input_height, source.meta.input_width)
-            options = PlanOptions(precision, *size, source.batch_sizes)
+            options = PlanOptions(precision, *size, (*source.batch_sizes, LARGEST_BATCH))
             if precision == "int8":
                 from export.quantise import signed
 
@@ -156,7 +151,7 @@ def _int8_onnx(source: Source, folder: Path, say: Callable[[str], None]) -> Path
     """model.int8.onnx, made now unless it is there from this build."""
     path = folder / "model.int8.onnx"
     if not path.exists():
-        _write(path.name, source, folder, say)
+        write_file(path.name, source, folder, say)
     return path
 
 

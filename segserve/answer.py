@@ -50,9 +50,8 @@ def body(
         )
     if answer_format == "npy" and not gzipped:
         _check_bytes(answer_format, labels.size + _NPY_HEADER_BYTES, max_bytes)  # known before it is made
-    palette = np.array(spec.palette, np.uint8)
     if answer_format == "png":
-        encoded = encode.png(_restrict(labels, class_ids), palette)
+        encoded = encode.png(_restrict(labels, class_ids), spec.palette_rgb)
     elif answer_format == "json":
         encoded = json_body(labels, spec, class_ids, timings_ms)
     elif answer_format == "npy":
@@ -60,7 +59,7 @@ def body(
     else:
         assert answer_format == "overlay", answer_format
         assert photo_hwc is not None, "an overlay shows the photo: prepare it with_photo=True"
-        encoded = encode.overlay_jpeg(photo_hwc, _restrict(labels, class_ids), palette)
+        encoded = encode.overlay_jpeg(photo_hwc, _restrict(labels, class_ids), spec.palette_rgb)
     if gzipped:
         encoded = gzip.compress(encoded, compresslevel=1, mtime=0)
     _check_bytes(answer_format, len(encoded), max_bytes)

@@ -30,15 +30,8 @@ def fill_float32(
     column_starts: int, photo_height: int, photo_width: int, scratch: int, labels: int,
 ) -> None:  # pragma: no cover - compiled  # fmt: skip
     """Addresses of C-contiguous arrays, and their sizes; the arrays are those of `_fill`."""
-    _fill(
-        carray(pointer(logits), (num_classes, height, width), np.float32),
-        carray(pointer(rows), (photo_height,), np.float32),
-        carray(pointer(columns), (photo_width,), np.float32),
-        carray(pointer(row_starts), (height + 1,), np.int32),
-        carray(pointer(column_starts), (width + 1,), np.int32),
-        scratch,
-        carray(pointer(labels), (photo_height, photo_width), np.uint8),
-    )
+    values = carray(pointer(logits), (num_classes, height, width), np.float32)
+    _fill_at(values, rows, columns, row_starts, column_starts, photo_height, photo_width, scratch, labels)
 
 
 @kernel(nogil=True, error_model="numpy")
@@ -47,8 +40,19 @@ def fill_float16(
     column_starts: int, photo_height: int, photo_width: int, scratch: int, labels: int,
 ) -> None:  # pragma: no cover - compiled  # fmt: skip
     """As `fill_float32`, of logits whose bits are read as float16."""
+    values = carray(pointer(logits), (num_classes, height, width), np.uint16)
+    _fill_at(values, rows, columns, row_starts, column_starts, photo_height, photo_width, scratch, labels)
+
+
+@inner
+def _fill_at(
+    logits_chw: Bits, rows: int, columns: int, row_starts: int, column_starts: int, photo_height: int,
+    photo_width: int, scratch: int, labels: int,
+) -> None:  # pragma: no cover - compiled  # fmt: skip
+    """The arrays at those addresses, given to `_fill`."""
+    _, height, width = logits_chw.shape
     _fill(
-        carray(pointer(logits), (num_classes, height, width), np.uint16),
+        logits_chw,
         carray(pointer(rows), (photo_height,), np.float32),
         carray(pointer(columns), (photo_width,), np.float32),
         carray(pointer(row_starts), (height + 1,), np.int32),

@@ -41,7 +41,6 @@ class Segmenter:
 
     def __init__(self, spec: ModelSpec, engine: Engine, max_pixels: int = MAX_PIXELS) -> None:
         self.spec, self.engine, self.max_pixels = spec, engine, max_pixels
-        self.palette = np.array(spec.palette, np.uint8).reshape(-1, 3)
 
     @classmethod
     def load(
@@ -79,6 +78,8 @@ class Segmenter:
 
     def logits(self, prepared: Sequence[Prepared]) -> Logits:
         """One engine call for photos of any sizes: float32 or float16 (N, num_classes, h, w)."""
+        if len(prepared) == 1:
+            return self.engine(prepared[0].input_hwc[np.newaxis])  # no copy
         return self.engine(np.stack([item.input_hwc for item in prepared]))
 
     def labels(self, logits_chw: Logits, prepared: Prepared) -> NDArray[np.uint8]:

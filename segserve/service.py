@@ -28,6 +28,7 @@ from segserve.engines import Logits
 from segserve.errors import ImageTooLarge, RequestError
 from segserve.request import CONTENT_TYPES, Request, Wanted, parse
 from segserve.segmenter import Prepared, Segmenter
+from segserve.spec import artefact_name
 
 logger = logging.getLogger(__name__)
 
@@ -188,9 +189,7 @@ class Service:
         headers = {
             "server-timing": ", ".join(f"{step};dur={ms:.3f}" for step, ms in timings_ms.items()),
             "x-segserve-version": self._segmenter.spec.version,
-            "x-segserve-engine": engine.name
-            if engine.precision == "fp32"
-            else f"{engine.name}-{engine.precision}",
+            "x-segserve-engine": artefact_name(engine.name, engine.precision),
             "x-segserve-device": engine.device,
             "x-segserve-batch-size": str(job.batch_size),
         }

@@ -7,6 +7,7 @@ of their outputs (classes, stride, align_corners) and the proof that they segmen
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -15,6 +16,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from segserve.errors import SpecError
 
@@ -30,6 +34,11 @@ def sha256_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}. Export the model again.") from None
+
+
+def artefact_name(engine: str, precision: str) -> str:
+    """The engine for float32, ENGINE-PRECISION for the rest, as in "onnx-int8": what --engine is given."""
+    return engine if precision == "fp32" else f"{engine}-{precision}"
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,13 @@ class Artefact:
 
     @property
     def name(self) -> str:
-        """The engine for float32, ENGINE-PRECISION for the rest, as in "onnx-int8": what --engine is given."""
-        return self.engine if self.precision == "fp32" else f"{self.engine}-{self.precision}"
+        """As --engine and the reports have it."""
+        return artefact_name(self.engine, self.precision)
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether it takes only the spec's height and width."""
+        return self.engine in ("tensorrt", "onnx_tensorrt")
 
     def __post_init__(self) -> None:
         _require(
@@ -145,6 +159,11 @@ class ModelSpec:
                 return artefact
         have = ", ".join(a.name for a in self.artefacts) or "none"
         raise SpecError(f"the spec chooses engine {self.engine!r} but has artefacts for: {have}")
+
+    @functools.cached_property
+    def palette_rgb(self) -> NDArray[np.uint8]:
+        """The palette as an array, uint8 (num_classes, 3)."""
+        return np.array(self.palette, np.uint8)
 
     def in_order(self) -> list[Artefact]:
         """The chosen artefact, then the others as they are to be tried instead of it."""

@@ -125,7 +125,7 @@ def _mask_writer(folder: Path, segmenter: Segmenter) -> Callable[[Sample, NDArra
         raise UsageError(f"--save-masks {folder}: cannot be made ({error.strerror})") from error
 
     def write(sample: Sample, mask: NDArray[np.uint8]) -> None:
-        (folder / f"{sample.image.stem}.png").write_bytes(encode.png(mask, segmenter.palette))
+        (folder / f"{sample.image.stem}.png").write_bytes(encode.png(mask, segmenter.spec.palette_rgb))
 
     return write
 

@@ -182,7 +182,7 @@ def test_checkpoint_prints_json_and_writes_the_masks_that_are_served(
     for sample in dataset.samples:
         written = (tmp_path / "masks" / f"{sample.image.stem}.png").read_bytes()
         mask = segmenter.segment(sample.image.read_bytes())
-        assert written == encode.png(mask, segmenter.palette)
+        assert written == encode.png(mask, segmenter.spec.palette_rgb)
         matrix.update(dataset.read(sample)[1], mask)
     scores = matrix.scores()
     assert report["miou"] == pytest.approx(scores.miou)

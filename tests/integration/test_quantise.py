@@ -1,0 +1,60 @@
+"""int8 by NNCF: layers that do not bear it go back to float, and only those."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.fold import fold
+from export.quantise import keep_float, logits_of, quantise, quantised_layers, signed
+from export.served_net import ServedNet
+from export.to_onnx import to_onnx
+from training.pspnet import build
+from training.rooms import render
+
+SIZE = (64, 80)
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("quantise") / "model.onnx"
+    net = fold(build("pspnet_lite0", 5, pretrained=True))
+    to_onnx(ServedNet(net, (127.0,) * 3, (128.0,) * 3).eval(), path)
+    return path
+
+
+def test_what_does_not_bear_int8_stays_in_float(fp32: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [render(seed, *SIZE)[0][np.newaxis] for seed in range(8)]
+    int8, said = fp32.with_name("model.int8.onnx"), list[str]()
+    note = quantise(fp32, int8, images, said.append)
+    assert capsys.readouterr().out == ""  # NNCF's bars would spoil JSON
+    source, written = onnx.load(str(fp32)), onnx.load(str(int8))
+    in_int8 = len(quantised_layers(written))
+    assert in_int8 > 0
+    assert note.startswith(f"{in_int8} of ")
+    agreement = [
+        (a.argmax(1) == b.argmax(1)).mean()
+        for a, b in zip(logits_of(written, images), logits_of(source, images), strict=True)
+    ]
+    assert np.mean(agreement) > 0.9
+    # all layers in float: the graph that it came from
+    bare = keep_float(source, written, quantised_layers(written))
+    assert quantised_layers(bare) == []
+    np.testing.assert_allclose(logits_of(bare, images[:1])[0], logits_of(source, images[:1])[0], atol=1e-4)
+
+
+def test_tensorrt_gets_no_unsigned_integers(fp32: Path) -> None:
+    int8 = fp32.with_name("model.int8.onnx")
+    before = onnx.load(str(int8))
+    after = onnx.load(str(signed(int8, fp32.with_name("signed.onnx"))))
+    unsigned = onnx.TensorProto.UINT8
+    assert any(tensor.data_type == unsigned for tensor in before.graph.initializer)
+    assert not any(tensor.data_type == unsigned for tensor in after.graph.initializer)
+    image = render(1, *SIZE)[0][np.newaxis]
+    errors = np.abs(logits_of(after, [image])[0] - logits_of(before, [image])[0])
+    assert errors.mean() < 0.5 * logits_of(before, [image])[0].std()

@@ -1,0 +1,60 @@
+"""Which artefact is served where the chosen one does not run, and that nothing unproven ever is."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from segserve.engines import load_engine
+from segserve.errors import EngineError
+from segserve.spec import Artefact, ModelSpec, sha256_file
+from tests.specs import make_spec
+
+
+def artefact(folder: Path, file: str, engine: str, precision: str = "fp32") -> Artefact:
+    return Artefact(file, engine, precision, sha256_file(folder / file), (folder / file).stat().st_size)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ModelSpec:
+    """Chosen: a TensorRT plan that no host can read; instead of it a graph for ONNX Runtime."""
+    (tmp_path / "model.plan").write_bytes(b"no plan")
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["images_nhwc"], ["logits_nchw"], to=TensorProto.FLOAT)],
+        "cast",
+        [helper.make_tensor_value_info("images_nhwc", TensorProto.UINT8, ["n", "h", "w", 3])],
+        [helper.make_tensor_value_info("logits_nchw", TensorProto.FLOAT, ["n", "h", "w", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save_model(model, str(tmp_path / "model.onnx"))
+    artefacts = (
+        artefact(tmp_path, "model.plan", "tensorrt", "fp16"),
+        artefact(tmp_path, "model.onnx", "onnx"),
+    )
+    return make_spec(artefacts=artefacts, engine="tensorrt-fp16")
+
+
+def test_the_next_one_that_runs_is_served_and_the_log_says_why(
+    spec: ModelSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        engine = load_engine(spec, tmp_path, 1, fallback=True)
+    assert (engine.name, engine.precision) == ("onnx", "fp32")
+    assert "serving with onnx, because the chosen engine does not run here: tensorrt-fp16: " in caplog.text
+    assert engine(np.full((1, 2, 2, 3), 7, np.uint8)).tolist() == [[[[7.0] * 3] * 2] * 2]
+
+
+def test_without_fallback_it_is_an_error(spec: ModelSpec, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="tensorrt-fp16: "):
+        load_engine(spec, tmp_path, 1)
+
+
+def test_a_file_that_was_not_proven_is_not_passed_over(spec: ModelSpec, tmp_path: Path) -> None:
+    (tmp_path / "model.plan").write_bytes(b"another")
+    with pytest.raises(EngineError, match=r"model\.plan is not the file that passed parity"):
+        load_engine(spec, tmp_path, 1, fallback=True)

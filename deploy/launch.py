@@ -152,7 +152,7 @@ def _launch(plan: Plan, sockets: Path) -> tuple[Running, subprocess.Popen[bytes]
     running = Running(
         process.pid, processes.identity(process.pid), known_at_start["inference_address"],
         known_at_start["metrics_address"], str(socket), tuple(dict.fromkeys(m.partition("=")[0] for m in plan.models)),
-        plan.auth, str(plan.run_dir), str(tmp_dir), str(log_dir),
+        plan.auth, str(plan.run_dir), str(tmp_dir), str(log_dir), str(plan.store),
     )  # fmt: skip
     try:
         run_folder.save(running)

@@ -4,6 +4,8 @@ RUN/server.json        which process, which addresses (there while it runs)
 RUN/management.sock    the management API: who may enter the folder may manage the server
 RUN/config.properties  what the server was really started with
 RUN/key_file.json      the tokens, where they are on
+RUN/models.json        which versions it shall have, and the default: what a restart comes back with
+RUN/rollout.json       a rollout that is on its way, for the next one to clear up after, if it was killed
 RUN/logs/  RUN/tmp/    logs; unpacked models and the sockets of the workers
 """
 
@@ -45,6 +47,7 @@ class Running:
     run_dir: str
     tmp_dir: str
     log_dir: str
+    model_store: str
 
     def alive(self) -> bool:
         """Whether that very process is there, not another one that got its number."""

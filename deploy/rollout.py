@@ -7,7 +7,8 @@
 photos, time, memory, 4 lets both versions segment the same photos, 5 gives it a share of the traffic (--canary),
 6 makes it the default, 7 watches it, 8 retires the old version, or keeps it warm. Whatever fails on the way, Ctrl-C
 included, undoes what was done; a rollout that was killed is undone by the next one. Exit code: 0 in service; 1 rolled
-back, with the reason and, where masks differ too much, a picture; 2 wrong usage, nothing touched; 130 interrupted, rolled back.
+back, with the reason and, where masks differ too much, a picture; 2 wrong usage, nothing touched; 130 interrupted,
+rolled back.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ from deploy.run_folder import Running
 from segserve.errors import CheckFailed
 
 ANSWER_TIMEOUT_S = 60.0
+PAUSE_TIMES = 2.0
+"""So many times as long as an answer of a version that nobody else reaches took, nothing is asked of it: its worker
+would take the processor from the one that serves."""
 LEAST_AGREEMENT = {"fp32": 0.999, "bf16": 0.97, "fp16": 0.97, "int8": 0.9}
 """Share of a golden photo's pixels that must have the checkpoint's class, by the precision that served it. Below what
 export demands on the host where it was built (export/thresholds.py): another CPU or JPEG decoder moves a few."""
@@ -34,10 +37,10 @@ class Seen:
 
 
 class Asker:
-    """Raises CheckFailed for anything but a mask."""
+    """Raises CheckFailed for anything but a mask. `resting`: the version that is to be asked gently."""
 
-    def __init__(self, running: Running, name: str) -> None:
-        self._running, self._name = running, name
+    def __init__(self, running: Running, name: str, resting: str) -> None:
+        self._running, self._name, self._resting = running, name, resting
         self._http = httpx.Client(base_url=_reachable(running.url), timeout=ANSWER_TIMEOUT_S, trust_env=False)
 
     def __enter__(self) -> Asker:
@@ -48,6 +51,12 @@ class Asker:
 
     def ask(self, photo: bytes, version: str | None = None) -> Seen:
         """The mask that `version`, or the default, makes of an image file."""
+        seen = self._ask(photo, version)
+        if version == self._resting:
+            time.sleep(PAUSE_TIMES * seen.latency_ms / 1e3)
+        return seen
+
+    def _ask(self, photo: bytes, version: str | None) -> Seen:
         who = f"{self._name} {version or '(default)'}"
         path = f"/predictions/{self._name}" + (f"/{version}" if version else "")
         token = self._running.token("inference")

@@ -111,14 +111,16 @@ class Rollout:
         with self._step(f"{name} {new} beside {old}: READY"):
             self._register()
         goldens = incoming.golden_photos(self._store / incoming.folder_name(self._new))
-        with Asker(self._running, name) as asker:
+        with Asker(self._running, name, resting=new) as asker:
             before = self._probe(asker, goldens, at_start)
             if self._config.canary:
                 with self._step(f"canary: {100 * self._config.canary:g} % of the requests"):
                     canary.set_canary(self._running, name, new, self._config.canary)
                     self._watch(asker, goldens, before, "canary", self._config.canary_s, default=False)
             with self._step(f"{new} is the default"):
+                asked = time.time()
                 self._management.set_default(name, new)
+                self.found["default_since"] = [asked, time.time()]  # somewhere between
                 canary.clear_canary(self._running, name)
             before = dataclasses.replace(before, at_end=scrape(self._running.metrics_url))
             with self._step("watched"):

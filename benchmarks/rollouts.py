@@ -15,6 +15,7 @@ import contextlib
 import json
 import math
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -97,10 +98,10 @@ def measure(config: RolloutsConfig, name: str, num_classes: int, work: Path) -> 
 
 def summary(rows: Sequence[dict[str, Any]], swaps: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Figures from Locust's answers and what each rollout reported."""
-    during = [
-        row for row in rows if any(s["began"] < row["done"] and row["sent"] < s["ended"] for s in swaps)
-    ]
-    without = [row for row in rows if row not in during] if len(rows) < 1000 else _others(rows, during)
+    during, without = list[dict[str, Any]](), list[dict[str, Any]]()
+    for row in rows:
+        touched = any(swap["began"] < row["done"] and row["sent"] < swap["ended"] for swap in swaps)
+        (during if touched else without).append(row)
     p99 = {key: percentile_ms(part, 99) for key, part in (("during", during), ("without", without))}
     return {
         "answers": len(rows),
@@ -110,19 +111,12 @@ def summary(rows: Sequence[dict[str, Any]], swaps: Sequence[dict[str, Any]]) -> 
         "rollouts": len(swaps),
         "rollouts_failed": sum(swap["exit_code"] != 0 for swap in swaps),
         "rollout_errors": [swap["error"] for swap in swaps if swap["exit_code"] != 0],
-        "rollout_s": sorted(swap["ended"] - swap["began"] for swap in swaps)[len(swaps) // 2]
-        if swaps
-        else 0.0,
+        "rollout_s": statistics.median(swap["ended"] - swap["began"] for swap in swaps),
         "p50_ms": {"during": percentile_ms(during, 50), "without": percentile_ms(without, 50)},
         "p99_ms": p99,
         "p99_ratio": p99["during"] / p99["without"] if p99["without"] else math.nan,
         "answers_per_s": len(rows) / max(1e-9, max(r["done"] for r in rows) - min(r["sent"] for r in rows)),
     }
-
-
-def _others(rows: Sequence[dict[str, Any]], taken: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    known = {id(row) for row in taken}
-    return [row for row in rows if id(row) not in known]
 
 
 def was_default(row: dict[str, Any], swaps: Sequence[dict[str, Any]]) -> bool:
@@ -168,8 +162,8 @@ def _server(store: Path, run_dir: Path, name: str) -> Iterator[str]:
     options = ("--run-dir", str(run_dir))
     try:
         _module(
-            "deploy.server", "start", "--detach", *options, "--model-store", str(store), "--models", f"{name}=first.mar",
-            "--port", str(inference), "--metrics-port", str(metrics),
+            "deploy.server", "start", "--detach", *options, "--model-store", str(store), "--models",
+            f"{name}=first.mar", "--port", str(inference), "--metrics-port", str(metrics),
         )  # fmt: skip
         yield run_folder.require_running(run_dir).url
     finally:

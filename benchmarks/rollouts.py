@@ -11,16 +11,14 @@ latency while a rollout was at work with that before and after. Exit code 1 if a
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +27,11 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.mar_server import free_ports
-from deploy import run_folder
+from benchmarks import loaded
 from deploy.options import REPOSITORY
 from export.package import check_package
 from segserve.cli import run
-from segserve.errors import ServerError, UsageError
-
-LOCUST_START_S = 60.0
+from segserve.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -79,12 +74,12 @@ def main(config: RolloutsConfig) -> int:
 
 def measure(config: RolloutsConfig, name: str, num_classes: int, work: Path) -> dict[str, Any]:
     """Serve, load, swap. Returns: the figures."""
-    store, run_dir, answers = work / "store", work / "run", work / "answers.jsonl"
-    store.mkdir()
-    (store / "first.mar").write_bytes(config.first.read_bytes())
-    swaps: list[dict[str, Any]] = []
-    with _server(store, run_dir, name) as url, _locust(url, name, num_classes, config.users, answers):
-        _wait_for_answers(answers)
+    answers, swaps = work / "answers.jsonl", list[dict[str, Any]]()
+    with (
+        loaded.server(config.first, name, work) as running,
+        loaded.locust(running.url, name, num_classes, config.users, answers),
+    ):
+        run_dir = Path(running.run_dir)
         started = time.time()
         _busy_for(config.quiet_s)
         for number in track(range(config.swaps), "rollouts", console=Console(stderr=True)):
@@ -92,7 +87,7 @@ def measure(config: RolloutsConfig, name: str, num_classes: int, work: Path) -> 
             swaps.append(_rollout(mar, run_dir, config.watch_s))
         _busy_for(config.quiet_s)
         ended = time.time()
-    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    rows = loaded.read(answers)
     return summary([row for row in rows if started <= row["sent"] and row["done"] <= ended], swaps)
 
 
@@ -156,45 +151,6 @@ def show(found: dict[str, Any]) -> None:
         print(f"  {line}")
 
 
-@contextlib.contextmanager
-def _server(store: Path, run_dir: Path, name: str) -> Iterator[str]:
-    inference, metrics = free_ports(2)
-    options = ("--run-dir", str(run_dir))
-    try:
-        _module(
-            "deploy.server", "start", "--detach", *options, "--model-store", str(store), "--models",
-            f"{name}=first.mar", "--port", str(inference), "--metrics-port", str(metrics),
-        )  # fmt: skip
-        yield run_folder.require_running(run_dir).url
-    finally:
-        _module("deploy.server", "stop", *options)
-
-
-@contextlib.contextmanager
-def _locust(url: str, name: str, num_classes: int, users: int, answers: Path) -> Iterator[None]:
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--headless", "--only-summary",
-            "--host", url, "--model", name, "--num-classes", str(num_classes), "--answers", str(answers),
-            "--users", str(users), "--spawn-rate", str(users),
-        ],
-        cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=120)
-
-
-def _wait_for_answers(answers: Path) -> None:
-    deadline = time.monotonic() + LOCUST_START_S
-    while not (answers.exists() and answers.read_text()):
-        if time.monotonic() > deadline:
-            raise ServerError("Locust sent nothing; try `make load` against a server")
-        time.sleep(0.5)
-
-
 def _busy_for(seconds: float) -> None:
     """Locust works meanwhile."""
     time.sleep(seconds)
@@ -217,14 +173,6 @@ def _rollout(mar: Path, run_dir: Path, watch_s: float) -> dict[str, Any]:
         "exit_code": done.returncode,
         "error": done.stderr[-600:],
     }
-
-
-def _module(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise ServerError(f"{' '.join(arguments[:2])} failed: {done.stderr.strip()}")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_the_tests_of_the_alarms_can_fail(promtool: str, tmp_path: Path) -> None
     assert spoilt != rules
     (tmp_path / "alerts.yml").write_text(spoilt)
     shutil.copy(FOLDER / "alerts_test.yml", tmp_path)
-    command = [promtool, "test", "rules", tmp_path / "alerts_test.yml"]
+    command = [promtool, "test", "rules", str(tmp_path / "alerts_test.yml")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode != 0
     assert "SegserveClassShareUnusual" in result.stdout + result.stderr

@@ -2,7 +2,7 @@
 
 A worker tells its metrics by printing them: Java reads `[METRICS]…` lines from its standard output, adds them up over
 all workers, and drops those that deploy/metrics.yaml does not declare. ts.metrics prints and flushes each by itself,
-which takes 206 µs for the 9 lines of an image; here all lines of a batch go out in one piece, 26 µs.
+200 µs for an image; here all lines of a batch go out in one piece, in a quarter of that. Java takes 5 µs a line.
 
     metrics = Metrics("rooms", spec.version, engine.device, spec.classes)
     logger.info(metrics.lines(requests, replies))

@@ -92,16 +92,13 @@ class Service:
         """One reply for each request, in their order. Never raises: an error of ours is that request's 500."""
         started, now_s = time.perf_counter(), time.time()
         jobs = [_Job(request) for request in requests]
-        for job in jobs:
-            if (queued_ms := job.request.queued_ms(now_s)) is not None:
-                job.timings_ms["queue"] = queued_ms
         self._each(jobs, self._prepare)
         self._infer([job for job in jobs if job.error is None])
         self._each(jobs, self._finish)
         for position in do_not_fit([len(job.body) for job in jobs]):
             self._refuse(jobs[position])
         total_ms = 1e3 * (time.perf_counter() - started)
-        return [self._reply(job, total_ms) for job in jobs]
+        return [self._reply(job, job.request.queued_ms(now_s), total_ms) for job in jobs]
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Go the whole way once for each format and batch size: compile the kernels, let the engine allocate.
@@ -197,8 +194,8 @@ class Service:
         )
         job.body = b""
 
-    def _reply(self, job: _Job, total_ms: float) -> Reply:
-        timings_ms = _all_timings(job.timings_ms, total_ms)
+    def _reply(self, job: _Job, queued_ms: float | None, total_ms: float) -> Reply:
+        timings_ms = _all_timings(queued_ms, job.timings_ms, total_ms)
         status, content_type, body = self._outcome(job)
         headers = self._headers(job, timings_ms)
         photo_hw = None
@@ -235,10 +232,11 @@ class Service:
         return headers
 
 
-def _all_timings(steps_ms: Mapping[str, float], total_ms: float) -> dict[str, float]:
+def _all_timings(queued_ms: float | None, steps_ms: Mapping[str, float], total_ms: float) -> dict[str, float]:
     """With `batch_wait`, which is what the image's own steps leave of the total: it waited for others of its batch."""
-    own_ms = sum(duration_ms for step, duration_ms in steps_ms.items() if step != "queue")
-    return {**steps_ms, "batch_wait": max(0.0, total_ms - own_ms), "total": total_ms}
+    queue = {} if queued_ms is None else {"queue": queued_ms}
+    waited_ms = max(0.0, total_ms - sum(steps_ms.values()))
+    return {**queue, **steps_ms, "batch_wait": waited_ms, "total": total_ms}
 
 
 def _packs(wanted: Wanted) -> bool:

@@ -24,13 +24,15 @@ LOCK_FILE = ".rollout.lock"
 class Journal:
     """A rollout of `new`, unpacked as `file` in the model store, in the place of `old`.
 
-    `committed`: the new version is the one to be served, also after a restart; the versions in `going` have to go.
+    `reached`: clients may have reached the new version. `committed`: the new version is the one to be served, also
+    after a restart; the versions in `going` have to go.
     """
 
     name: str
     new: str
     file: str
     old: str
+    reached: bool = False
     committed: bool = False
     going: tuple[str, ...] = ()
 

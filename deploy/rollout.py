@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,12 +29,12 @@ from deploy import canary, disagreement, incoming, journal, probe, served
 from deploy.asking import Asker
 from deploy.interrupts import Asked, Interrupts
 from deploy.journal import Journal
-from deploy.management import Management
+from deploy.management import Management, ModelState
 from deploy.metrics import Scrape, scrape
 from deploy.ready import MAX_DEATHS, StartLogs
 from deploy.rollout_options import RolloutConfig
 from deploy.run_folder import Running, require_running
-from deploy.undo import recover, retire, undo
+from deploy.undo import commit, recover, retire, undo
 from deploy.watch import Before, Limits, watch
 from segserve.cli import run
 from segserve.errors import CheckFailed, ServerError, UsageError
@@ -79,14 +80,16 @@ class Rollout:
         self._journal: Journal | None = None
         self.found: dict[str, Any] = {"model": spec.name, "new": spec.version}
         old = self._in_service()
-        self._old = incoming.spec_of(self._store / old.file)
+        self._old, self._compare = incoming.spec_of(self._store / old.file), old.ready
+        if not old.ready:
+            console.print(f"{old.name} {old.version} has no READY worker: there is nothing to compare with")
         self.found["old"] = self._old.version
         if not config.allow_class_change:
             incoming.require_same_classes(spec, self._old)
         if config.canary:
             canary.require_front(running)
 
-    def _in_service(self) -> Any:
+    def _in_service(self) -> ModelState:
         """The version that is the default now. Raises: UsageError if there is none, or the new one is there already."""
         name = self._new.name
         versions = {state.version: state for state in self._management.versions(name)}
@@ -113,6 +116,7 @@ class Rollout:
         goldens = incoming.golden_photos(self._store / incoming.folder_name(self._new))
         with Asker(self._running, name, resting=new) as asker:
             before = self._probe(asker, goldens, at_start)
+            self._note(reached=True)
             if self._config.canary:
                 with self._step(f"canary: {100 * self._config.canary:g} % of the requests"):
                     canary.set_canary(self._running, name, new, self._config.canary)
@@ -125,10 +129,8 @@ class Rollout:
             before = dataclasses.replace(before, at_end=scrape(self._running.metrics_url))
             with self._step("watched"):
                 self._watch(asker, goldens, before, "watch", self._config.watch_s, default=True)
-        self._commit()
         with self._step(f"{old} is {'kept warm' if self._config.keep else 'retired'}"):
-            assert self._journal is not None
-            self._console.print(retire(self._running, self._management, self._journal), markup=False)
+            self._console.print(retire(self._running, self._management, self._commit()), markup=False)
 
     def _register(self) -> None:
         spec = self._new
@@ -146,20 +148,21 @@ class Rollout:
     def _probe(self, asker: Asker, goldens: list[incoming.GoldenPhoto], at_start: Scrape) -> Before:
         name, new, old = self._new.name, self._new.version, self._old.version
         with self._step("golden photos, time, memory"):
-            agreement = probe.golden(asker, goldens, new, f"{name} {new}")
-            speed = probe.speed(asker, goldens, old, new, self._config.max_slowdown)
+            found: dict[str, Any] = {"golden_agreement": probe.golden(asker, goldens, new, f"{name} {new}")}
+            ping_ms = math.inf
+            if self._compare:
+                speed = probe.speed(asker, goldens, old, new, self._config.max_slowdown)
+                found |= {**dataclasses.asdict(speed), "slowdown": speed.slowdown()}
+                ping_ms = speed.old_latency_ms
             state = self._management.version(name, new)
-            grown_mib = probe.leak(asker, goldens, new, state.worker_pids if state else ())
-            self.found["probe"] = {
-                "golden_agreement": agreement, **dataclasses.asdict(speed), "slowdown": speed.slowdown(),
-                "grown_mib": grown_mib,
-            }  # fmt: skip
+            found["grown_mib"] = probe.leak(asker, goldens, new, state.worker_pids if state else ())
+            self.found["probe"] = found
         self._shadow(asker, goldens)
-        return Before(old, at_start, scrape(self._running.metrics_url), speed.old_latency_ms)
+        return Before(old, at_start, scrape(self._running.metrics_url), ping_ms)
 
     def _shadow(self, asker: Asker, goldens: list[incoming.GoldenPhoto]) -> None:
-        if self._new.classes != self._old.classes:
-            return  # ids mean other things; that was allowed
+        if self._new.classes != self._old.classes or not self._compare:
+            return  # ids mean other things, which was allowed; or nobody can be asked
         with self._step("both versions on the same photos"):
             photos = [(golden.name, golden.photo) for golden in goldens]
             photos += [(g.name, g.photo) for g in incoming.golden_photos(self._store / self._old_file())]
@@ -204,18 +207,19 @@ class Rollout:
         )  # fmt: skip
         self.found[step] = dataclasses.asdict(found)
 
-    def _commit(self) -> None:
-        """From here on the new version is what a restart comes back with."""
+    def _note(self, **changes: Any) -> Journal:
+        """In the journal, before it happens."""
         assert self._journal is not None
+        self._journal = dataclasses.replace(self._journal, **changes)
+        self._journal.save(self._run_dir)
+        return self._journal
+
+    def _commit(self) -> Journal:
+        """From here on the new version is what a restart comes back with."""
         before = served.load(self._run_dir).get(self._new.name)
         going = [before.kept] if before and before.kept else []  # only one is kept warm
         going += [] if self._config.keep else [self._old.version]
-        self._journal = dataclasses.replace(self._journal, committed=True, going=tuple(going))
-        others = {s.version: s.file for s in self._management.versions(self._new.name)}
-        served.commit(
-            self._run_dir, self._journal, {v: f for v, f in others.items() if v != self._new.version}
-        )
-        self._journal.save(self._run_dir)
+        return self._note(committed=True, going=tuple(going))
 
     # --- and back -----------------------------------------------------------------------------------------------
 
@@ -224,11 +228,15 @@ class Rollout:
         if self._journal is None:
             return reason
         if self._journal.committed:
+            commit(self._run_dir, self._management, self._journal)
             journal.clear(self._run_dir)
             return (
                 f"{self._new.version} is in service; {self._old.version} is still there, kept warm ({reason})"
             )
-        return f"{reason}\n{undo(self._running, self._management, self._journal)}"
+        try:
+            return f"{reason}\n{undo(self._running, self._management, self._journal)}"
+        except CheckFailed as error:
+            return f"{reason}\n{error}"
 
     @contextlib.contextmanager
     def _step(self, text: str) -> Iterator[None]:

@@ -21,7 +21,9 @@ from segserve.errors import CheckFailed
 
 PERIOD_S = 1.0
 MIN_ANSWERS = 20
-"""Fewer say nothing about error rate, time or classes."""
+"""Fewer say nothing about error rate and time."""
+MIN_SHARE_ANSWERS = 300
+"""Nor fewer than these about the classes, whose shares are smoothed over about 100 photos, golden ones among them."""
 MIN_PINGS = 5
 TOTAL = "total"
 
@@ -139,7 +141,7 @@ def _compare(
         int(total),
         errors / total if enough else None,
         steps.mean_s() / old.mean_s() if comparable else None,
-        change if comparable and old_shares and new_shares else None,
+        change if min(total, old.count) >= MIN_SHARE_ANSWERS and old_shares and new_shares else None,
         growth_mib,
     )
 

@@ -76,11 +76,11 @@ class Place:
 
 
 @contextlib.contextmanager
-def served_place(source: Path, folder: Path, ports: list[int]) -> Iterator[Place]:
+def served_place(source: Path, folder: Path, ports: list[int], *more: str) -> Iterator[Place]:
     store, run_dir = folder / "store", folder / "run"
     store.mkdir()
     source = Path(shutil.copy(source, store / "rooms.mar"))
-    options = start_options(store, run_dir, ports, ["rooms=rooms.mar"])
+    options = [*more, *start_options(store, run_dir, ports, ["rooms=rooms.mar"])]
     try:
         began = run("deploy.server", "start", "--detach", *options, "--ready-timeout-s", "200", timeout_s=250)
         assert began.returncode == 0, began.stderr
@@ -94,6 +94,14 @@ def place(
     exported: Mapping[str, Path], tmp_path: Path, free_ports: Callable[[int], list[int]]
 ) -> Iterator[Place]:
     with served_place(exported["1.0"] / "rooms.mar", tmp_path, free_ports(2)) as place:
+        yield place
+
+
+@pytest.fixture
+def token_place(
+    exported: Mapping[str, Path], tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> Iterator[Place]:
+    with served_place(exported["1.0"] / "rooms.mar", tmp_path, free_ports(2), "--auth", "token") as place:
         yield place
 
 
@@ -222,21 +230,23 @@ def test_another_model_is_refused_with_a_picture(
     calm.assert_untouched(workers)
 
 
-def test_the_old_version_can_be_kept_and_returned_to(place: Place) -> None:
-    assert run("deploy.rollback", "--run-dir", place.run_dir).returncode == 2  # nothing was kept yet
-    assert place.rollout(place.mar("2.0"), "--keep").returncode == 0
-    assert place.versions() == {"1.0": "", "2.0": "default"}
-    back = run("deploy.rollback", "--run-dir", place.run_dir)
+def test_with_tokens_the_old_version_can_be_kept_and_returned_to(token_place: Place) -> None:
+    assert run("deploy.rollback", "--run-dir", token_place.run_dir).returncode == 2  # nothing was kept yet
+    assert token_place.rollout(token_place.mar("2.0"), "--keep").returncode == 0
+    assert token_place.versions() == {"1.0": "", "2.0": "default"}
+    back = run("deploy.rollback", "--run-dir", token_place.run_dir)
     assert back.returncode == 0, back.stderr
-    assert place.versions() == {"1.0": "default", "2.0": ""}
-    status = run("deploy.status", "--run-dir", place.run_dir, "--json")
+    assert token_place.versions() == {"1.0": "default", "2.0": ""}
+    status = run("deploy.status", "--run-dir", token_place.run_dir, "--json")
     assert status.returncode == 0, status.stderr
     rows = {row["version"]: row for row in json.loads(status.stdout)["versions"]}
     assert (rows["1.0"]["default"], rows["2.0"]["kept"]) == (True, True)
 
-    assert place.rollout(place.mar("3.0")).returncode == 0  # what was kept goes when something newer comes
-    assert place.versions() == {"3.0": "default"}
-    assert served.load(place.run_dir)["rooms"] == served.Served("3.0", {"3.0": "rooms-3.0"})
+    assert (
+        token_place.rollout(token_place.mar("3.0")).returncode == 0
+    )  # what was kept goes when something newer comes
+    assert token_place.versions() == {"3.0": "default"}
+    assert served.load(token_place.run_dir)["rooms"] == served.Served("3.0", {"3.0": "rooms-3.0"})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -34,6 +34,7 @@ class Upstream:
     url: str = ""
     answer: Callable[[str, dict[str, str], bytes], Reply] = lambda line, headers, body: (200, {}, b"mask")
     delay_s: float = 0.0
+    until: threading.Event | None = None  # inference waits for it
     at_a_time: int = 1_000_000
     lines: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -54,6 +55,8 @@ class Upstream:
                 self.most_waiting = max(self.most_waiting, self.waiting)
                 async with self.workers:
                     await asyncio.sleep(self.delay_s)
+                    while self.until and "/ping" not in head[0] and not self.until.is_set():
+                        await asyncio.sleep(0.01)
                 self.waiting -= 1
                 status, more, said = self.answer(head[0], headers, body)
                 fields = {"Content-Length": str(len(said)), **more}
@@ -126,7 +129,8 @@ def front_of(run_dir: Path | str, port: int, *options: str | Path) -> Iterator[F
 
 def logged(front: Front, request_id: str) -> dict[str, Any]:
     """The line of that request in the access log, once it is there."""
-    log, found = front.folder / "logs" / "access.log", []
+    log = front.folder / "logs" / "access.log"
+    found: list[dict[str, Any]] = []
 
     def there() -> bool:
         found[:] = [
@@ -136,7 +140,7 @@ def logged(front: Front, request_id: str) -> dict[str, Any]:
 
     assert processes.wait_until(there, 10), log.read_text()
     assert len(found) == 1
-    return dict(found[0])
+    return found[0]
 
 
 def raw(front: Front, request: bytes, wait_s: float = 20.0) -> bytes:

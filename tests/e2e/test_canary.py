@@ -1,7 +1,8 @@
-"""Canaries with real nginx before real TorchServe: the share holds, switching loses nothing, what can't be is refused."""
+"""Canaries with real nginx before TorchServe: the share holds, switching loses nothing, what can't be is refused."""
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from tests.e2e.serving import Server, labels_of, run
 
 pytestmark = NEEDS_NGINX
 VERSION = "x-segserve-version"
+HTTP = httpx.Client(timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def post(
     front: Front, image: bytes, path: str = "/predictions/rooms", name: str | None = None
 ) -> httpx.Response:
     headers = {"Accept": "application/x-npy", **({"X-Request-ID": name} if name else {})}
-    return httpx.post(front.url + path, content=image, headers=headers, timeout=120)
+    return HTTP.post(front.url + path, content=image, headers=headers)
 
 
 def versions(front: Front, image: bytes, count: int, path: str = "/predictions/rooms") -> list[str]:
@@ -75,9 +77,7 @@ def test_the_share_holds_and_each_mask_is_of_the_version_that_the_answer_names(
         assert (labels_of(answer) == expected[answer.headers[VERSION]]).all()
 
 
-def test_an_id_meets_the_same_version_again_and_each_canary_draws_anew(
-    server: Server, front: Front, room: Photo
-) -> None:
+def test_an_id_meets_the_same_version_again(server: Server, front: Front, room: Photo) -> None:
     set_canary(server.running, "rooms", "2.0", 0.5)
     first = versions(front, room.jpeg, 40)
     assert set(first) == {"1.0", "2.0"}
@@ -193,8 +193,6 @@ def test_without_a_front_the_python_client_shares_out(
 
 def canary_mask(expected: Mapping[str, NDArray[np.uint8]]) -> bytes:
     """What 2.0 answers, as the file that npy is."""
-    import io
-
     file = io.BytesIO()
     np.save(file, expected["2.0"])
     return file.getvalue()

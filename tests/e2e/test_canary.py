@@ -97,6 +97,14 @@ def test_a_query_goes_along_and_a_named_version_is_never_changed(
     assert batched.headers[VERSION] == "1.0"
 
 
+def test_a_photo_sent_by_plain_curl_is_answered(
+    front: Front, room: Photo, expected: Mapping[str, NDArray[np.uint8]]
+) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/x-npy"}
+    answer = HTTP.post(f"{front.url}/predictions/rooms", content=room.jpeg, headers=headers)
+    assert (labels_of(answer) == expected["1.0"]).all()  # TorchServe alone answers 500
+
+
 def test_on_and_off_under_load_loses_nothing(server: Server, front: Front, room: Photo) -> None:
     stop = threading.Event()
 

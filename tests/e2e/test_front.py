@@ -213,6 +213,15 @@ def test_token_accept_and_type_pass_untouched(front: Front, upstream: Upstream) 
     assert {name: upstream.headers[0][name.lower()] for name in sent} == sent
 
 
+def test_a_photo_that_curl_calls_a_form_is_a_photo(front: Front, upstream: Upstream) -> None:
+    post(front, Content_Type="application/x-www-form-urlencoded")
+    post(front, Content_Type="multipart/form-data; boundary=x")
+    assert [headers["content-type"] for headers in upstream.headers] == [
+        "application/octet-stream",
+        "multipart/form-data; boundary=x",
+    ]
+
+
 @pytest.mark.parametrize(
     ("reply", "retry_after"),
     [

@@ -11,6 +11,7 @@ never meets a bad canary's errors: look for them in RUN/front/logs/access.log, w
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from deploy import run_folder
 from deploy.front_config import Canary
@@ -20,7 +21,7 @@ from deploy.run_folder import Running
 from segserve.cli import command
 from segserve.errors import CheckFailed, ServerError
 
-__all__ = ["Canary", "Front", "clear_canary", "front_running", "set_canary"]
+__all__ = ["Canary", "Front", "clear_canary", "front_running", "require_front", "set_canary"]
 
 
 def set_canary(running: Running, name: str, version: str, share: float) -> Front:
@@ -40,30 +41,44 @@ def set_canary(running: Running, name: str, version: str, share: float) -> Front
             )
         if management.default_version(name) == version:
             raise CheckFailed(f"{name} {version} is the default already: all requests go there")
-    return _change(running, name, canary)
+    return _change(require_front(running), name, canary)
 
 
-def clear_canary(running: Running, name: str) -> Front:
-    """All requests that name no version go to the default again. No error if there was no canary.
+def clear_canary(running: Running, name: str) -> None:
+    """All requests that name no version go to the default again. No error if there was no canary, or no front.
 
     Requests that the canary has taken are still being answered when this returns: drain it before it is unregistered.
-    Raises: ServerError if no front runs.
+    Raises: ServerError if nginx won't have it.
     """
-    return _change(running, name, None)
+    front = front_running(Path(running.run_dir))
+    if front is not None:
+        _change(front, name, None)
 
 
-def _change(running: Running, name: str, canary: Canary | None) -> Front:
-    with run_folder.exclusive(_running_front(running).folder):
-        front = _running_front(running)  # again: now nobody else changes it
-        canaries = {other: kept for other, kept in front.canaries.items() if other != name}
-        if canary is not None:
-            canaries[name] = canary
-        return front if canaries == front.canaries else change(front, canaries)
-
-
-def _running_front(running: Running) -> Front:
+def require_front(running: Running) -> Front:
+    """The front before that server. Raises: ServerError if none runs, or it was started before another server."""
     front = front_running(Path(running.run_dir))
     if front is None:
         start = command("deploy.front", "start", "--run-dir", running.run_dir)
         raise ServerError(f"no front runs for {running.url}; start it: {start}")
+    if front.settings.upstream != upstream_of(running):
+        raise ServerError(
+            f"the front {front.url} leads to {front.settings.upstream}, the server is at {running.url}; stop the front "
+            "and start it again"
+        )
     return front
+
+
+def upstream_of(running: Running) -> str:
+    """HOST:PORT of the server, as the front finds it."""
+    url = urlsplit(running.url)
+    return f"{'127.0.0.1' if url.hostname == '0.0.0.0' else url.hostname}:{url.port}"
+
+
+def _change(front: Front, name: str, canary: Canary | None) -> Front:
+    with run_folder.exclusive(front.folder):
+        front = front_running(front.folder.parent) or front  # again: now nobody else changes it
+        canaries = {other: kept for other, kept in front.canaries.items() if other != name}
+        if canary is not None:
+            canaries[name] = canary
+        return front if canaries == front.canaries else change(front, canaries)

@@ -15,12 +15,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 
 from deploy import front_process, processes, run_folder
 from deploy.addresses import is_loopback
-from deploy.canary import clear_canary, set_canary
+from deploy.canary import clear_canary, require_front, set_canary, upstream_of
 from deploy.front_config import FrontSettings
 from deploy.front_options import CanaryOptions, Options, Reload, Rotate, Start, Status, Stop
 from deploy.front_process import Front, front_running
@@ -32,7 +31,7 @@ from segserve.errors import ServerError, UsageError
 
 def start(options: Start) -> int:
     """Exit code 0."""
-    running = _server(options.run_dir)
+    running = run_folder.require_running(options.run_dir)
     if not is_loopback(options.host) and running.auth != "token":
         raise UsageError(
             f"--host {options.host} lets other machines in, and the server at {running.url} asks nobody for a token; "
@@ -64,10 +63,9 @@ def start(options: Start) -> int:
 def _settings(options: Start, running: Running) -> FrontSettings:
     properties = read_properties(Path(running.run_dir) / "config.properties")
     queue, largest = (int(properties.get(key, default)) for key, default in TORCHSERVE_SIZES)
-    url = httpx.URL(running.url)
     return FrontSettings(
         folder=str(Path(running.run_dir) / front_process.FOLDER),
-        upstream=f"{'127.0.0.1' if url.host == '0.0.0.0' else url.host}:{url.port}",
+        upstream=upstream_of(running),
         host=options.host,
         port=options.port,
         max_body_bytes=largest,
@@ -120,22 +118,15 @@ def rotate(options: Rotate) -> int:
 
 def canary(options: CanaryOptions) -> int:
     """Exit code: 0; 1 if that version can't be a canary."""
-    running = _server(options.run_dir)
+    running = run_folder.require_running(options.run_dir)
     if options.version is None or options.share is None:
+        require_front(running)
         clear_canary(running, options.name)
         print(f"all of {options.name} goes to its default version")
     else:
         set_canary(running, options.name, options.version, options.share)
         print(f"{options.share:.2%} of {options.name} goes to {options.version}")
     return 0
-
-
-def _server(run_dir: Path) -> Running:
-    running = run_folder.load(run_dir)
-    if running is None or not running.alive():
-        start_it = command("deploy.server", "start", "--run-dir", run_dir)
-        raise ServerError(f"no server runs in {run_dir}; start it: {start_it}")
-    return running
 
 
 def _front(run_dir: Path) -> Front:

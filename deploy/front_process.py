@@ -24,7 +24,7 @@ import psutil  # type: ignore[import-untyped]
 
 from deploy import processes
 from deploy.front_config import Canary, FrontSettings, render
-from deploy.served import write_json
+from deploy.run_folder import write_json
 from segserve.errors import ServerError
 
 FOLDER: Final = "front"

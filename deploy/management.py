@@ -4,7 +4,7 @@
         management.register("rooms-2.0", "rooms")          # returns at once; nothing waits for the new version
         management.wait_ready("rooms", "2.0", timeout_s=120)
         management.set_default("rooms", "2.0")
-        management.drain("rooms", "1.0", settle_s=2, timeout_s=60)
+        management.drain("rooms", "1.0", timeout_s=60)
         management.unregister("rooms", "1.0")
 
 Tokens are read from the key file for each call, and renewed when the server says that they are no longer valid.
@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from deploy.processes import wait_until
+from deploy.processes import processor_time_s, wait_until
 from deploy.run_folder import Running
 from segserve.errors import ServerError
 
@@ -27,6 +27,8 @@ READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 60.0
 """Registering and scaling read files and start processes on a machine that may be busy."""
 POLL_S = 0.1
+IDLE_S = 0.02
+"""Processor time between two looks that an idle worker may take."""
 
 
 @dataclass(frozen=True)
@@ -159,20 +161,23 @@ class Management:
         answer = self.request("PUT", f"/models/{name}/{version}/set-default")
         self._checked(answer, f"make {version} the default of {name}")
 
-    def drain(self, name: str, version: str, settle_s: float, timeout_s: float) -> bool:
-        """Wait until no request waits for that version, for `settle_s` without a break.
+    def drain(self, name: str, version: str, timeout_s: float, settle_s: float = 2.0) -> bool:
+        """Wait until nothing waits for that version and its workers do nothing, for `settle_s` without a break.
 
-        TorchServe counts what waits, not what a worker has taken: `settle_s` must be longer than one inference. What
-        still waits when a version is unregistered is never answered. Returns: whether it came to that in time.
+        TorchServe counts what waits, not what a worker has taken, so its workers' processor time is looked at too.
+        What is under way when a version is unregistered is never answered. Returns: whether it came to that in time.
         """
-        quiet_since = time.monotonic()
+        quiet_since, used_s = time.monotonic(), 0.0
 
         def drained() -> bool:
-            nonlocal quiet_since
-            state = self.version(name, version)
-            if state is not None and state.pending:
-                quiet_since = time.monotonic()
-            return state is None or time.monotonic() - quiet_since >= settle_s
+            nonlocal quiet_since, used_s
+            state, now = self.version(name, version), time.monotonic()
+            if state is None:
+                return True
+            before_s, used_s = used_s, processor_time_s(state.worker_pids)
+            if state.pending or used_s - before_s > IDLE_S:
+                quiet_since = now
+            return now - quiet_since >= settle_s
 
         return wait_until(drained, timeout_s)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from deploy.journal import Journal
 from deploy.management import Management
+from deploy.run_folder import write_json
 from segserve.errors import ServerError
 
 SERVED_FILE = "models.json"
@@ -70,11 +70,9 @@ def remember(run_dir: Path, management: Management) -> None:
     save(run_dir, now)
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Replace a file by one that is on the disk as a whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(json.dumps(document, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def commit(run_dir: Path, rollout: Journal, files: Mapping[str, str]) -> None:
+    """The new version of a rollout is the default from now on; `files` has the others that stay."""
+    models = load(run_dir)
+    kept = rollout.old if rollout.old in files else None
+    models[rollout.name] = Served(rollout.new, {rollout.new: rollout.file, **files}, kept)
+    save(run_dir, models)

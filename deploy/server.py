@@ -30,7 +30,7 @@ from deploy.options import Attach, Options, RenewTokens, Start, Status, Stop
 from deploy.ready import StartLogs, wait_ready
 from deploy.run_folder import Running
 from segserve.cli import command, run
-from segserve.errors import ServerError, UsageError
+from segserve.errors import UsageError
 
 STOP_TIMEOUT_S = 30.0
 INTERRUPTED = 130
@@ -95,7 +95,7 @@ def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs
 def attach(options: Attach) -> int:
     """Exit code: 0 when asked to stop; 1 if the server ended by itself."""
     interrupts = Interrupts()
-    running = _require_running(options.run_dir)
+    running = run_folder.require_running(options.run_dir)
     try:
         interrupts.arm()
         print(f"serving at {running.url}; Ctrl-C stops it", flush=True)
@@ -148,7 +148,7 @@ def stop(options: Stop) -> int:
 
 def renew_tokens(options: RenewTokens) -> int:
     """Exit code 0."""
-    running = _require_running(options.run_dir)
+    running = run_folder.require_running(options.run_dir)
     if running.auth != "token":
         raise UsageError(f"the server at {running.url} runs without tokens; start it with --auth token")
     with Management.of(running) as management:
@@ -163,15 +163,6 @@ def _stop(running: Running) -> None:
     else:
         processes.end_orphans(running.pid, running.tmp_dir)
     run_folder.clear(running)
-
-
-def _require_running(run_dir: Path) -> Running:
-    running = run_folder.load(run_dir)
-    if running is None or not running.alive():
-        raise ServerError(
-            f"nothing runs in {run_dir}; start it: {command('deploy.server', 'start', '--run-dir', run_dir)}"
-        )
-    return running
 
 
 def _ended(code: int, running: Running) -> int:

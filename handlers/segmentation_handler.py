@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from segserve.image import MAX_PIXELS
+from segserve.metrics import Metrics
 from segserve.request import Request
 from segserve.segmenter import Segmenter
 from segserve.service import Service
@@ -49,6 +50,7 @@ class SegmentationHandler:
         self._service = Service(segmenter, max_response_bytes, threads)
         self._service.warm_up(sorted({1, int(properties.get("batch_size") or 1)}))
         spec, engine = segmenter.spec, segmenter.engine
+        self._metrics = Metrics(context.model_name, spec.version, engine.device, spec.classes)
         logger.info(
             "%s %s is ready: %s %s on %s",
             spec.name,
@@ -60,8 +62,12 @@ class SegmentationHandler:
 
     def handle(self, data: Sequence[Mapping[str, object]], context: Any) -> list[bytes]:
         """One body for each request of the batch; statuses and headers go through `context`."""
-        requests = [Request(fields, _headers(context, idx)) for idx, fields in enumerate(data)]
+        requests = [
+            Request(fields, _headers(context, idx), context.get_request_id(idx) or "-")
+            for idx, fields in enumerate(data)
+        ]
         replies = self._service.answer(requests)
+        logger.info(self._metrics.lines(requests, replies))
         for idx, reply in enumerate(replies):
             phrase = http.HTTPStatus(reply.status).phrase
             context.set_response_status(code=reply.status, phrase=phrase, idx=idx)

@@ -19,7 +19,8 @@ from segserve.errors import ServerError, UsageError
 TEMPLATE = Path(__file__).with_name("nginx") / "front.conf"
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 """Of a model or a version, as a part of a path: no dots in front, so it can't be `..`."""
-HOST: Final = r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+"
+HOST: Final = r"[A-Za-z0-9_.-]+"
+"""A name or an IPv4 address, as TorchServe takes them."""
 ANSWER_TIMEOUT_S = 300
 """The largest photos on a slow CPU, behind a full queue; as the client has it."""
 MOST_FILES = 16384
@@ -64,7 +65,7 @@ class FrontSettings:
                 raise UsageError(f'{path}: nginx takes no path with blanks or any of " \\ $ ; {{ }}')
         for option, host in (("--host", self.host), *(("--names", name) for name in self.names)):
             if not re.fullmatch(HOST, host):
-                raise UsageError(f"{option} {host!r}: expected an address or a host name")
+                raise UsageError(f"{option} {host!r}: expected a host name or an IPv4 address")
         if not 0 < self.port < 65536:
             raise UsageError(f"--port {self.port}: expected 1 to 65535")
         if self.max_in_flight < 1:
@@ -75,7 +76,7 @@ class FrontSettings:
     @property
     def address(self) -> str:
         """HOST:PORT to listen on."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:

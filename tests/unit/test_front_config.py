@@ -69,6 +69,7 @@ def test_names_are_those_and_no_other(tmp_path: Path) -> None:
     [
         ({"host": "127.0.0.1; include /etc/passwd"}, "--host"),
         ({"names": ("a;b",)}, "--names"),
+        ({"host": "::1"}, "IPv4"),
         ({"folder": '/x"; include /y'}, "nginx takes no path"),
         ({"certificate": "/a$b", "key": "/k"}, "nginx takes no path"),
         ({"certificate": "/c.pem"}, "both or none"),

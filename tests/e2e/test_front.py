@@ -159,7 +159,7 @@ def test_with_names_only_these(
 
 
 def chunks(size: int) -> Iterator[bytes]:
-    yield from (b"x" * 129536 for _ in range(size // 65536))
+    yield from (b"x" * 65536 for _ in range(size // 65536))
     yield b"x" * (size % 65536)
 
 

@@ -16,7 +16,8 @@ from tests.e2e.fronts import NEEDS_NGINX, front_of
 from tests.e2e.test_rollout import Place, Traffic, served_place
 
 pytestmark = NEEDS_NGINX
-CANARY = ("--canary", "0.5", "--canary-s", "5")
+CANARY = ("--canary", "0.5", "--canary-s", "5", "--max-share-change", "1")
+"""The classes are not compared: in so short a time the watch's own photos are half of all, of the new version only."""
 
 
 def canaries(place: Place) -> Mapping[str, object]:

@@ -5,6 +5,13 @@
 #
 #   docker run --init --rm -p 127.0.0.1:8080:8080 --name segserve segserve:cpu
 #   docker exec segserve cat run/key_file.json       # the tokens: they are on for whatever listens beyond loopback
+#
+# With a root that cannot be written to. What is written: run/ (sockets, tokens, logs, unpacked models; netty loads a
+# library from there, so it must be `exec`, which Docker's tmpfs is not by itself), the cache of compiled code, /tmp.
+#
+#   docker run --init --rm --read-only --cap-drop=ALL --security-opt=no-new-privileges \
+#     --tmpfs /app/run:exec,uid=10001,mode=0700 --tmpfs /home/segserve/.cache:uid=10001,mode=0700 \
+#     --tmpfs /tmp:size=64m -p 127.0.0.1:8080:8080 --name segserve segserve:cpu
 
 FROM python:3.11-slim-bookworm AS base
 RUN apt-get update \

@@ -81,3 +81,23 @@ def test_the_image_starts_the_server_beyond_loopback(
     program = [sys.executable, *start[1 : start.index("start") + 1], "--help"]
     done = subprocess.run(program, cwd=repo_root, capture_output=True, text=True, check=True)
     assert "--host" in done.stdout
+
+
+def test_the_user_is_a_number_and_owns_what_is_written(instructions: list[tuple[str, str]]) -> None:
+    """Kubernetes' runAsNonRoot takes numbers only; nothing after the first USER may go back to root."""
+    users = [args for instruction, args in instructions if instruction == "USER"]
+    assert users == ["10001"]
+    (made,) = [args for instruction, args in instructions if instruction == "RUN" and "useradd" in args]
+    assert "--uid 10001 segserve" in made
+    assert "--owner=segserve --group=segserve /app /app/run" in made
+
+
+def test_the_read_only_command_makes_writable_what_the_server_writes(repo_root: Path) -> None:
+    text = (repo_root / "Dockerfile").read_text()
+    (shown,) = re.findall(r"^#\s+docker run .*--read-only.*?segserve:cpu$", text, re.MULTILINE | re.DOTALL)
+    mounts = dict(re.findall(r"--tmpfs ([\w/.]+):(\S+)", shown))
+    assert set(mounts) == {"/app/run", "/home/segserve/.cache", "/tmp"}
+    assert "--cap-drop=ALL" in shown
+    options = mounts["/app/run"].split(",")
+    assert {"exec", "uid=10001", "mode=0700"} <= set(options)  # netty loads its library from RUN/tmp
+    assert "uid=10001" in mounts["/home/segserve/.cache"].split(",")

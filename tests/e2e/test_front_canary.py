@@ -1,0 +1,81 @@
+"""A canary that fails, before a stand-in that fails on purpose: clients get the default version's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from deploy import front_process
+from deploy.front_config import Canary
+from deploy.front_process import Front
+from tests.e2e.fronts import NEEDS_NGINX, Reply, Upstream, front_of, logged, run_folder_of, stand_in
+
+pytestmark = NEEDS_NGINX
+MAX_BYTES = 3 << 20
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with stand_in(Upstream()) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def front(
+    upstream: Upstream, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
+) -> Iterator[Front]:
+    running = run_folder_of(upstream.url, tmp_path_factory.mktemp("front") / "run", MAX_BYTES)
+    with front_of(running.run_dir, free_ports(1)[0]) as front:
+        yield front
+
+
+@pytest.fixture(autouse=True)
+def _fresh(upstream: Upstream) -> None:
+    upstream.lines.clear()
+    upstream.headers.clear()
+    upstream.answer = lambda line, headers, body: (200, {"Content-Type": "image/png"}, b"mask of " + body[:5])
+
+
+def post(
+    front: Front, path: str = "/predictions/rooms", body: bytes = b"photo", **more: str
+) -> httpx.Response:
+    headers = {name.replace("_", "-"): value for name, value in more.items()}
+    return httpx.post(front.url + path, content=body, headers=headers, timeout=60)
+
+
+@pytest.mark.parametrize("status", [404, 500, 503, 507])
+def test_what_a_canary_cannot_answer_the_default_does(front: Front, upstream: Upstream, status: int) -> None:
+    def answer(line: str, headers: dict[str, str], body: bytes) -> Reply:
+        return (status, {}, b"broken") if "2.0" in line else (200, {"x-segserve-version": "1.0"}, body)
+
+    upstream.answer = answer
+    body = b"photo" * 700_000  # in a file: it is sent twice
+    changed = front_process.change(front, {"rooms": Canary("2.0", 1.0)})
+    try:
+        assert post(front, body=body[:MAX_BYTES]).content == body[:MAX_BYTES]
+        got = post(front, "/models/rooms/invoke?format=npy", X_Request_ID=f"failed-{status}")
+        pinned = post(front, "/predictions/rooms/2.0")
+    finally:
+        front_process.change(changed, {})
+    assert got.status_code == 200
+    assert (pinned.status_code, pinned.content) == (status, b"broken")
+    sent = [line.split()[1] for line in upstream.lines]
+    assert sent == [
+        "/predictions/rooms/2.0", "/predictions/rooms", "/rooms/2.0/predict?format=npy",
+        "/models/rooms/invoke?format=npy", "/predictions/rooms/2.0",
+    ]  # fmt: skip
+    line = logged(front, f"failed-{status}")
+    assert (line["canary"], line["upstream_status"], line["version"]) == ("2.0", f"{status} : 200", "1.0")
+
+
+def test_a_bad_photo_is_the_clients_fault_with_a_canary_too(front: Front, upstream: Upstream) -> None:
+    upstream.answer = lambda line, headers, body: (415, {}, b'{"error": {"type": "a", "message": "b"}}')
+    changed = front_process.change(front, {"rooms": Canary("2.0", 1.0)})
+    try:
+        assert post(front).status_code == 415
+        assert post(front, body=b"x" * (MAX_BYTES + 1)).status_code == 413
+    finally:
+        front_process.change(changed, {})
+    assert [line.split()[1] for line in upstream.lines] == ["/predictions/rooms/2.0"]

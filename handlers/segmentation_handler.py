@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segserve.decode_pool import DECODE_TIMEOUT_S
 from segserve.image import MAX_PIXELS
 from segserve.request import Request
 from segserve.segmenter import Segmenter
@@ -46,7 +47,8 @@ class SegmentationHandler:
             device_id=int(properties.get("gpu_id") or 0),
         )
         max_response_bytes = int(settings.get("max_response_bytes", MAX_RESPONSE_BYTES))
-        self._service = Service(segmenter, max_response_bytes, threads)
+        decode_timeout_s = float(settings.get("decode_timeout_s", DECODE_TIMEOUT_S))
+        self._service = Service(segmenter, max_response_bytes, threads, decode_timeout_s)
         self._service.warm_up(sorted({1, int(properties.get("batch_size") or 1)}))
         spec, engine = segmenter.spec, segmenter.engine
         logger.info(

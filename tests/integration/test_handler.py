@@ -18,6 +18,7 @@ from PIL import Image
 from handlers import segmentation_handler
 from handlers.segmentation_handler import MAX_RESPONSE_BYTES, SegmentationHandler
 from segserve import encode
+from segserve.decode_pool import DECODE_TIMEOUT_S
 from segserve.image import MAX_PIXELS
 from segserve.segmenter import Segmenter
 from tests.integration.calling import Caller, Fields, error_of, mask_of, photo
@@ -272,6 +273,7 @@ def test_the_configuration_that_ships_fits_the_code_and_the_server(repo_root: Pa
         "threads": 0,
         "fallback": True,
         "max_pixels": MAX_PIXELS,
+        "decode_timeout_s": DECODE_TIMEOUT_S,
         "max_response_bytes": MAX_RESPONSE_BYTES,
     }
     assert MAX_PIXELS + 128 <= MAX_RESPONSE_BYTES

@@ -1,12 +1,12 @@
 """Threads that decode, each with a deadline: a file that takes too long costs its sender an answer, nobody a thread.
 
-A decoder cannot be interrupted. So a decode that is over its time is left alone: its request is answered, a spare thread
-takes the place of its thread, and that one ends when the decoder lets go of it. Spare threads are counted; while every
-thread is stuck, work is refused at once.
+A decoder cannot be interrupted. So a decode that is over its time is left alone: its request is answered, a spare
+thread takes the place of its thread, and that one ends when the decoder lets go of it. Spare threads are counted; while
+every thread is stuck, work is refused at once.
 
-What is let into a decoder is done in a few seconds: segserve.limited_file sees to that. The deadline is for what no rule
-foresees. It holds up the other images of a batch for (1 + SPARE_THREADS / threads) x its time at the most, if there is
-such an image for every thread.
+What is let into a decoder is done in a few seconds: segserve.limited_file sees to that. The deadline is for what no
+rule foresees. It holds up the other images of a batch for (1 + SPARE_THREADS / threads) x its time at the most, if
+there is such an image for every thread.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from segserve.errors import DecodeTimeout, Overloaded
 
@@ -49,7 +50,7 @@ class DecodePool:
         self._wanted = threads
         self._alive = self._stuck = 0
         self._lock = threading.Lock()
-        self._tasks: SimpleQueue[_Task[object]] = SimpleQueue()
+        self._tasks: SimpleQueue[_Task[Any]] = SimpleQueue()
         for _ in range(threads):
             self._start()
 
@@ -58,9 +59,9 @@ class DecodePool:
     ) -> list[Result | DecodeTimeout | Overloaded]:
         """`work`, which must not raise, for every item side by side. An error where its result did not come in time;
         what the work still does then, nobody looks at."""
-        tasks = [_Task(lambda item=item: work(item)) for item in items]  # type: ignore[misc]
+        tasks: list[_Task[Result]] = [_Task(partial(work, item)) for item in items]
         for task in tasks:
-            self._tasks.put(task)  # type: ignore[arg-type]
+            self._tasks.put(task)
         return [self._wait(task) for task in tasks]
 
     def _wait(self, task: _Task[Result]) -> Result | DecodeTimeout | Overloaded:
@@ -76,7 +77,7 @@ class DecodePool:
         task.ended.wait(max(0.0, task.started_at + self.timeout_s - time.monotonic()))
         with self._lock:
             if task.ended.is_set():
-                return task.result  # type: ignore[return-value]
+                return cast(Result, task.result)
             task.left_alone = True
             self._stuck += 1
             if self._alive < self._wanted + SPARE_THREADS:
@@ -97,7 +98,7 @@ class DecodePool:
         while self._do(self._tasks.get()):
             pass
 
-    def _do(self, task: _Task[object]) -> bool:
+    def _do(self, task: _Task[Any]) -> bool:
         """Whether this thread is needed further. A frame of its own: between tasks no result is kept alive."""
         with self._lock:
             if task.left_alone:  # answered before it was begun

@@ -119,6 +119,8 @@ class Inference:
 
 
 def _all_finite(logits: Logits) -> bool:
-    if logits.dtype == np.float16:  # numpy has no fast way; all bits of the exponent are set in infinity and NaN
+    if (
+        logits.dtype == np.float16
+    ):  # numpy has no fast way; all bits of the exponent are set in infinity and NaN
         return bool((logits.view(np.uint16) & 0x7C00).max() < 0x7C00)
     return bool(np.isfinite(logits).all())

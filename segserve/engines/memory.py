@@ -13,7 +13,9 @@ import re
 import sys
 from typing import Final
 
-_CLASS_NAMES: Final = frozenset(("MemoryError", "OutOfMemoryError"))  # Python and numpy; torch.OutOfMemoryError
+_CLASS_NAMES: Final = frozenset(
+    ("MemoryError", "OutOfMemoryError")
+)  # Python and numpy; torch.OutOfMemoryError
 _WORDS: Final = re.compile(
     r"out of memory|out_?of_?memory"  # torch, CUDA and TensorRT; OpenVINO's oneDNN
     r"|cudaErrorMemoryAllocation|CU(DNN|BLAS|FFT)_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED"

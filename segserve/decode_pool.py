@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 
 from segserve.errors import DecodeTimeout, Overloaded
 
@@ -64,7 +64,7 @@ class DecodePool:
             self._tasks.put(task)
         return [self._wait(task) for task in tasks]
 
-    def _wait(self, task: _Task[Result]) -> Result | DecodeTimeout | Overloaded:
+    def _wait(self, task: _Task[Any]) -> Any:
         """Those before it in the queue have been waited for, so it is next, unless every thread is stuck."""
         while not task.started.wait(0.0 if self._all_stuck() else 0.05):
             with self._lock:
@@ -77,7 +77,7 @@ class DecodePool:
         task.ended.wait(max(0.0, task.started_at + self.timeout_s - time.monotonic()))
         with self._lock:
             if task.ended.is_set():
-                return cast(Result, task.result)
+                return task.result
             task.left_alone = True
             self._stuck += 1
             if self._alive < self._wanted + SPARE_THREADS:

@@ -21,9 +21,11 @@ import httpx
 
 from segserve.errors import UsageError
 
-LATER: Final = frozenset((429, 502, 503, 504))
-WORKER_DIED: Final = frozenset(("Worker died.", "Worker scaled down."))
-"""TorchServe's messages to the requests of a batch whose worker went away: with 500, or with 413 after a SIGKILL."""
+LATER: Final = frozenset((429, 502, 503, 504, 507))
+"""507 is TorchServe's for a batch whose worker was killed (as by the kernel when memory is short)."""
+WORKER_GONE: Final = frozenset(("Worker died.", "Worker scaled down."))
+"""TorchServe's other answer to such a batch: 500 with one of these messages, if it has not yet seen what the worker
+died of. Both come after a SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Budget:
 
 def again(answer: httpx.Response) -> bool:
     """Whether another attempt may get another answer. The body has been read."""
-    return answer.status_code in LATER or (answer.status_code in (413, 500) and _of_torchserve(answer))
+    return answer.status_code in LATER or (answer.status_code == 500 and _worker_gone(answer))
 
 
 def retry_after_s(answer: httpx.Response) -> float:
@@ -94,9 +96,9 @@ def retry_after_s(answer: httpx.Response) -> float:
         return 0.0
 
 
-def _of_torchserve(answer: httpx.Response) -> bool:
+def _worker_gone(answer: httpx.Response) -> bool:
     """Its errors are {"code", "type", "message"}, ours {"error": …}."""
     try:
-        return answer.json().get("message") in WORKER_DIED
+        return answer.json().get("message") in WORKER_GONE
     except (ValueError, AttributeError):
         return False

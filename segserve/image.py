@@ -116,6 +116,7 @@ def read(
                 if image.format in ("JPEG", "MPO"):
                     jpeg_scans.check(scans, image.width * image.height)
                     return _read_jpeg(image, input_size)
+                limited_file.check_opened(image, data)
                 image.load()
                 _check_size(image, max_pixels)  # an ICO's real size is known only now
                 return _as_stored(to_rgb(image), _turn(image), image.size)

@@ -12,23 +12,24 @@ import io
 import struct
 from typing import Final
 
+from PIL import Image
+
 from segserve.errors import BadImage, ImageTooLarge
 
-MAX_READS: Final = 500_000
+MAX_READS: Final = 1_000_000
 """Some 2 s at the most. A PNG of 33 MB in the usual pieces of 8 KB takes 17,000."""
-MAX_PNG_EXTRAS: Final = 256
-"""Chunks that are neither pixels nor a frame of an animation. Each can unpack to 1 MB, in 2 ms. Files have ten."""
+MAX_PROFILES: Final = 16
+"""In a PNG, which has one at the most. Each can unpack to 1 MB, in 2 ms."""
 MAX_TIFF_STRIPS: Final = 65_536
 """Or tiles. Uncompressed ones take Pillow 7 us each."""
-MAX_PLAIN_BYTES: Final = 8_000_000
-"""Of a PPM, PGM or PBM that is written as text: Pillow reads 3 MB of that in a second."""
-MAX_PLAIN_COMMENTS: Final = 256
-"""Pillow copies a block of 1 MB for each."""
+MAX_PPM_BYTES: Final = 4_000_000
+"""Of a PPM, PGM or PBM that Pillow decodes in Python, 0.7 s for a MB: as text, or of a depth other than 8 and 16."""
+MAX_PPM_COMMENTS: Final = 256
+"""In one that is written as text: Pillow copies a block of 1 MB for each."""
 
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_PNG_PIXELS: Final = frozenset((b"IDAT", b"fdAT", b"fcTL"))
-_PLAIN_PPM: Final = (b"P1", b"P2", b"P3")
-_PLAIN_PPM: Final = (b"P1", b"P2", b"P3")
+_ICO_SIGNATURE: Final = b"\0\0\1\0"
+_PYTHON_PPM: Final = frozenset(("ppm", "ppm_plain"))
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 
 
@@ -48,35 +49,27 @@ class LimitedFile(io.BytesIO):
 
 
 def check(data: bytes | bytearray) -> None:
-    """Raises: BadImage, or ImageTooLarge for a text PPM, for a file that would keep Pillow busy. JPEGs: jpeg_scans."""
-    if data[:8] == _PNG_SIGNATURE:
-        _check_png(data)
-    elif data[:2] in _PLAIN_PPM:
-        _check_plain(data)
+    """Raises: BadImage for a file that would keep Pillow busy before the first pixel."""
+    if data[:8] == _PNG_SIGNATURE or data[:4] == _ICO_SIGNATURE:  # an ICO may hold PNGs
+        if data.count(b"iCCP") > MAX_PROFILES:
+            raise BadImage(
+                f"the file has more than {MAX_PROFILES} colour profiles; save it anew and send that"
+            )
     elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         _check_tiff(data)
 
 
-def _check_png(data: bytes | bytearray) -> None:
-    position = len(_PNG_SIGNATURE)
-    extras = 0
-    while position + 8 <= len(data):
-        kind = bytes(data[position + 4 : position + 8])
-        extras += kind not in _PNG_PIXELS
-        if extras > MAX_PNG_EXTRAS:
-            raise BadImage(
-                f"the PNG has more than {MAX_PNG_EXTRAS} chunks beside its pixels; save it anew and send that"
-            )
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
-
-
-def _check_plain(data: bytes | bytearray) -> None:
-    if len(data) > MAX_PLAIN_BYTES:
+def check_opened(image: Image.Image, data: bytes | bytearray) -> None:
+    """Raises: ImageTooLarge or BadImage for a picture that a slow decoder would be busy with."""
+    if not _PYTHON_PPM & {tile.codec_name for tile in getattr(image, "tile", ())}:
+        return
+    if len(data) > MAX_PPM_BYTES:
         raise ImageTooLarge(
-            f"a PPM written as text may have {MAX_PLAIN_BYTES:,} bytes, this has {len(data):,}; save it as PNG"
+            f"a PPM written as text, or of an unusual depth, may have {MAX_PPM_BYTES:,} bytes, this has "
+            f"{len(data):,}; save it as PNG"
         )
-    if data.count(b"#") > MAX_PLAIN_COMMENTS:
-        raise BadImage(f"the PPM has more than {MAX_PLAIN_COMMENTS:,} comments; save it anew and send that")
+    if data.count(b"#") > MAX_PPM_COMMENTS and data[:2] in (b"P1", b"P2", b"P3"):
+        raise BadImage(f"the PPM has more than {MAX_PPM_COMMENTS} comments; save it anew and send that")
 
 
 def _check_tiff(data: bytes | bytearray) -> None:

@@ -100,5 +100,5 @@ def _worker_gone(answer: httpx.Response) -> bool:
     """Its errors are {"code", "type", "message"}, ours {"error": …}."""
     try:
         return answer.json().get("message") in WORKER_GONE
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         return False

@@ -1,0 +1,137 @@
+"""The only worker is killed again and again while clients ask: every request is answered, and rightly.
+
+Locally two kills. As the issue's bar has it, every 10 s for 2 minutes, with what was seen printed:
+
+    KILLS=12 python -m pytest tests/e2e/test_worker_death.py -s
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.photos import Photo
+from deploy.client import AsyncClient, Client
+from deploy.processes import exists, wait_until
+from segserve.segmenter import Segmenter
+from tests.e2e.conftest import serving
+from tests.e2e.serving import Server, start_options
+
+KILLS = int(os.environ.get("KILLS", "2"))
+EVERY_S = 10.0
+CALLERS = 6
+PATIENT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def mortal(
+    store: Path, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
+) -> Iterator[Server]:
+    """`rooms` 1.0 with its one worker, on a server of its own."""
+    run_dir = tmp_path_factory.mktemp("run")
+    with serving(run_dir, start_options(store, run_dir, free_ports(2), ["rooms=rooms-1.0.mar"])) as server:
+        yield server
+
+
+def ready_pid(server: Server) -> int:
+    """Of the worker, 0 while it is not READY."""
+    with server.management() as client:
+        [worker] = client.get("/models/rooms").json()[0]["workers"]
+    return int(worker["pid"]) if worker["status"] == "READY" else 0
+
+
+def kill(server: Server) -> float:
+    """SIGKILL the worker. Returns: seconds until another one was READY."""
+    assert wait_until(lambda: ready_pid(server) > 0, PATIENT_S)
+    pid = ready_pid(server)
+    os.kill(pid, signal.SIGKILL)
+    started = time.monotonic()
+    assert wait_until(lambda: not exists(pid) and ready_pid(server) not in (0, pid), PATIENT_S)
+    return time.monotonic() - started
+
+
+def labels_in(body: bytes, folder: Path) -> NDArray[np.uint8]:
+    path = folder / f"{threading.get_ident()}.png"
+    path.write_bytes(body)
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_every_request_is_answered_rightly_while_the_worker_is_killed(
+    mortal: Server, rooms: tuple[Photo, ...], offline: Segmenter, tmp_path: Path
+) -> None:
+    masks = [offline.segment(photo.jpeg) for photo in rooms]
+    over = threading.Event()
+
+    def ask(client: Client, first: int) -> list[float]:
+        seconds = []
+        for n in itertools.count(first):
+            if over.is_set():
+                return seconds
+            asked_at = time.monotonic()
+            body = client.segment(rooms[n % len(rooms)].jpeg, "png")  # raises for anything but an answer
+            seconds.append(time.monotonic() - asked_at)
+            np.testing.assert_array_equal(labels_in(body, tmp_path), masks[n % len(rooms)])
+        raise AssertionError("never gets here")
+
+    recoveries = []
+    with Client(mortal.running.url, "rooms") as client, ThreadPoolExecutor(CALLERS) as pool:
+        asking = [pool.submit(ask, client, n) for n in range(CALLERS)]
+        try:
+            for _ in range(KILLS):
+                recoveries.append(kill(mortal))
+                over.wait(max(0.0, EVERY_S - recoveries[-1]))
+        finally:
+            over.set()
+        durations = [duration for call in asking for duration in call.result(PATIENT_S)]
+    print(f"\n{len(durations)} requests, all right; the longest took {max(durations):.1f} s")
+    print(f"{KILLS} kills, READY again after {', '.join(f'{s:.1f}' for s in recoveries)} s")
+    assert len(durations) > 10 * KILLS
+
+
+def test_an_async_client_is_served_through_a_kill(
+    mortal: Server, rooms: tuple[Photo, ...], offline: Segmenter, tmp_path: Path
+) -> None:
+    masks = [offline.segment(photo.jpeg) for photo in rooms]
+
+    async def ask_all() -> Sequence[bytes]:
+        async with AsyncClient(mortal.running.url, "rooms") as client:
+            calls = [asyncio.create_task(client.segment(photo.jpeg, "png")) for photo in rooms * 6]
+            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.to_thread(kill, mortal)
+            return await asyncio.gather(*calls)
+
+    for body, mask in zip(asyncio.run(ask_all()), masks * 6, strict=True):
+        np.testing.assert_array_equal(labels_in(body, tmp_path), mask)
+
+
+def test_what_torchserve_answers_for_a_killed_batch_is_what_the_client_knows(
+    mortal: Server, rooms: tuple[Photo, ...]
+) -> None:
+    """Without retries: if these answers ever change, the policy has to."""
+    large = max(rooms, key=lambda photo: len(photo.jpeg))
+    with ThreadPoolExecutor(CALLERS) as pool:
+        for _ in range(10):
+            asked = [pool.submit(mortal.post, large.jpeg) for _ in range(CALLERS)]
+            kill(mortal)
+            answers = [answer.result(PATIENT_S) for answer in asked]
+            failed = [answer for answer in answers if answer.status_code != 200]
+            if failed:
+                break
+    assert failed, "no kill met a batch at work"
+    assert {(answer.status_code, answer.json()["message"]) for answer in failed} <= {
+        (500, "Worker died."),
+        (507, "Worker died."),
+    }

@@ -76,7 +76,7 @@ def test_every_request_is_answered_rightly_while_the_worker_is_killed(
     over = threading.Event()
 
     def ask(client: Client, first: int) -> list[float]:
-        seconds = []
+        seconds: list[float] = []
         for n in itertools.count(first):
             if over.is_set():
                 return seconds

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from segserve.decode_pool import DECODE_TIMEOUT_S
+from segserve.errors import EngineBroken
 from segserve.image import MAX_PIXELS
 from segserve.request import Request
 from segserve.segmenter import Segmenter
@@ -61,9 +62,18 @@ class SegmentationHandler:
         )
 
     def handle(self, data: Sequence[Mapping[str, object]], context: Any) -> list[bytes]:
-        """One body for each request of the batch; statuses and headers go through `context`."""
+        """One body for each request of the batch; statuses and headers go through `context`.
+
+        Ends the process when the engine is broken: TorchServe starts another and tells the batch "Worker died.",
+        which clients know to try again.
+        """
         requests = [Request(fields, _headers(context, idx)) for idx, fields in enumerate(data)]
-        replies = self._service.answer(requests)
+        try:
+            replies = self._service.answer(requests)
+        except EngineBroken:
+            logger.critical("this worker ends, TorchServe starts a new one", exc_info=True)
+            logging.shutdown()
+            os._exit(1)  # an exception would fail the batch and keep the worker
         for idx, reply in enumerate(replies):
             phrase = http.HTTPStatus(reply.status).phrase
             context.set_response_status(code=reply.status, phrase=phrase, idx=idx)

@@ -77,6 +77,10 @@ class EngineError(SegserveError):
     """The engine cannot be loaded on this host, or does not fit the spec."""
 
 
+class EngineBroken(EngineError):
+    """The engine worked and fails on everything now: only a new process can mend that."""
+
+
 class CheckpointError(SegserveError):
     """A checkpoint is missing, torn, foreign or does not fit the model."""
 

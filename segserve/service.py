@@ -92,7 +92,10 @@ class Service:
         self._pool = ThreadPoolExecutor(threads, "image") if threads > 1 else None
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request, in their order. Never raises: an error of ours is that request's 500."""
+        """One reply for each request, in their order: an error of ours is that request's 500.
+
+        Raises: EngineBroken when the engine can do nothing any more; nothing else.
+        """
         started = time.perf_counter()
         jobs = self._decode(requests)
         self._infer([job for job in jobs if job.error is None])

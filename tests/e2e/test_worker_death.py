@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,10 +30,45 @@ from segserve.segmenter import Segmenter
 from tests.e2e.conftest import serving
 from tests.e2e.serving import Server, start_options
 
+CRASHING_HANDLER = """
+from pathlib import Path
+from segmentation_handler import SegmentationHandler
+
+class Crashing(SegmentationHandler):
+    def initialize(self, context):
+        super().initialize(context)
+        segmenter, marker = self._service._segmenter, Path({marker!r})
+        working = segmenter.engine
+
+        class Engine:
+            name, precision, device, provider = working.name, working.precision, working.device, working.provider
+            crashed = False
+
+            def __call__(self, images_nhwc):
+                if self.crashed or marker.exists():
+                    self.crashed = True
+                    marker.unlink(missing_ok=True)
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+                return working(images_nhwc)
+
+        segmenter.engine = Engine()
+"""
+
 KILLS = int(os.environ.get("KILLS", "2"))
 EVERY_S = 10.0
 CALLERS = 6
 PATIENT_S = 120.0
+
+
+def crashing_mar(source: Path, target: Path, marker: Path) -> None:
+    """The same model, whose engine fails for good as soon as there is a file `marker`. It takes the file away."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "MAR-INF/MANIFEST.json":
+                content = content.replace(b"segmentation_handler.py", b"crashing_handler.py")
+            new.writestr(name, content)
+        new.writestr("crashing_handler.py", CRASHING_HANDLER.format(marker=str(marker)))
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +171,27 @@ def test_what_torchserve_answers_for_a_killed_batch_is_what_the_client_knows(
         (500, "Worker died."),
         (507, "Worker died."),
     }
+
+
+def test_an_engine_that_is_broken_costs_its_worker_and_no_request(
+    store: Path,
+    tmp_path: Path,
+    free_ports: Callable[[int], list[int]],
+    rooms: tuple[Photo, ...],
+    offline: Segmenter,
+) -> None:
+    marker, run_dir = tmp_path / "crash", tmp_path / "run"
+    (tmp_path / "store").mkdir()
+    crashing_mar(store / "rooms-1.0.mar", tmp_path / "store" / "rooms.mar", marker)
+    options = start_options(tmp_path / "store", run_dir, free_ports(2), ["rooms=rooms.mar"])
+    with serving(run_dir, options) as server, Client(server.running.url, "rooms") as client:
+        pid = ready_pid(server)
+        marker.touch()
+        with ThreadPoolExecutor(CALLERS) as pool:
+            bodies = list(pool.map(lambda photo: client.segment(photo.jpeg, "png"), rooms))
+        for body, photo in zip(bodies, rooms, strict=True):
+            np.testing.assert_array_equal(labels_in(body, tmp_path), offline.segment(photo.jpeg))
+        assert not marker.exists()
+        assert not exists(pid)
+        log = Path(server.running.log_dir, "model_log.log").read_text()
+        assert "the engine fails on every image: CUDA error: an illegal memory access" in log

@@ -218,6 +218,24 @@ def test_a_bug_of_ours_is_the_error_of_one_request(
     assert "ZeroDivisionError: a bug" in caplog.text
 
 
+def test_a_broken_engine_ends_the_worker(
+    serve: Caller, colour_engine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Ended(Exception):
+        """In place of the end of the process."""
+
+    def exit_process(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "_exit", exit_process)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    colour_engine.fails = lambda _: True
+    with pytest.raises(Ended) as ended:
+        serve({"body": photo(RED, BLUE)}, {"body": b"no image"})
+    assert ended.value.args == (1,)
+    assert "the engine fails on every image: CUDA out of memory" in caplog.text
+
+
 # --- settings ---------------------------------------------------------------------------------------------------
 
 

@@ -10,8 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from segserve.engines import Logits, memory
+from segserve.errors import EngineBroken
 from segserve.geometry import Geometry
 from segserve.inference import REMEMBERED_S, Inference, Outcome
+from segserve.resize import PAD_VALUE
 from segserve.segmenter import Prepared, Segmenter
 from tests.specs import make_spec
 
@@ -126,9 +128,31 @@ def test_one_image_gets_a_second_try_once_memory_was_given_back(monkeypatch: pyt
             raise MemoryError("Unable to allocate 3 GiB")
 
     assert seen(inference_of(NumberEngine(breaks))(images(5))) == [5]
-    freed.clear()
-    monkeypatch.setattr(memory, "free", lambda: None)
-    assert seen(inference_of(NumberEngine(breaks))(images(5, 6))) == ["Unable to allocate 3 GiB"] * 2
+
+
+def test_an_engine_that_fails_on_everything_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(_: list[int]) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    engine = NumberEngine(dead)
+    with pytest.raises(EngineBroken, match="fails on every image: CUDA error: an illegal"):
+        inference_of(engine)(images(5, 6))
+    assert engine.calls[-1] == [PAD_VALUE]  # no photo's fault
+    exhausted = NumberEngine(fits(0, lambda: MemoryError("not even one")))
+    with pytest.raises(EngineBroken, match="not even one"):
+        inference_of(exhausted)(images(5))
+    spoilt = NumberEngine()
+    spoilt.make = lambda logits: logits * np.float32(np.nan)
+    with pytest.raises(EngineBroken, match="not a number"):
+        inference_of(spoilt)(images(5))
+
+
+def test_photos_that_break_the_engine_do_not_make_it_a_broken_one() -> None:
+    engine = NumberEngine(fails_with(5))
+    infer = inference_of(engine)
+    assert seen(infer(images(5, 5))) == ["bad kernel"] * 2
+    assert engine.calls[-1] == [PAD_VALUE]
+    assert seen(infer(images(1))) == [1]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -173,9 +197,8 @@ def test_logits_of_another_shape_are_never_used(wrong: Callable[[Logits], Logits
     infer = inference_of(engine)
     assert seen(infer(images(1, 2))) == [1, 2]
     engine.make = wrong
-    for outcome in infer(images(1, 2)):
-        assert outcome.logits_chw is None
-        assert "expected (1, 3, 8, 8)" in str(outcome.error)
+    with pytest.raises(EngineBroken, match=r"expected \(1, 3, 8, 8\)"):
+        infer(images(1, 2))
 
 
 def test_the_stack_is_logged_once_for_each_kind(caplog: pytest.LogCaptureFixture) -> None:

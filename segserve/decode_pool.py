@@ -4,6 +4,9 @@ A decoder cannot be interrupted. So a decode that is over its time is left alone
 thread takes the place of its thread, and that one ends when the decoder lets go of it. Spare threads are counted; while
 every thread is stuck, work is refused at once.
 
+Whose fault it was is seen from the processor time: a file that used most of it up is refused for good (413); on a
+machine that did not get round to it, the request may come again (503).
+
 What is let into a decoder is done in a few seconds: segserve.limited_file sees to that. The deadline is for what no
 rule foresees. It holds up the other images of a batch for (1 + SPARE_THREADS / threads) x its time at the most, if
 there is such an image for every thread.
@@ -29,12 +32,14 @@ Result = TypeVar("Result")
 
 
 class _Task(Generic[Result]):
-    """A piece of work and where it is. `started_at` counts once `started` is set, `result` once `ended` is."""
+    """A piece of work and where it is. Clocks count once `started` is set, `result` once `ended` is."""
 
     def __init__(self, work: Callable[[], Result]) -> None:
         self.work = work
         self.started, self.ended = threading.Event(), threading.Event()
         self.started_at = 0.0
+        self.cpu_clock = 0
+        self.cpu_started_at = 0.0
         self.result: Result | None = None
         self.left_alone = False
 
@@ -80,11 +85,18 @@ class DecodePool:
                 return task.result
             task.left_alone = True
             self._stuck += 1
+            used_s = time.clock_gettime(task.cpu_clock) - task.cpu_started_at  # while its thread is there
             if self._alive < self._wanted + SPARE_THREADS:
                 self._start()
-        return DecodeTimeout(
-            f"the image was not decoded within {self.timeout_s:g} s; scale it down, or save it in another format"
-        )
+        return self._too_late(used_s)
+
+    def _too_late(self, used_s: float) -> DecodeTimeout | Overloaded:
+        late = f"the image was not decoded within {self.timeout_s:g} s"
+        if used_s < self.timeout_s / 2:
+            return Overloaded(
+                f"{late}, the machine is busy; send it again later", retry_after_s=self.timeout_s
+            )
+        return DecodeTimeout(f"{late}; scale it down, or save it in another format")
 
     def _all_stuck(self) -> bool:
         with self._lock:
@@ -104,6 +116,8 @@ class DecodePool:
             if task.left_alone:  # answered before it was begun
                 return True
             task.started_at = time.monotonic()
+            task.cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
+            task.cpu_started_at = time.thread_time()
             task.started.set()
         task.result = task.work()
         with self._lock:

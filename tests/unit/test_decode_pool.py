@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -27,7 +29,9 @@ def gate() -> Iterator[threading.Event]:
 
 def work_of(gate: threading.Event) -> Callable[[str], str]:
     def work(item: str) -> str:
-        if item == "stuck":
+        while item == "stuck" and not gate.is_set():
+            pass  # busy, as a decoder is
+        if item == "asleep":
             assert gate.wait(PATIENT_S)
         return item.upper()
 
@@ -44,7 +48,9 @@ def test_results_come_in_the_order_of_the_items(gate: threading.Event) -> None:
     assert DecodePool(1).map(work_of(gate), []) == []
 
 
-def test_what_takes_too_long_fails_alone(gate: threading.Event) -> None:
+def test_what_takes_too_long_fails_alone(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as if the machine had nothing else to do
+    monkeypatch.setattr(time, "clock_gettime", lambda _: math.inf)
     first, stuck, *others = DecodePool(2, timeout_s=0.2).map(work_of(gate), ["a", "stuck", "b", "c", "d"])
     assert (first, others) == ("A", ["B", "C", "D"])
     assert isinstance(stuck, DecodeTimeout)
@@ -52,10 +58,16 @@ def test_what_takes_too_long_fails_alone(gate: threading.Event) -> None:
     assert "not decoded within 0.2 s" in str(stuck)
 
 
+def test_a_machine_that_does_not_get_round_to_it_is_no_fault_of_the_image(gate: threading.Event) -> None:
+    [late] = DecodePool(1, timeout_s=0.2).map(work_of(gate), ["asleep"])
+    assert isinstance(late, Overloaded)
+    assert "the machine is busy; send it again later" in str(late)
+
+
 def test_one_thread_is_replaced_while_it_is_stuck_and_spare_ones_end(gate: threading.Event) -> None:
     before = decode_threads()
     pool = DecodePool(1, timeout_s=0.1)
-    assert isinstance(pool.map(work_of(gate), ["stuck"])[0], DecodeTimeout)
+    assert isinstance(pool.map(work_of(gate), ["asleep"])[0], Overloaded)
     assert pool.map(work_of(gate), ["a", "b"]) == ["A", "B"]
     assert len(decode_threads() - before) == 2
     gate.set()
@@ -69,8 +81,9 @@ def test_with_every_thread_stuck_work_is_refused_at_once_until_one_is_back(
     monkeypatch.setattr(decode_pool, "SPARE_THREADS", 2)
     before = decode_threads()
     pool = DecodePool(2, timeout_s=0.1)
-    results = pool.map(work_of(gate), ["stuck"] * 4 + ["a", "stuck"])
-    assert [type(result) for result in results] == [DecodeTimeout] * 4 + [Overloaded] * 2
+    results = pool.map(work_of(gate), ["asleep"] * 4 + ["a", "asleep"])
+    assert [type(result) for result in results] == [Overloaded] * 6
+    assert ["every thread" in str(result) for result in results] == [False] * 4 + [True] * 2
     assert len(decode_threads() - before) == 4  # a flood of such files makes no more
     [refused] = pool.map(work_of(gate), ["a"])
     assert isinstance(refused, Overloaded)

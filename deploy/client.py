@@ -38,6 +38,10 @@ class Refused(CheckFailed):
         self.http_status = http_status
 
 
+class _Lost(ServerError):
+    """No answer in the time that one attempt has."""
+
+
 class AsyncClient:
     """One connection pool, one retry budget. Belongs to one event loop; use it in an `async with`, or `aclose` it.
 
@@ -91,18 +95,20 @@ class AsyncClient:
         deadline = self._clock() + timeout_s
         self._budget.earn()
         error: Refused | ServerError
-        retries, unreachable_since = 0, None
+        retries, answer_s = 0, self._retry.answer_s
+        unreachable_since: float | None = None
         while True:
-            answer = await self._attempt(image, answer_format, deadline, timeout_s)
-            if isinstance(answer, ServerError):
-                unreachable_since = self._clock() if unreachable_since is None else unreachable_since
-                asked_s, final = 0.0, self._clock() - unreachable_since >= self._retry.unreachable_s
-                error = answer
-            elif answer.status_code == 200:
-                return answer.content
+            answer = await self._attempt(image, answer_format, min(deadline - self._clock(), answer_s))
+            if isinstance(answer, httpx.Response):
+                if answer.status_code == 200:
+                    return answer.content
+                error, final = Refused(answer.status_code, message(answer)), not again(answer)
+                asked_s, unreachable_since = retry_after_s(answer), None
             else:
-                asked_s, final, unreachable_since = retry_after_s(answer), not again(answer), None
-                error = Refused(answer.status_code, message(answer))
+                error, asked_s, lost = answer, 0.0, isinstance(answer, _Lost)
+                answer_s *= 1 + lost
+                unreachable_since = self._clock() if lost or unreachable_since is None else unreachable_since
+                final = not lost and self._clock() - unreachable_since >= self._retry.unreachable_s
             if final:
                 raise error
             retries += 1
@@ -112,15 +118,15 @@ class AsyncClient:
             await self._sleep(wait_s)
 
     async def _attempt(
-        self, image: bytes, answer_format: str, deadline: float, timeout_s: float
+        self, image: bytes, answer_format: str, limit_s: float
     ) -> httpx.Response | ServerError:
-        """An answer, or why there was none. Raises: ServerError at the deadline."""
+        """An answer, or why there was none."""
         headers = {"Accept": CONTENT_TYPES[answer_format], "Content-Type": "application/octet-stream"}
         try:
-            async with asyncio.timeout(max(0.0, deadline - self._clock())):
+            async with asyncio.timeout(max(0.0, limit_s)):
                 return await self._http.post(self._path, content=image, headers=headers)
         except TimeoutError:
-            raise ServerError(f"{self._url} did not answer within {timeout_s:g} s") from None
+            return _Lost(f"{self._url} did not answer within {limit_s:.3g} s")
         except httpx.ConnectError:
             return ServerError(f"no server at {self._url}; start one: make serve")
         except httpx.TransportError as error:

@@ -40,6 +40,9 @@ class Retry:
     """Retries per request that may be sent with short waits."""
     budget_burst: float = 10.0
     """So many more, when a while went well."""
+    answer_s: float = 60.0
+    """After so long without an answer the request counts as lost and is sent again; twice as long the next time.
+    TorchServe 0.12 does lose those that it is gathering into a batch when the worker dies."""
     unreachable_s: float = 60.0
     """For how long there may be no server at all, or connections that break: then the call fails. 0: at once."""
 
@@ -48,6 +51,8 @@ class Retry:
             raise UsageError(
                 f"first_wait_s {self.first_wait_s}, longest_wait_s {self.longest_wait_s}: expected 0 < first <= longest"
             )
+        if self.answer_s <= 0:
+            raise UsageError(f"answer_s {self.answer_s}: expected more than 0")
         if min(self.budget_share, self.budget_burst, self.unreachable_s) < 0:
             raise UsageError("budget_share, budget_burst and unreachable_s can't be negative")
 

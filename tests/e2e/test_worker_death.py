@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.photos import Photo
 from deploy.client import AsyncClient, Client
 from deploy.processes import exists, wait_until
-from deploy.retry import again
+from deploy.retry import Retry, again
 from segserve.segmenter import Segmenter
 from tests.e2e.conftest import serving
 from tests.e2e.serving import Server, archive, start_options
@@ -186,6 +186,26 @@ def test_what_torchserve_answers_for_a_killed_batch_is_what_the_client_knows(
         assert killed.json()["message"] == "Worker died."
         assert again(killed)
         assert (queued.result(PATIENT_S).status_code, queued.result().content) == (200, b"photo")
+
+
+def test_a_request_that_torchserve_loses_is_sent_again(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    """TorchServe 0.12 never answers what it was gathering into a batch when the worker died."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "hurry").touch()
+    handler = SLOW_HANDLER.format(folder=str(tmp_path))
+    archive(tmp_path / "store" / "slow.mar", "slow", handler, {"batchSize": 8, "maxBatchDelay": 5000})
+    options = start_options(tmp_path / "store", tmp_path / "run", free_ports(2), ["slow=slow.mar"])
+    with (
+        serving(tmp_path / "run", options) as server,
+        Client(server.running.url, "slow", retry=Retry(answer_s=20.0)) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(client.segment, b"photo", "png")
+        time.sleep(1)  # TorchServe does not tell that it has begun to gather
+        os.kill(server.worker_pids("slow")[0], signal.SIGKILL)
+        assert asked.result(PATIENT_S) == b"photo"
 
 
 def test_an_engine_that_is_broken_costs_its_worker_and_no_request(

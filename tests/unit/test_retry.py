@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler
 
 import httpx
 import pytest
 
-from deploy.client import AsyncClient, Client, Refused
+from deploy.client import AsyncClient, Refused
 from deploy.retry import Budget, Retry, again, retry_after_s
 from segserve.errors import ServerError, UsageError
-from tests.serving_http import reply, serving
 
 OK = httpx.Response(200, content=b"mask")
 BUSY = httpx.Response(503, json={"code": 503, "message": "busy"})
@@ -193,7 +190,8 @@ def test_no_server_is_put_up_with_for_a_while_only() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"first_wait_s": 0}, {"first_wait_s": 6.0}, {"budget_share": -1}, {"budget_burst": -1}, {"unreachable_s": -1}],
+    [{"first_wait_s": 0}, {"first_wait_s": 6.0}, {"budget_share": -1}, {"budget_burst": -1}, {"unreachable_s": -1},
+     {"answer_s": 0}],
 )  # fmt: skip
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
@@ -212,35 +210,3 @@ def test_bodies_of_any_kind_are_looked_at_calmly() -> None:
         b'{"message": ["Worker died."]}',
     ):
         assert not again(httpx.Response(500, content=body))
-
-
-# --- the deadline, with real time and real connections --------------------------------------------------------
-
-
-def trickle(stop: Callable[[], bool]) -> Callable[[BaseHTTPRequestHandler, bytes], None]:
-    def answer(handler: BaseHTTPRequestHandler, _body: bytes) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000000")
-        handler.end_headers()
-        while not stop():
-            handler.wfile.write(b".")
-            handler.wfile.flush()
-            time.sleep(0.02)
-
-    return answer
-
-
-def test_the_deadline_holds_while_bytes_still_trickle_in() -> None:
-    over = time.monotonic() + 20
-    with serving(trickle(lambda: time.monotonic() > over)) as url, Client(url, "rooms") as client:
-        started = time.monotonic()
-        with pytest.raises(ServerError, match=r"did not answer within 0\.5 s"):
-            client.segment(b"x", "png", timeout_s=0.5)
-        assert time.monotonic() - started < 15
-        over = 0
-
-
-def test_many_threads_share_one_client() -> None:
-    bodies = [b"%d" % n for n in range(200)]
-    with serving(reply) as url, Client(url, "rooms") as client, ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(lambda body: client.segment(body, "png"), bodies)) == bodies

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -203,7 +204,9 @@ def test_a_request_that_torchserve_loses_is_sent_again(
         ThreadPoolExecutor(1) as pool,
     ):
         asked = pool.submit(client.segment, b"photo", "png")
-        time.sleep(1)  # TorchServe does not tell that it has begun to gather
+        # counted when it comes in, and taken out of the queue at once
+        metrics = f"{server.running.metrics_url}/metrics"
+        assert wait_until(lambda: "ts_inference_requests_total{" in httpx.get(metrics).text, PATIENT_S)
         os.kill(server.worker_pids("slow")[0], signal.SIGKILL)
         assert asked.result(PATIENT_S) == b"photo"
 

@@ -34,6 +34,8 @@ OUT ?= build/export
 PHOTO ?= $(DEMO_PHOTO)
 RENDERED := $(filter $(DEMO_PHOTO),$(PHOTO))
 PORT ?= 8080
+# A run folder comes back with what it served last, rollouts included; one that never had the demo model gets it.
+FIRST_MODELS = $(if $(shell grep -s '"rooms"' run/models.json),,--models rooms=rooms.mar)
 METRICS_PORT ?= 8082
 URL ?= http://127.0.0.1:$(PORT)
 AUTH ?= none
@@ -71,7 +73,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 serve: package $(RENDERED) ## Serve the demo model on 127.0.0.1:8080 and segment a photo (DETACH=1, AUTH=token, PORT=8080, METRICS_PORT=8082, PHOTO=x.jpg)
-	$(PY) -m deploy.server start --detach --port $(PORT) --metrics-port $(METRICS_PORT) --auth $(AUTH)
+	$(PY) -m deploy.server start --detach --port $(PORT) --metrics-port $(METRICS_PORT) --auth $(AUTH) $(FIRST_MODELS)
 	@$(PY) -m deploy.segment "$(PHOTO)" --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) \
 		|| { code=$$?; $(PY) -m deploy.server stop; exit $$code; }
 	@$(if $(DETACH),echo "The server keeps running; end it with: make stop",exec $(PY) -m deploy.server attach)

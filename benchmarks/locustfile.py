@@ -10,12 +10,14 @@ Exit code: 0; 1 if an answer was missing or wrong, or if there was none at all; 
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
+import time
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from locust import FastHttpUser, events, task
 from locust.env import Environment
@@ -38,6 +40,9 @@ VERSION_HEADER = "x-segserve-version"
 def add_options(parser: ArgumentParser) -> None:
     """What Locust cannot know."""
     parser.add_argument("--model", default="rooms", help="name of the model at the server")
+    parser.add_argument(
+        "--answers", default="", help="file for a line of JSON on each answer: when, what, who"
+    )
     parser.add_argument("--num-classes", type=int, default=len(ROOM_CLASSES), help="classes of that model")
 
 
@@ -49,6 +54,7 @@ class RoomsUser(FastHttpUser):
     masks: Masks
     path: str
     headers: dict[str, str]
+    answers: TextIO | None = None
 
     @task
     def segment(self) -> None:
@@ -59,6 +65,7 @@ class RoomsUser(FastHttpUser):
     def send(self, photo: Photo, answer_format: str) -> str | None:
         """Returns what was wrong with the answer, or None."""
         headers = self.headers | {"Accept": CONTENT_TYPES[answer_format], "Content-Type": "image/jpeg"}
+        sent = time.time()
         with self.client.post(
             self.path,
             data=photo.jpeg,  # type: ignore[arg-type]  # annotated str; bytes are sent as they are
@@ -69,6 +76,15 @@ class RoomsUser(FastHttpUser):
             wrong = self._wrong(photo, answer_format, response)
             if wrong:
                 response.failure(wrong)
+            if self.answers is not None:
+                version = (response.headers or {}).get(VERSION_HEADER)
+                answer = {
+                    "sent": sent,
+                    "done": time.time(),
+                    "version": version,
+                    "status": response.status_code,
+                }
+                self.answers.write(json.dumps({**answer, "photo": photo.name, "wrong": wrong}) + "\n")
         return wrong
 
     def _wrong(self, photo: Photo, answer_format: str, response: Any) -> str | None:
@@ -108,6 +124,8 @@ def learn(environment: Environment, **_: Any) -> None:
         )
         sys.exit(error.exit_code)
     environment.stats.reset_all()  # the quiet requests are no part of the load
+    if options.answers:
+        RoomsUser.answers = Path(options.answers).open("w", buffering=1)  # noqa: SIM115 (as long as it runs)
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]

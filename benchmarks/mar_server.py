@@ -85,7 +85,7 @@ def serving(mar: Path, settings: Settings, work: Path) -> Iterator[MarServer]:
 
 def _wait_for_all(running: Running) -> None:
     """Ready means one worker; what is measured is all of them."""
-    with Management(running) as management:
+    with Management.of(running) as management:
 
         def all_ready() -> bool:
             return all(model.workers_ready == model.workers for model in management.versions(MODEL))

@@ -23,6 +23,7 @@ from deploy.run_folder import Running
 from segserve.errors import ServerError, UsageError
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
+METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
 # They would change the server behind our back: another configuration, or a repository that shadows the code that
 # a model brings along, so that a swapped-in version runs the old code.
 DROPPED_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "TS_CONFIG_FILE", "TS_MODEL_SERVER_HOME", "METRICS_LOCATION")
@@ -146,13 +147,14 @@ def _launch(plan: Plan, sockets: Path) -> tuple[Running, subprocess.Popen[bytes]
         "allowed_urls": store_pattern(plan.store),
         "disable_token_authorization": "false" if plan.auth == "token" else "true",
         "job_queue_size": str(queue_size(plan)),
+        "metrics_config": str(METRICS_CONFIG),
     }
     (plan.run_dir / "config.properties").write_text(effective_config(plan.config, known_at_start))
     process = _spawn(plan, tmp_dir, log_dir)
     running = Running(
         process.pid, processes.identity(process.pid), known_at_start["inference_address"],
         known_at_start["metrics_address"], str(socket), tuple(dict.fromkeys(m.partition("=")[0] for m in plan.models)),
-        plan.auth, str(plan.run_dir), str(tmp_dir), str(log_dir),
+        plan.auth, str(plan.run_dir), str(tmp_dir), str(log_dir), str(plan.store),
     )  # fmt: skip
     try:
         run_folder.save(running)

@@ -19,8 +19,9 @@ class Start:
 
     model_store: Path = Path("model_store")
     """Folder with the .mar files."""
-    models: tuple[str, ...] = ("rooms=rooms.mar",)
-    """NAME=FILE in the model store, one or more."""
+    models: tuple[str, ...] = ()
+    """NAME=FILE in the model store, one or more; of several versions of a model the first is the default. Without it,
+    what the run folder served last, rollouts included; the first time, rooms=rooms.mar."""
     host: str | None = None
     """Address to listen on (default: as in --config). Beyond loopback, tokens are on."""
     port: int | None = None

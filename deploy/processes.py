@@ -64,6 +64,16 @@ def session_members(session: int) -> list[int]:
     return members
 
 
+def processor_time_s(pids: Iterable[int]) -> float:
+    """Of all these processes together, user and system; one that is gone counts nothing."""
+    total_s = 0.0
+    for pid in pids:
+        with contextlib.suppress(*GOING):
+            times = psutil.Process(pid).cpu_times()
+            total_s += times.user + times.system
+    return total_s
+
+
 def send(pids: Iterable[int], number: signal.Signals) -> None:
     """Signal each process that is still there."""
     for pid in pids:

@@ -22,6 +22,8 @@ from segserve.errors import SegserveError, ServerError
 MAX_DEATHS = 2
 """One may be bad luck (memory), two is a loop."""
 POLL_S = 0.2
+MAX_WORKER_NAME = 25
+"""TorchServe cuts NAME_VERSION to so many characters in the names of its threads, which its logs have."""
 
 _LOG_PREFIX = re.compile(r"^\S+ \[\w+ *\] .*?-std(?:out|err) - ", re.MULTILINE)
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning)\b(?::.*)?$")
@@ -46,13 +48,20 @@ class StartLogs:
             file.seek(0 if name == "console.log" else self._offsets.get(name, 0))
             return file.read().decode(errors="replace")
 
-    def deaths(self) -> int:
-        """How often a worker died."""
-        return len(re.findall(r"WorkerThread - Retry worker: ", self.text("ts_log.log")))
+    def deaths(self, model: str = "") -> int:
+        """How often a worker died: any, or those of one NAME_VERSION."""
+        thread = rf"W-\d+-{re.escape(model[:MAX_WORKER_NAME])} " if model else ".*"
+        return len(
+            re.findall(rf"(?m)^\S+ \[\w+ *\] {thread}WorkerThread - Retry worker: ", self.text("ts_log.log"))
+        )
 
-    def worker_reason(self) -> str:
+    def worker_reason(self, model: str = "") -> str:
         """Why the last worker died: the handler's own exception with its place, as far as it was printed."""
-        return last_exception(_LOG_PREFIX.sub("", self.text("model_log.log"))) or (
+        text = self.text("model_log.log")
+        if model:
+            thread = f"-{model[:MAX_WORKER_NAME]}-std"
+            text = "\n".join(line for line in text.splitlines() if thread in line.partition(" - ")[0])
+        return last_exception(_LOG_PREFIX.sub("", text)) or (
             "the process ended without a message; it was killed, perhaps for want of memory"
         )
 
@@ -92,7 +101,7 @@ def wait_ready(
     time is over; UsageError if Java found a port taken.
     """
     deadline, told = time.monotonic() + timeout_s, 0
-    with Management(running) as management:
+    with Management.of(running) as management:
         while True:
             if process.poll() is not None:
                 raise _ended(running, process.returncode, logs)

@@ -4,6 +4,8 @@ RUN/server.json        which process, which addresses (there while it runs)
 RUN/management.sock    the management API: who may enter the folder may manage the server
 RUN/config.properties  what the server was really started with
 RUN/key_file.json      the tokens, where they are on
+RUN/models.json        which versions it shall have, and the default: what a restart comes back with
+RUN/rollout.json       a rollout that is on its way, for the next one to clear up after, if it was killed
 RUN/logs/  RUN/tmp/    logs; unpacked models and the sockets of the workers
 """
 
@@ -16,11 +18,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deploy.processes import identity
+from segserve.cli import command
 from segserve.errors import ServerError, UsageError
 
 STATE_FILE = "server.json"
@@ -45,6 +49,7 @@ class Running:
     run_dir: str
     tmp_dir: str
     log_dir: str
+    model_store: str
 
     def alive(self) -> bool:
         """Whether that very process is there, not another one that got its number."""
@@ -116,10 +121,27 @@ def _short_enough(folder: Path) -> bool:
 
 def save(running: Running) -> None:
     """Write server.json in one step, so that nobody reads half of it."""
-    path = Path(running.run_dir) / STATE_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(running), indent=2) + "\n")
+    write_json(Path(running.run_dir) / STATE_FILE, dataclasses.asdict(running))
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Replace a file in one step by one that is on the disk as a whole."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        file.write(json.dumps(document, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def require_running(run_dir: Path) -> Running:
+    """The live server of that folder. Raises: ServerError if there is none."""
+    running = load(run_dir)
+    if running is None or not running.alive():
+        raise ServerError(
+            f"nothing runs in {run_dir}; start it: {command('deploy.server', 'start', '--run-dir', run_dir)}"
+        )
+    return running
 
 
 def load(run_dir: Path) -> Running | None:

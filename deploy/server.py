@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -23,47 +22,18 @@ import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
-from deploy import launch, processes, run_folder
+from deploy import launch, processes, run_folder, served
 from deploy.addresses import address, is_loopback
+from deploy.interrupts import Asked, Interrupts
 from deploy.management import Management, ModelState
 from deploy.options import Attach, Options, RenewTokens, Start, Status, Stop
 from deploy.ready import StartLogs, wait_ready
 from deploy.run_folder import Running
 from segserve.cli import command, run
-from segserve.errors import ServerError, UsageError
+from segserve.errors import UsageError
 
 STOP_TIMEOUT_S = 30.0
 INTERRUPTED = 130
-
-
-class Asked(Exception):
-    """SIGINT, SIGTERM or SIGHUP came."""
-
-
-class Interrupts:
-    """Signals become `Asked`, but only where that leaves no process behind; before, they are remembered."""
-
-    def __init__(self) -> None:
-        self._asked = self._armed = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # under nohup a hang-up is ignored from the beginning, and stays so
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._handle)
-
-    def _handle(self, _number: int, _frame: object) -> None:
-        self._asked = True
-        if self._armed:
-            raise Asked
-
-    def arm(self) -> None:
-        """From now on signals raise."""
-        self._armed = True
-        if self._asked:
-            raise Asked
-
-    def disarm(self) -> None:
-        """From now on they don't: the end has begun."""
-        self._armed = False
 
 
 def start(options: Start) -> int:
@@ -75,7 +45,10 @@ def start(options: Start) -> int:
         interrupts.arm()
         with Console(stderr=True).status("waiting for the workers"):
             wait_ready(running, process, logs, options.ready_timeout_s, _say)
-        _print_ready(running)
+        with Management.of(running) as management:
+            served.remember(Path(running.run_dir), management)
+            defaults = {name: management.default_version(name) for name in running.models}
+        _print_ready(running, defaults)
         ready = True
         if options.detach:
             return 0
@@ -99,7 +72,8 @@ def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs
     if inference[1] == metrics[1]:
         raise UsageError(f"--port and --metrics-port are both {metrics[1]}; they need one each")
     store = options.model_store.resolve()
-    launch.require_models(store, options.models)
+    models = options.models or served.models_to_serve(options.run_dir)
+    launch.require_models(store, models)
     run_dir = run_folder.create(options.run_dir)
     with run_folder.exclusive(run_dir):
         left = run_folder.load(run_dir)
@@ -113,7 +87,7 @@ def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs
         processes.require_free(*inference, "--port")
         processes.require_free(*metrics, "--metrics-port")
         logs = StartLogs(run_dir / "logs")
-        plan = launch.Plan(run_dir, options.config, store, options.models, inference, metrics, auth)
+        plan = launch.Plan(run_dir, options.config, store, models, inference, metrics, auth)
         running, process = launch.launch(plan)
     return running, process, logs
 
@@ -121,7 +95,7 @@ def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs
 def attach(options: Attach) -> int:
     """Exit code: 0 when asked to stop; 1 if the server ended by itself."""
     interrupts = Interrupts()
-    running = _require_running(options.run_dir)
+    running = run_folder.require_running(options.run_dir)
     try:
         interrupts.arm()
         print(f"serving at {running.url}; Ctrl-C stops it", flush=True)
@@ -143,7 +117,7 @@ def status(options: Status) -> int:
     models: list[ModelState] = []
     defaults: dict[str, str] = {}
     if running is not None and alive:
-        with Management(running) as management:
+        with Management.of(running) as management:
             try:
                 defaults = {name: management.default_version(name) for name in management.names()}
                 models = [version for name in defaults for version in management.versions(name)]
@@ -174,10 +148,10 @@ def stop(options: Stop) -> int:
 
 def renew_tokens(options: RenewTokens) -> int:
     """Exit code 0."""
-    running = _require_running(options.run_dir)
+    running = run_folder.require_running(options.run_dir)
     if running.auth != "token":
         raise UsageError(f"the server at {running.url} runs without tokens; start it with --auth token")
-    with Management(running) as management:
+    with Management.of(running) as management:
         management.renew_tokens()
     print(f"new tokens are in {Path(running.run_dir) / run_folder.KEY_FILE}")
     return 0
@@ -191,15 +165,6 @@ def _stop(running: Running) -> None:
     run_folder.clear(running)
 
 
-def _require_running(run_dir: Path) -> Running:
-    running = run_folder.load(run_dir)
-    if running is None or not running.alive():
-        raise ServerError(
-            f"nothing runs in {run_dir}; start it: {command('deploy.server', 'start', '--run-dir', run_dir)}"
-        )
-    return running
-
-
 def _ended(code: int, running: Running) -> int:
     _say(f"the server ended by itself with code {code}; see {running.log_dir}")
     return 128 - code if code < 0 else code
@@ -209,9 +174,11 @@ def _say(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
-def _print_ready(running: Running) -> None:
+def _print_ready(running: Running, defaults: dict[str, str]) -> None:
     key_file = Path(running.run_dir) / run_folder.KEY_FILE
-    print(f"ready: {running.url} serves {', '.join(running.models)}")
+    print(
+        f"ready: {running.url} serves {', '.join(f'{name} {version}' for name, version in defaults.items())}"
+    )
     print(
         f"  metrics {running.metrics_url}/metrics, management {running.management_socket}, logs {running.log_dir}"
     )

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from export import calibration, choose, parity, report
+from export import calibration, choose, golden, parity, report
 from export.choose import Objective
 from export.package import package
 from export.variants import NEUTRAL, VARIANTS, Source, Variant, variants, write_file
@@ -62,7 +62,8 @@ class BuildConfig:
     version: str = "1.0"
     """Its version."""
     images: Path | None = None
-    """Folder of photos to compare on, besides rendered rooms; of more than 50, 50 are taken, evenly chosen."""
+    """Folder of photos to compare on, besides rendered rooms; of more than 50, 50 are taken, evenly chosen. Four of
+    them are packed, with their masks, as what a rollout asks a server first (golden photos)."""
     calibration: Path | None = None
     """Folder of photos for int8 to be calibrated with (100 are plenty); without it, rendered rooms."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -106,7 +107,8 @@ def main(config: BuildConfig) -> None:
         if config.engine == "auto":
             spec = choose_engine(config, spec, failed, left_out, say)
         say("package")
-        spec = dataclasses.replace(spec, parity={"passed": True, **summaries})
+        goldens = golden.write(checkpoint_segmenter(config.checkpoint), config.images, config.out)
+        spec = dataclasses.replace(spec, parity={"passed": True, **summaries}, golden=goldens)
         spec.save(config.out / SPEC_FILE)
         mar = package(config.out)
     show(config, spec, summaries, checked, mar)

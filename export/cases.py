@@ -74,7 +74,7 @@ def pictures(served_size: tuple[int, int], files: Sequence[Path]) -> list[Pictur
     listed = []
     large = (LARGE_TIMES * served_size[0], LARGE_TIMES * served_size[1], 1)
     for index, (height, width, orientation) in enumerate((*PHOTOS, large)):
-        read = functools.partial(_jpeg, FIRST_SEED + index, height, width, orientation)
+        read = functools.partial(room_jpeg, FIRST_SEED + index, height, width, orientation)
         listed.append(Picture(AS_SERVED, f"room-{height}x{width}.jpg", read))
     listed += [Picture(AS_SERVED, path.name, path.read_bytes) for path in files]
     for height, width in dict.fromkeys((*INPUT_SIZES, served_size)):
@@ -139,7 +139,8 @@ def _mirrored(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(read()[:, ::-1])
 
 
-def _jpeg(seed: int, height: int, width: int, orientation: int) -> bytes:
+def room_jpeg(seed: int, height: int, width: int, orientation: int) -> bytes:
+    """A rendered room as a JPEG file; `orientation` is written to its EXIF, the pixels stay as they are."""
     image, _ = render(seed, height, width)
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation

@@ -10,6 +10,7 @@ what can stand in for it, model_spec.json and parity.json.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -55,7 +56,8 @@ def package(folder: Path) -> Path:
         (staged / TORCH_STAND_IN_PLACE).parent.mkdir()
         shutil.copyfile(TORCH_STAND_IN, staged / TORCH_STAND_IN_PLACE)
         spec.save(staged / SPEC_FILE)
-        for file in {PARITY_FILE} | {artefact.file for artefact in packed[1:]} - {packed[0].file}:
+        beside = {artefact.file for artefact in packed[1:]} - {packed[0].file}
+        for file in {PARITY_FILE, *beside, *golden_files(spec)}:
             shutil.copyfile(folder / file, staged / file)
         made = _archive(spec, folder / packed[0].file, staged, Path(work))
         check_package(made)
@@ -66,6 +68,11 @@ def to_pack(spec: ModelSpec) -> tuple[Artefact, ...]:
     """The chosen artefact; with it what runs the same file, and, if engines were measured, model.onnx for any host."""
     files = {spec.served().file} | ({ANYWHERE} if spec.choice else set())
     return tuple(artefact for artefact in spec.in_order() if artefact.file in files)
+
+
+def golden_files(spec: ModelSpec) -> dict[str, str]:
+    """The golden photos and their masks, file name → sha256."""
+    return {file: sha256 for golden in spec.golden for file, sha256 in golden.files().items()}
 
 
 def check_package(mar: Path) -> ModelSpec:
@@ -79,12 +86,14 @@ def check_package(mar: Path) -> ModelSpec:
                 archive.extract(name, work)
             spec = ModelSpec.load(Path(work) / SPEC_FILE)
             report = reports.load(Path(work) / PARITY_FILE)
-            _check_files(archive, {artefact.file for artefact in spec.artefacts})
+            _check_files(archive, {artefact.file for artefact in spec.artefacts} | golden_files(spec).keys())
             for artefact in spec.artefacts:
                 reports.require_passed(report, spec, artefact)
-                archive.extract(artefact.file, work)
-                if sha256_file(Path(work) / artefact.file) != artefact.sha256:
+                if _sha256(archive, artefact.file) != artefact.sha256:
                     raise CheckFailed(f"its {artefact.file} is not the file that passed parity")
+            for file, sha256 in golden_files(spec).items():
+                if _sha256(archive, file) != sha256:
+                    raise CheckFailed(f"its {file} is not the golden photo or mask of the spec")
             manifest = json.loads(archive.read(MANIFEST))["model"]
             named = (manifest["modelName"], manifest["modelVersion"], manifest["handler"])
             if named != (spec.name, spec.version, HANDLER.name):
@@ -94,9 +103,14 @@ def check_package(mar: Path) -> ModelSpec:
     return spec
 
 
-def _check_files(archive: zipfile.ZipFile, artefacts: set[str]) -> None:
+def _sha256(archive: zipfile.ZipFile, name: str) -> str:
+    with archive.open(name) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # reads in pieces all the same
+
+
+def _check_files(archive: zipfile.ZipFile, content: set[str]) -> None:
     """Exactly what belongs in a package, so that no unproven artefact or stale module rides along."""
-    expected = artefacts | {
+    expected = content | {
         SPEC_FILE,
         PARITY_FILE,
         HANDLER.name,

@@ -78,7 +78,7 @@ class Row:
 def spec_sha256(spec: ModelSpec) -> str:
     """Digest of what a spec says about the model, whichever of its artefacts is served."""
     content = dataclasses.asdict(spec)
-    for field in ("artefacts", "engine", "parity", "choice"):
+    for field in ("artefacts", "engine", "parity", "choice", "golden"):
         del content[field]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

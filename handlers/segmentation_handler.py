@@ -17,6 +17,7 @@ from typing import Any
 from segserve.decode_pool import DECODE_TIMEOUT_S
 from segserve.errors import EngineBroken
 from segserve.image import MAX_PIXELS
+from segserve.metrics import Metrics
 from segserve.request import Request
 from segserve.segmenter import Segmenter
 from segserve.service import Service
@@ -52,6 +53,7 @@ class SegmentationHandler:
         self._service = Service(segmenter, max_response_bytes, threads, decode_timeout_s)
         self._service.warm_up(sorted({1, int(properties.get("batch_size") or 1)}))
         spec, engine = segmenter.spec, segmenter.engine
+        self._metrics = Metrics(context.model_name, spec.version, engine.device, spec.classes)
         logger.info(
             "%s %s is ready: %s %s on %s",
             spec.name,
@@ -67,13 +69,17 @@ class SegmentationHandler:
         Ends the process when the engine is broken: TorchServe starts another and tells the batch "Worker died.",
         which clients know to try again.
         """
-        requests = [Request(fields, _headers(context, idx)) for idx, fields in enumerate(data)]
+        requests = [
+            Request(fields, _headers(context, idx), context.get_request_id(idx) or "-")
+            for idx, fields in enumerate(data)
+        ]
         try:
             replies = self._service.answer(requests)
         except EngineBroken:
             logger.critical("this worker ends, TorchServe starts a new one", exc_info=True)
             logging.shutdown()
             os._exit(1)  # an exception would fail the batch and keep the worker
+        logger.info(self._metrics.lines(requests, replies))
         for idx, reply in enumerate(replies):
             phrase = http.HTTPStatus(reply.status).phrase
             context.set_response_status(code=reply.status, phrase=phrase, idx=idx)

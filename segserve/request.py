@@ -10,6 +10,7 @@ The format is chosen by the field `format`, else by the `Accept` header (RFC 911
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -22,6 +23,18 @@ CONTENT_TYPES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Name of each answer format → media type; the first is the default, the order breaks ties."""
 
+REQUEST_ID_HEADER: Final = "x-request-id"
+REQUEST_START_HEADER: Final = "x-request-start"
+"""When the first server on the way got the request: `t=SECONDS` since 1970, nginx's `t=$msec`."""
+MAX_QUEUE_S: Final = 600.0
+"""Longer than anything waits here: the header is of another clock, or was kept."""
+CLOCKS_APART_S: Final = 1.0
+"""A request from the future, up to here, has not waited; beyond, the clocks differ too much to say anything."""
+
+# no blanks, quotes, brackets or control characters: nothing that could pass for another field or line of a log
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_START: Final = re.compile(r"(?:t=)?(\d{1,11}(?:\.\d{1,9})?)")
+
 _IMAGE_FIELDS: Final = ("body", "data")  # TorchServe's name for a raw body, and ours for a form's file
 
 
@@ -30,11 +43,27 @@ class Request:
     """One client's request as the server hands it over.
 
     `fields` holds the body under `body`, or a form's fields, and query parameters; values are bytes, str, or
-    what the server made of a JSON body. Header names are in lower case.
+    what the server made of a JSON body. Header names are in lower case. `server_id` is the server's name for it.
     """
 
     fields: Mapping[str, object]
     headers: Mapping[str, str] = field(default_factory=dict)
+    server_id: str = "-"
+
+    def num_bytes(self) -> int:
+        """Of the body, or of all fields of a form."""
+        return sum(len(value) for value in self.fields.values() if isinstance(value, bytes | bytearray | str))
+
+    def id(self) -> str:
+        """The client's X-Request-ID where it is one that a log can hold, else the server's own."""
+        sent = self.headers.get(REQUEST_ID_HEADER, "")
+        return sent if _REQUEST_ID.fullmatch(sent) else self.server_id
+
+    def queued_ms(self, now_s: float) -> float | None:
+        """Since X-Request-Start; None without it, or where it makes no sense. now_s: seconds since 1970."""
+        found = _START.fullmatch(self.headers.get(REQUEST_START_HEADER, "").strip())
+        waited_s = now_s - float(found[1]) if found else -MAX_QUEUE_S
+        return 1e3 * max(0.0, waited_s) if -CLOCKS_APART_S <= waited_s <= MAX_QUEUE_S else None
 
 
 @dataclass(frozen=True)

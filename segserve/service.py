@@ -16,35 +16,27 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from segserve import answer
+from segserve import answer, encode
 from segserve.batch_bytes import do_not_fit
 from segserve.decode_pool import DECODE_TIMEOUT_S, DecodePool
 from segserve.engines import Logits
 from segserve.errors import ImageTooLarge, Overloaded, RequestError
 from segserve.inference import Inference
+from segserve.reply import Reply
 from segserve.request import CONTENT_TYPES, Request, Wanted, parse
 from segserve.segmenter import Prepared, Segmenter
 from segserve.spec import artefact_name
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One client's answer. `headers` are ASCII, without the content type."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: dict[str, str]
 
 
 @dataclass
@@ -57,6 +49,7 @@ class _Job:
     logits_chw: Logits | None = None
     body: bytes = b""
     batch_size: int = 0
+    class_shares: NDArray[np.float64] | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
     error: Exception | None = None
 
@@ -96,14 +89,14 @@ class Service:
 
         Raises: EngineBroken when the engine can do nothing any more; nothing else.
         """
-        started = time.perf_counter()
+        started, now_s = time.perf_counter(), time.time()
         jobs = self._decode(requests)
         self._infer([job for job in jobs if job.error is None])
         self._each(jobs, self._finish)
         for position in do_not_fit([len(job.body) for job in jobs]):
             self._refuse(jobs[position])
         total_ms = 1e3 * (time.perf_counter() - started)
-        return [self._reply(job, total_ms) for job in jobs]
+        return [self._reply(job, job.request.queued_ms(now_s), total_ms) for job in jobs]
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Go the whole way once for each format and batch size: compile the kernels, let the engine allocate.
@@ -170,6 +163,7 @@ class Service:
         assert job.wanted is not None and job.prepared is not None and job.logits_chw is not None  # noqa: PT018
         with job.timed("mask"):
             labels = self._segmenter.labels(job.logits_chw, job.prepared)
+        job.class_shares = encode.sampled_shares(labels, len(self._segmenter.spec.classes))
         timings_ms = dict(job.timings_ms)
         with job.timed("encode"):
             job.body = answer.body(
@@ -196,29 +190,51 @@ class Service:
         )
         job.body = b""
 
-    def _reply(self, job: _Job, total_ms: float) -> Reply:
+    def _reply(self, job: _Job, queued_ms: float | None, total_ms: float) -> Reply:
+        timings_ms = _all_timings(queued_ms, job.timings_ms, total_ms)
+        status, content_type, body = self._outcome(job)
+        headers = self._headers(job, timings_ms)
+        photo_hw = None
+        if job.prepared is not None:
+            photo_hw = job.prepared.geometry.photo_height, job.prepared.geometry.photo_width
+        shares = job.class_shares if status == 200 else None
+        return Reply(status, content_type, body, headers, timings_ms, job.batch_size, photo_hw, shares)
+
+    @staticmethod
+    def _outcome(job: _Job) -> tuple[int, str, bytes]:
+        """Status, content type and body."""
+        if job.error is None:
+            assert job.wanted is not None
+            return 200, CONTENT_TYPES[job.wanted.format], job.body
+        if isinstance(job.error, RequestError):
+            status, error_type, message = job.error.status, type(job.error).__name__, str(job.error)
+        else:
+            status, error_type = 500, "InternalError"
+            message = "an error of the server, not of your request; it was logged, please report it"
+        return status, answer.ERROR_CONTENT_TYPE, answer.error_body(error_type, message)
+
+    def _headers(self, job: _Job, timings_ms: Mapping[str, float]) -> dict[str, str]:
         engine = self._segmenter.engine
-        timings_ms = {**job.timings_ms, "total": total_ms}
         headers = {
             "server-timing": ", ".join(f"{step};dur={ms:.3f}" for step, ms in timings_ms.items()),
             "x-segserve-version": self._segmenter.spec.version,
             "x-segserve-engine": artefact_name(engine.name, engine.precision),
             "x-segserve-device": engine.device,
             "x-segserve-batch-size": str(job.batch_size),
+            "x-segserve-request-id": job.request.id(),  # the server may overwrite x-request-id by its own
         }
-        if job.error is None:
-            assert job.wanted is not None
-            if _packs(job.wanted):
-                headers["content-encoding"] = "gzip"
-            return Reply(200, CONTENT_TYPES[job.wanted.format], job.body, headers)
         if isinstance(job.error, Overloaded):
             headers["retry-after"] = str(math.ceil(job.error.retry_after_s))
-        if isinstance(job.error, RequestError):
-            status, error_type, message = job.error.status, type(job.error).__name__, str(job.error)
-        else:
-            status, error_type = 500, "InternalError"
-            message = "an error of the server, not of your request; it was logged, please report it"
-        return Reply(status, answer.ERROR_CONTENT_TYPE, answer.error_body(error_type, message), headers)
+        if job.error is None and job.wanted is not None and _packs(job.wanted):
+            headers["content-encoding"] = "gzip"
+        return headers
+
+
+def _all_timings(queued_ms: float | None, steps_ms: Mapping[str, float], total_ms: float) -> dict[str, float]:
+    """With `batch_wait`, which is what the image's own steps leave of the total: it waited for others of its batch."""
+    queue = {} if queued_ms is None else {"queue": queued_ms}
+    waited_ms = max(0.0, total_ms - sum(steps_ms.values()))
+    return {**queue, **steps_ms, "batch_wait": waited_ms, "total": total_ms}
 
 
 def _packs(wanted: Wanted) -> bool:

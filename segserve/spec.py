@@ -86,10 +86,7 @@ class Artefact:
     def __post_init__(self) -> None:
         _require(
             self,
-            file=(
-                "a plain file name beside the spec",
-                _is_text(self.file) and Path(self.file).name == self.file and self.file not in (".", ".."),
-            ),
+            file=("a plain file name beside the spec", _is_file_name(self.file)),
             engine=("a name", _is_text(self.engine)),
             precision=("a name", _is_text(self.precision)),
             sha256=("64 hexadecimal digits", _is_sha256(self.sha256)),
@@ -98,11 +95,35 @@ class Artefact:
 
 
 @dataclass(frozen=True)
+class Golden:
+    """A photo and the mask (palette PNG of class ids, at its upright size) that the checkpoint makes of it."""
+
+    photo: str
+    photo_sha256: str
+    mask: str
+    mask_sha256: str
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            photo=("a plain file name beside the spec", _is_file_name(self.photo)),
+            mask=("a plain file name beside the spec", _is_file_name(self.mask)),
+            photo_sha256=("64 hexadecimal digits", _is_sha256(self.photo_sha256)),
+            mask_sha256=("64 hexadecimal digits", _is_sha256(self.mask_sha256)),
+        )
+
+    def files(self) -> dict[str, str]:
+        """File name → sha256."""
+        return {self.photo: self.photo_sha256, self.mask: self.mask_sha256}
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """The served model. Colours are RGB 0..255, one per class.
 
     `engine` names the artefact that is served ("onnx", "openvino-int8"). `artefacts` stand in the order in which they
     are to be tried where that one cannot run. `choice` is how it was chosen: the measured table of export.choose.
+    `golden` are photos whose masks are known: what a rollout asks a new version first.
     """
 
     name: str
@@ -120,6 +141,7 @@ class ModelSpec:
     versions: dict[str, str]
     parity: dict[str, Any]
     choice: dict[str, Any] = dataclasses.field(default_factory=dict)
+    golden: tuple[Golden, ...] = ()
 
     def __post_init__(self) -> None:
         _require(
@@ -193,6 +215,7 @@ class ModelSpec:
                 classes=_tuple(document.pop("classes")),
                 palette=tuple(_tuple(colour) for colour in _tuple(document.pop("palette"))),
                 artefacts=tuple(Artefact(**artefact) for artefact in _tuple(document.pop("artefacts"))),
+                golden=tuple(Golden(**golden) for golden in _tuple(document.pop("golden", []))),
                 **document,
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -224,6 +247,10 @@ def _tuple(value: object) -> tuple[Any, ...]:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def _is_file_name(value: object) -> bool:
+    return isinstance(value, str) and Path(value).name == value and value not in ("", ".", "..")
 
 
 def _is_int(value: object, least: int, most: int) -> bool:

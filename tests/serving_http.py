@@ -10,13 +10,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def serving(answer: Callable[[BaseHTTPRequestHandler, bytes], None]) -> Iterator[str]:
-    """Answer each POST as told, with keep-alive; gives the server's address."""
+    """Answer each POST and GET as told, with keep-alive; gives the server's address."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             answer(self, self.rfile.read(int(self.headers["Content-Length"])))
+
+        def do_GET(self) -> None:
+            answer(self, b"")
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -82,6 +82,13 @@ def at_once(server: Server, images: Sequence[bytes], path: str) -> list[httpx.Re
         return list(pool.map(lambda image: server.post(image, path, "application/x-npy"), images))
 
 
+def send_unreadable_form(server: Server, body: bytes) -> None:
+    """TorchServe takes what curl sends by default for a form, cannot read it, and says so in the body's own words."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = server.http.post("/predictions/rooms", content=body + b"%zz=", headers=headers)
+    assert answer.status_code == 500, answer.text
+
+
 def labels_of(answer: httpx.Response) -> NDArray[np.uint8]:
     """The label map of a png or npy answer, uint8 (H, W)."""
     assert answer.status_code == 200, answer.text

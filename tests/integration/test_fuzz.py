@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from segserve.reply import Reply
 from segserve.request import CONTENT_TYPES, Request
 from segserve.segmenter import Segmenter
-from segserve.service import Reply, Service
+from segserve.service import Service
 from tests.images import photo, saved
 from tests.integration.conftest import ColourEngine
 from tests.specs import make_spec

@@ -98,7 +98,7 @@ def test_headers_tell_how_it_was_made(serve: Caller) -> None:
     assert headers["x-segserve-device"] == "cpu"
     assert headers["x-segserve-batch-size"] == "1"
     steps = dict(step.split(";dur=") for step in headers["server-timing"].split(", "))
-    assert list(steps) == ["decode", "engine", "mask", "encode", "total"]
+    assert list(steps) == ["decode", "engine", "mask", "encode", "batch_wait", "total"]
     durations = {step: float(ms) for step, ms in steps.items()}
     assert all(ms >= 0 for ms in durations.values())
     assert durations["total"] >= durations["decode"] + durations["mask"]

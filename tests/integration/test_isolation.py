@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from deploy.processes import wait_until
+from segserve.reply import Reply
 from segserve.request import Request
 from segserve.segmenter import Prepared, Segmenter
-from segserve.service import Reply, Service
+from segserve.service import Service
 from tests.images import png
 from tests.integration.calling import photo
 

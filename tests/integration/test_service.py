@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from segserve import answer
+from segserve.reply import Reply
 from segserve.request import Request
 from segserve.segmenter import Segmenter
-from segserve.service import Reply, Service
+from segserve.service import Service
 from tests.integration.calling import photo
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))

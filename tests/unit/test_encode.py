@@ -124,3 +124,14 @@ def test_palette_colours_differ_and_none_is_black() -> None:
     colours = palette(255)
     assert len({tuple(c) for c in colours.tolist()}) == 255
     assert colours.any(axis=1).all()
+
+
+def test_shares_from_a_grid_are_close_to_those_of_all_pixels() -> None:
+    labels = np.zeros((960, 1280), np.uint8)
+    labels[:, 320:] = 1
+    labels[700:, :] = 2
+    np.testing.assert_allclose(
+        encode.sampled_shares(labels, 4), encode.shares(labels, 4) / labels.size, atol=0.01
+    )
+    small = np.array([[0, 1, 255]], np.uint8)
+    np.testing.assert_allclose(encode.sampled_shares(small, 2), [1 / 3, 1 / 3])

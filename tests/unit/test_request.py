@@ -131,3 +131,36 @@ def test_a_request_without_an_image(fields: dict[str, object], headers: dict[str
 )  # fmt: skip
 def test_who_unpacks_gzip(header: str | None, accepted: bool) -> None:
     assert accepts_gzip(header) is accepted
+
+
+NOW_S = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("sent", "queued_ms"),
+    [
+        ("t=1699999999.750", 250),
+        (" 1699999999.75 ", 250),
+        ("t=1699999400", 600_000),
+        ("t=1700000000.5", 0),  # clocks differ a little
+        ("t=1699999399", None),  # longer ago than anything waits
+        ("t=1700000002", None),  # the future
+        ("t=1699999999750", None),  # milliseconds
+        ("t=-5", None),
+        ("t=nan", None),
+        ("t=1e9", None),
+        ("t=1699999999.750, t=1699999999.9", None),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_time_in_the_queue_is_known_where_a_proxy_says_when_it_began(
+    sent: str, queued_ms: float | None
+) -> None:
+    assert Request({}, {"x-request-start": sent}).queued_ms(NOW_S) == queued_ms
+    assert Request({}).queued_ms(NOW_S) is None
+
+
+def test_bytes_of_a_body_and_of_a_form() -> None:
+    assert Request({"body": bytearray(b"12345")}).num_bytes() == 5
+    assert Request({"data": b"123", "format": "npy", "json": {"a": 1}}).num_bytes() == 6

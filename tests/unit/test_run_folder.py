@@ -19,7 +19,7 @@ from segserve.errors import ServerError, UsageError
 def running(tmp_path: Path, pid: int = 1, identity: str = "boot 1", auth: str = "none") -> Running:
     return Running(
         pid, identity, "http://127.0.0.1:1", "http://127.0.0.1:2", str(tmp_path / "management.sock"), ("rooms",),
-        auth, str(tmp_path), str(tmp_path / "tmp"), str(tmp_path / "logs"),
+        auth, str(tmp_path), str(tmp_path / "tmp"), str(tmp_path / "logs"), str(tmp_path),
     )  # fmt: skip
 
 

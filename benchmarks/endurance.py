@@ -1,0 +1,126 @@
+"""A long load of photos and bad files: every status as promised, and no memory lost.
+
+    python -m benchmarks.endurance model_store/rooms.mar --requests 50000 --users 16
+    python -m benchmarks.endurance model_store/rooms.mar --requests 5000 --users 512 --json
+
+Locust (benchmarks/mixed_locustfile.py) sends photos of 0.3 to 3 megapixels and, one in twenty, files that deserve an
+error. Memory of Java and of the workers is taken after the first tenth and at the end. Exit code 1 if any answer was
+not the promised one, or if there was a 5xx.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks import loaded
+from benchmarks.rollouts import percentile_ms
+from deploy.management import Management
+from deploy.probe import memory_mib
+from deploy.run_folder import Running
+from export.package import check_package
+from segserve.cli import run
+from segserve.errors import UsageError
+
+
+@dataclass(frozen=True)
+class EnduranceConfig:
+    """How much of what."""
+
+    mar: tyro.conf.Positional[Path]
+    """Package that is served."""
+    requests: int = 50_000
+    """Answers to wait for."""
+    users: int = 16
+    """Locust's users, each with one request on its way at any time."""
+    json: bool = False
+    """Print JSON."""
+
+    def __post_init__(self) -> None:
+        if self.requests < 100 or self.users < 1:
+            raise UsageError("--requests: at least 100; --users: at least 1")
+
+
+def main(config: EnduranceConfig) -> int:
+    """Exit code as above."""
+    spec = check_package(config.mar)
+    with tempfile.TemporaryDirectory(prefix="endurance-") as work:
+        found = measure(config, spec.name, len(spec.classes), Path(work))
+    if config.json:
+        print(json.dumps(found))
+    else:
+        show(found)
+    return 1 if found["wrong"] or found["errors_5xx"] else 0
+
+
+def measure(config: EnduranceConfig, name: str, num_classes: int, work: Path) -> dict[str, Any]:
+    """Serve and load. Returns: the figures."""
+    answers = work / "answers.jsonl"
+    with (
+        loaded.server(config.mar, name, work) as running,
+        loaded.locust(running.url, name, num_classes, config.users, answers, "mixed_locustfile.py"),
+        Progress(console=Console(stderr=True)) as progress,
+    ):
+        task = progress.add_task("answers", total=config.requests)
+        early: dict[str, float] = {}
+        while (done := loaded.count(answers)) < config.requests:
+            progress.update(task, completed=done)
+            if not early and done >= config.requests // 10:
+                early = memory(running, name)
+            time.sleep(1.0)
+        late = memory(running, name)
+    return {**summary(loaded.read(answers)), "users": config.users, "mib_early": early, "mib_late": late}
+
+
+def memory(running: Running, name: str) -> dict[str, float]:
+    """MiB of Java and of all workers of the model."""
+    with Management.of(running) as management:
+        pids = [pid for state in management.versions(name) for pid in state.worker_pids]
+    return {"java": memory_mib([running.pid]), "workers": memory_mib(pids)}
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Figures from Locust's answers. Goodput counts the masks, not the errors that were deserved."""
+    wrong = Counter(str(row["wrong"]) for row in rows if row["wrong"] is not None)
+    good = [row for row in rows if row["status"] == 200 and row["wrong"] is None]
+    seconds = max(row["done"] for row in rows) - min(row["sent"] for row in rows)
+    return {
+        "answers": len(rows),
+        "statuses": dict(sorted(Counter(int(row["status"]) for row in rows).items())),
+        "wrong": sum(wrong.values()),
+        "wrong_most": dict(wrong.most_common(10)),
+        "errors_5xx": sum(row["status"] >= 500 for row in rows),
+        "goodput_per_s": len(good) / seconds,
+        "p50_ms": percentile_ms(good, 50),
+        "p99_ms": percentile_ms(good, 99),
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """In words."""
+    statuses = ", ".join(f"{count} x {status}" for status, count in found["statuses"].items())
+    print(
+        f"{found['answers']} answers to {found['users']} users: {statuses}; {found['wrong']} not as promised"
+    )
+    print(
+        f"{found['goodput_per_s']:.1f} masks a second, p50 {found['p50_ms']:.0f} ms, p99 {found['p99_ms']:.0f} ms"
+    )
+    for part, early in found["mib_early"].items():
+        late = found["mib_late"][part]
+        print(f"{part}: {early:.0f} MiB after a tenth, {late:.0f} at the end, {late / early:.3f} times")
+    for reason, count in found["wrong_most"].items():
+        print(f"  {count} x {reason}")
+
+
+if __name__ == "__main__":
+    run(EnduranceConfig, main)

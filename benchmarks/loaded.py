@@ -1,0 +1,92 @@
+"""A server of its own and Locust in its own process, for measurements that look at a long load from outside.
+
+with server(mar, name, work) as running, locust(running.url, name, num_classes, users, answers_file):
+    ...
+rows = read(answers_file)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.mar_server import free_ports
+from deploy import run_folder
+from deploy.options import REPOSITORY
+from deploy.run_folder import Running
+from segserve.errors import ServerError
+
+LOCUST_START_S = 90.0
+LOCUST_END_S = 180.0
+"""It waits for the answers that are on their way."""
+
+
+@contextlib.contextmanager
+def server(mar: Path, name: str, work: Path) -> Iterator[Running]:
+    """`mar` under its own name, from `deploy.server`, in the empty folder `work`."""
+    store, run_dir = work / "store", work / "run"
+    store.mkdir()
+    (store / "first.mar").write_bytes(mar.read_bytes())
+    inference, metrics = free_ports(2)
+    options = ("--run-dir", str(run_dir))
+    try:
+        module(
+            "deploy.server", "start", "--detach", *options, "--model-store", str(store), "--models",
+            f"{name}=first.mar", "--port", str(inference), "--metrics-port", str(metrics),
+        )  # fmt: skip
+        yield run_folder.require_running(run_dir)
+    finally:
+        module("deploy.server", "stop", *options)
+
+
+@contextlib.contextmanager
+def locust(
+    url: str, name: str, num_classes: int, users: int, answers: Path, file: str = "locustfile.py"
+) -> Iterator[None]:
+    """Load from when the first answer is there; `answers` gets a line for each.
+
+    Raises: ServerError if no answer comes.
+    """
+    command = [
+        sys.executable, "-m", "locust", "-f", f"benchmarks/{file}", "--headless", "--only-summary",
+        "--host", url, "--model", name, "--num-classes", str(num_classes), "--answers", str(answers),
+        "--users", str(users), "--spawn-rate", str(users),
+    ]  # fmt: skip
+    with answers.with_suffix(".log").open("w") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + LOCUST_START_S
+        while not (answers.exists() and answers.stat().st_size):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise ServerError(f"Locust got no answer: {answers.with_suffix('.log').read_text()[-600:]}")
+            time.sleep(0.2)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=LOCUST_END_S)
+
+
+def read(answers: Path) -> list[dict[str, Any]]:
+    """One dict an answer: sent, done (s since 1970), version, status, photo, wrong (a reason, or None)."""
+    return [json.loads(line) for line in answers.read_text().splitlines()]
+
+
+def count(answers: Path) -> int:
+    """How many there are so far."""
+    return answers.read_bytes().count(b"\n")
+
+
+def module(*arguments: str) -> None:
+    """Run one of ours to its end. Raises: ServerError."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise ServerError(f"{' '.join(arguments[:2])} failed: {done.stderr.strip()}")

@@ -1,0 +1,136 @@
+"""A new .mar before the server sees it: checked, compared with what is in service, unpacked into the model store.
+
+It is unpacked there because registering an archive makes TorchServe unpack it while every other request waits.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from export.package import check_package
+from segserve.errors import CheckFailed, ServerError, UsageError
+from segserve.spec import SPEC_FILE, ModelSpec
+
+SPARE_BYTES = 200_000_000
+"""What has to stay free on the disk of the model store: logs and the server's temporary files may be on it too."""
+
+
+@dataclass(frozen=True)
+class GoldenPhoto:
+    """An image file and its label map, uint8 (H, W) at the photo's upright size."""
+
+    name: str
+    photo: bytes
+    labels: NDArray[np.uint8]
+
+
+def check(mar: Path) -> ModelSpec:
+    """Whole, proven (parity), of known content, with golden photos. Raises: UsageError, CheckFailed."""
+    if not mar.is_file():
+        raise UsageError(f"{mar}: no such file; export.build makes one, `make package` the demo model's")
+    spec = check_package(mar)
+    if not spec.golden:
+        raise CheckFailed(
+            f"{mar} has no golden photos, so nothing can tell whether it serves right; build it again"
+        )
+    return spec
+
+
+def require_same_classes(new: ModelSpec, old: ModelSpec) -> None:
+    """Clients read class ids: the same number must mean the same thing. Raises: CheckFailed."""
+    if new.classes == old.classes:
+        return
+    differing = [
+        f"{number} is {after or 'gone'}, was {before or 'nothing'}"
+        for number, (before, after) in enumerate(_paired(old.classes, new.classes))
+        if before != after
+    ]
+    shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
+    raise CheckFailed(
+        f"{new.name} {new.version} has other classes than {old.version}, which is in service ({shown}); clients would "
+        "take one class for another. If they are ready for it: --allow-class-change"
+    )
+
+
+def _paired(old: tuple[str, ...], new: tuple[str, ...]) -> list[tuple[str, str]]:
+    length = max(len(old), len(new))
+    return list(zip(old + ("",) * (length - len(old)), new + ("",) * (length - len(new)), strict=True))
+
+
+def folder_name(spec: ModelSpec) -> str:
+    """In the model store."""
+    return f"{spec.name}-{spec.version}"
+
+
+def unpack(mar: Path, spec: ModelSpec, store: Path) -> Path:
+    """The folder STORE/NAME-VERSION with the content of `mar`, all of it or none. Replaces one that is left over.
+
+    Raises: ServerError if the model store cannot be written, or would be full.
+    """
+    target = store / folder_name(spec)
+    partial = store / f".{folder_name(spec)}.partial"
+    try:
+        with zipfile.ZipFile(mar) as archive:
+            size, free = sum(item.file_size for item in archive.infolist()), shutil.disk_usage(store).free
+            if free < size + SPARE_BYTES:
+                raise ServerError(
+                    f"the model store {store} has {free / 1e6:.0f} MB left; {mar.name} needs {size / 1e6:.0f} MB and "
+                    f"{SPARE_BYTES / 1e6:.0f} MB to spare. Make room: old versions are folders there"
+                )
+            shutil.rmtree(partial, ignore_errors=True)
+            archive.extractall(partial)
+        _sync(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ServerError(
+            f"cannot unpack {mar} into the model store {store}: {error.strerror or error}; nothing was changed"
+        ) from None
+    return target
+
+
+def _sync(folder: Path) -> None:
+    """On the disk, so that a restart of the machine finds a whole model."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def remove(store: Path, file: str) -> None:
+    """The folder of a version that is retired. Archives that were put there by hand stay."""
+    path = store / file
+    if path.is_dir() and (path / SPEC_FILE).exists():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def spec_of(path: Path) -> ModelSpec:
+    """The spec of an archive or of an unpacked one. Raises: SpecError."""
+    return ModelSpec.load(_inside(path, SPEC_FILE))  # type: ignore[arg-type]  # it can be read like a Path
+
+
+def golden_photos(path: Path) -> list[GoldenPhoto]:
+    """Of an archive or of an unpacked one."""
+    return [
+        GoldenPhoto(g.photo, _inside(path, g.photo).read_bytes(), _labels(_inside(path, g.mask).read_bytes()))
+        for g in spec_of(path).golden
+    ]
+
+
+def _labels(png: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        return np.asarray(image, np.uint8)
+
+
+def _inside(path: Path, name: str) -> Path | zipfile.Path:
+    return path / name if path.is_dir() else zipfile.Path(path) / name

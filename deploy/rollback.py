@@ -1,0 +1,72 @@
+"""Back to the version that a rollout kept warm (`--keep`), at once.
+
+    python -m deploy.rollback                   # the server of ./run, its only kept version
+    python -m deploy.rollback --model rooms --run-dir run
+
+The version that was left stays warm in its turn: the same command goes forward again. Exit code: 0 done; 2 if nothing
+was kept, or the kept version is not READY.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy import canary, journal, served
+from deploy.management import Management
+from deploy.run_folder import require_running
+from deploy.served import Served
+from segserve.cli import run
+from segserve.errors import ServerError, UsageError
+
+
+@dataclass(frozen=True)
+class RollbackConfig:
+    """Which model of which server."""
+
+    model: str | None = None
+    """Its name; not needed where only one model has a kept version."""
+    run_dir: Path = Path("run")
+    """Folder of the server."""
+
+
+def main(config: RollbackConfig) -> int:
+    """Exit code 0."""
+    running = require_running(config.run_dir)
+    run_dir = Path(running.run_dir)
+    with journal.exclusive(run_dir), Management.of(running) as management:
+        if journal.load(run_dir) is not None:
+            raise UsageError(
+                "a rollout was cut off; `python -m deploy.rollout FILE.mar` clears up after it, and then rolls out"
+            )
+        models = served.load(run_dir)
+        name = _name(config.model, models)
+        before = models[name]
+        kept = before.kept
+        assert kept is not None
+        state = management.version(name, kept)
+        if state is None or not state.ready:
+            raise ServerError(
+                f"{name} {kept} was kept, but has no READY worker; see `python -m deploy.status`"
+            )
+        management.set_default(name, kept)
+        canary.clear_canary(running, name)
+        served.save(run_dir, {**models, name: Served(kept, before.files, before.default)})
+    print(f"{name} {kept} is in service; {before.default} is kept warm")
+    return 0
+
+
+def _name(wanted: str | None, models: dict[str, Served]) -> str:
+    kept = [name for name, model in models.items() if model.kept is not None]
+    if wanted in kept:
+        return str(wanted)
+    if wanted is None and len(kept) == 1:
+        return kept[0]
+    have = ", ".join(kept) or "none"
+    raise UsageError(
+        f"which model? {wanted or 'no --model'} was given, a version was kept of: {have}. rollout --keep keeps one"
+    )
+
+
+if __name__ == "__main__":
+    run(RollbackConfig, main)

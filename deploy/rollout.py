@@ -1,0 +1,258 @@
+"""Bring a new version into service without losing a request, or leave everything as it was.
+
+    python -m deploy.rollout build/rooms/rooms.mar                       # the server of ./run
+    python -m deploy.rollout new.mar --shadow photos --keep --watch-s 120
+
+1 checks the package, 2 registers it beside the version in service and waits until it is READY, 3 probes it: golden
+photos, time, memory, 4 lets both versions segment the same photos, 5 gives it a share of the traffic (--canary),
+6 makes it the default, 7 watches it, 8 retires the old version, or keeps it warm. Whatever fails on the way, Ctrl-C
+included, undoes what was done; a rollout that was killed is undone by the next one. Exit code: 0 in service; 1 rolled
+back, with the reason and, where masks differ too much, a picture; 2 wrong usage, nothing touched; 130 interrupted,
+rolled back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from deploy import canary, disagreement, incoming, journal, probe, served
+from deploy.asking import Asker
+from deploy.interrupts import Asked, Interrupts
+from deploy.journal import Journal
+from deploy.management import Management, ModelState
+from deploy.metrics import Scrape, scrape
+from deploy.ready import MAX_DEATHS, StartLogs
+from deploy.rollout_options import RolloutConfig
+from deploy.run_folder import Running, require_running
+from deploy.undo import commit, recover, retire, undo
+from deploy.watch import Before, Limits, watch
+from segserve.cli import run
+from segserve.errors import CheckFailed, ServerError, UsageError
+from segserve.spec import ModelSpec
+
+INTERRUPTED = 130
+
+
+def main(config: RolloutConfig) -> int:
+    """Exit code as above; raises CheckFailed (1), UsageError (2), ServerError."""
+    interrupts = Interrupts()
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    running = require_running(config.run_dir)
+    spec = incoming.check(config.mar)
+    run_dir = Path(running.run_dir)
+    with journal.exclusive(run_dir), Management.of(running) as management:
+        recover(running, management, lambda text: console.print(text, markup=False))
+        rollout = Rollout(config, running, management, spec, console)
+        try:
+            interrupts.arm()
+            rollout.go()
+        except Asked:
+            interrupts.disarm()
+            console.print(rollout.back("interrupted"), markup=False)
+            return INTERRUPTED
+        except (CheckFailed, ServerError, httpx.TransportError) as error:
+            interrupts.disarm()
+            raise CheckFailed(rollout.back(str(error) or type(error).__name__)) from None
+    if config.json:
+        print(json.dumps(rollout.found))
+    return 0
+
+
+class Rollout:
+    """One attempt. `found` is what each step saw, for --json."""
+
+    def __init__(
+        self, config: RolloutConfig, running: Running, management: Management, spec: ModelSpec, console: Console
+    ) -> None:  # fmt: skip
+        self._config, self._running, self._management = config, running, management
+        self._new, self._console = spec, console
+        self._run_dir, self._store = Path(running.run_dir), Path(running.model_store)
+        self._journal: Journal | None = None
+        self.found: dict[str, Any] = {"model": spec.name, "new": spec.version}
+        old = self._in_service()
+        self._old, self._compare = incoming.spec_of(self._store / old.file), old.ready
+        if not old.ready:
+            console.print(f"{old.name} {old.version} has no READY worker: there is nothing to compare with")
+        self.found["old"] = self._old.version
+        if not config.allow_class_change:
+            incoming.require_same_classes(spec, self._old)
+        if config.canary:
+            canary.require_front(running)
+
+    def _in_service(self) -> ModelState:
+        """The version that is the default now. Raises: UsageError if there is none, or the new one is there already."""
+        name = self._new.name
+        versions = {state.version: state for state in self._management.versions(name)}
+        if not versions:
+            raise UsageError(
+                f"the server at {self._running.url} does not serve {name}; it serves "
+                f"{', '.join(self._management.names()) or 'nothing'}. Start it with --models {name}=FILE"
+            )
+        if self._new.version in versions:
+            raise UsageError(
+                f"{name} {self._new.version} is there already; give the new version another number: "
+                "export.build --version"
+            )
+        return versions[self._management.default_version(name)]
+
+    # --- the way there ------------------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """All steps. Raises whatever goes wrong; `back` undoes what was done until then."""
+        name, new, old = self._new.name, self._new.version, self._old.version
+        at_start = scrape(self._running.metrics_url)
+        with self._step(f"{name} {new} beside {old}: READY"):
+            self._register()
+        goldens = incoming.golden_photos(self._store / incoming.folder_name(self._new))
+        with Asker(self._running, name, resting=new) as asker:
+            before = self._probe(asker, goldens, at_start)
+            self._note(reached=True)
+            if self._config.canary:
+                with self._step(f"canary: {100 * self._config.canary:g} % of the requests"):
+                    canary.set_canary(self._running, name, new, self._config.canary)
+                    self._watch(asker, goldens, before, "canary", self._config.canary_s, default=False)
+            with self._step(f"{new} is the default"):
+                asked = time.time()
+                self._management.set_default(name, new)
+                self.found["default_since"] = [asked, time.time()]  # somewhere between
+                canary.clear_canary(self._running, name)
+            before = dataclasses.replace(before, at_end=scrape(self._running.metrics_url))
+            with self._step("watched"):
+                self._watch(asker, goldens, before, "watch", self._config.watch_s, default=True)
+        with self._step(f"{old} is {'kept warm' if self._config.keep else 'retired'}"):
+            self._console.print(retire(self._running, self._management, self._commit()), markup=False)
+
+    def _register(self) -> None:
+        spec = self._new
+        self._journal = Journal(spec.name, spec.version, incoming.folder_name(spec), self._old.version)
+        self._journal.save(self._run_dir)
+        incoming.unpack(self._config.mar, spec, self._store)
+        logs, worker = StartLogs(Path(self._running.log_dir)), f"{spec.name}_{spec.version}"
+
+        def failed() -> str:
+            return logs.worker_reason(worker) if logs.deaths(worker) >= MAX_DEATHS else ""
+
+        self._management.register(self._journal.file, spec.name)
+        self._management.wait_ready(spec.name, spec.version, self._config.ready_timeout_s, failed)
+
+    def _probe(self, asker: Asker, goldens: list[incoming.GoldenPhoto], at_start: Scrape) -> Before:
+        name, new, old = self._new.name, self._new.version, self._old.version
+        with self._step("golden photos, time, memory"):
+            found: dict[str, Any] = {"golden_agreement": probe.golden(asker, goldens, new, f"{name} {new}")}
+            ping_ms = math.inf
+            if self._compare:
+                speed = probe.speed(asker, goldens, old, new, self._config.max_slowdown)
+                found |= {**dataclasses.asdict(speed), "slowdown": speed.slowdown()}
+                ping_ms = speed.old_latency_ms
+            state = self._management.version(name, new)
+            found["grown_mib"] = probe.leak(asker, goldens, new, state.worker_pids if state else ())
+            self.found["probe"] = found
+        self._shadow(asker, goldens)
+        return Before(old, at_start, scrape(self._running.metrics_url), ping_ms)
+
+    def _shadow(self, asker: Asker, goldens: list[incoming.GoldenPhoto]) -> None:
+        if self._new.classes != self._old.classes or not self._compare:
+            return  # ids mean other things, which was allowed; or nobody can be asked
+        with self._step("both versions on the same photos"):
+            photos = [(golden.name, golden.photo) for golden in goldens]
+            photos += [(g.name, g.photo) for g in incoming.golden_photos(self._store / self._old_file())]
+            photos += [(path.name, path.read_bytes()) for path in _files(self._config.shadow)]
+            new, old, classes = self._new.version, self._old.version, self._new.classes
+            found = probe.shadow(asker, photos, old, new, len(classes))
+            self.found["shadow"] = {
+                "photos": found.photos, "overall": found.overall(),
+                "by_class": {classes[c]: value for c, value in found.by_class().items()},
+            }  # fmt: skip
+            try:
+                probe.require_agreement(found, lambda c: classes[c], self._config.max_disagreement)
+            except CheckFailed as error:
+                assert found.worst is not None
+                path = self._config.out / f"{self._new.name}-{new}.jpg"
+                disagreement.picture(found.worst, self._new.palette_rgb, old, new, path)
+                raise CheckFailed(f"{error}\nThe photo with the largest difference: {path}") from None
+
+    def _old_file(self) -> str:
+        state = self._management.version(self._old.name, self._old.version)
+        if state is None:
+            raise ServerError(f"{self._old.name} {self._old.version} is no longer registered")
+        return state.file
+
+    def _watch(
+        self,
+        asker: Asker,
+        goldens: list[incoming.GoldenPhoto],
+        before: Before,
+        step: str,
+        seconds: float,
+        *,
+        default: bool,
+    ) -> None:
+        config = self._config
+        limits = Limits(
+            config.max_error_share, config.max_slowdown, config.max_growth_mib, config.max_share_change
+        )
+        found = watch(
+            asker, self._management, self._running.metrics_url, self._new.name, self._new.version, before, goldens,
+            limits, seconds, default=default,
+        )  # fmt: skip
+        self.found[step] = dataclasses.asdict(found)
+
+    def _note(self, **changes: Any) -> Journal:
+        """In the journal, before it happens."""
+        assert self._journal is not None
+        self._journal = dataclasses.replace(self._journal, **changes)
+        self._journal.save(self._run_dir)
+        return self._journal
+
+    def _commit(self) -> Journal:
+        """From here on the new version is what a restart comes back with."""
+        before = served.load(self._run_dir).get(self._new.name)
+        going = [before.kept] if before and before.kept else []  # only one is kept warm
+        going += [] if self._config.keep else [self._old.version]
+        return self._note(committed=True, going=tuple(going))
+
+    # --- and back -----------------------------------------------------------------------------------------------
+
+    def back(self, reason: str) -> str:
+        """Undo what was done. Returns: what happened, in words."""
+        if self._journal is None:
+            return reason
+        if self._journal.committed:
+            commit(self._run_dir, self._management, self._journal)
+            journal.clear(self._run_dir)
+            return (
+                f"{self._new.version} is in service; {self._old.version} is still there, kept warm ({reason})"
+            )
+        try:
+            return f"{reason}\n{undo(self._running, self._management, self._journal)}"
+        except CheckFailed as error:
+            return f"{reason}\n{error}"
+
+    @contextlib.contextmanager
+    def _step(self, text: str) -> Iterator[None]:
+        started = time.monotonic()
+        with self._console.status(text):
+            yield
+        took_s = time.monotonic() - started
+        self.found.setdefault("steps_s", {})[text] = took_s
+        self._console.print(f"{text} ({took_s:.1f} s)", markup=False)
+
+
+def _files(folder: Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+if __name__ == "__main__":
+    run(RolloutConfig, main)

@@ -1,0 +1,78 @@
+"""RUN/models.json: which versions a server shall have and which is the default, kept by us.
+
+TorchServe forgets swaps when it restarts (with --ts-config), or lets an old snapshot override its configuration
+(without). So what a rollout ended with is written here, and `deploy.server start` starts with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.journal import Journal
+from deploy.management import Management
+from deploy.run_folder import write_json
+from segserve.errors import ServerError
+
+SERVED_FILE = "models.json"
+DEMO_MODELS = ("rooms=rooms.mar",)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One model: version → file or folder in the model store, the default version, and the one kept warm, if any."""
+
+    default: str
+    files: dict[str, str]
+    kept: str | None = None
+
+    def models(self, name: str) -> tuple[str, ...]:
+        """As `--models` has it: NAME=FILE, the default first, because TorchServe makes the first the default."""
+        ordered = sorted(self.files, key=lambda version: version != self.default)
+        return tuple(f"{name}={self.files[version]}" for version in ordered)
+
+
+def load(run_dir: Path) -> dict[str, Served]:
+    """By model name; empty if nothing was served from that folder yet. Raises: ServerError for a torn file."""
+    path = run_dir / SERVED_FILE
+    try:
+        document = json.loads(path.read_text())
+        return {name: Served(**entry) for name, entry in document.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ServerError(
+            f"{path} cannot be read ({error}); remove it and start with --models NAME=FILE"
+        ) from None
+
+
+def models_to_serve(run_dir: Path) -> tuple[str, ...]:
+    """As `--models` has it: what was served from that folder last, or the demo model."""
+    return tuple(m for name, model in load(run_dir).items() for m in model.models(name)) or DEMO_MODELS
+
+
+def save(run_dir: Path, served: Mapping[str, Served]) -> None:
+    """In one step, so that whoever is interrupted leaves the old state or the new one."""
+    write_json(run_dir / SERVED_FILE, {name: dataclasses.asdict(model) for name, model in served.items()})
+
+
+def remember(run_dir: Path, management: Management) -> None:
+    """Write down what a server serves now: all versions that it has. What was kept warm still is, if it is there."""
+    before, now = load(run_dir), {}
+    for name in management.names():
+        files = {state.version: state.file for state in management.versions(name)}
+        kept = before[name].kept if name in before else None
+        default = management.default_version(name)
+        now[name] = Served(default, files, kept if kept in files and kept != default else None)
+    save(run_dir, now)
+
+
+def commit(run_dir: Path, rollout: Journal, files: Mapping[str, str]) -> None:
+    """The new version of a rollout is the default from now on; `files` has the others that stay."""
+    models = load(run_dir)
+    kept = rollout.old if rollout.old in files else None
+    models[rollout.name] = Served(rollout.new, {rollout.new: rollout.file, **files}, kept)
+    save(run_dir, models)

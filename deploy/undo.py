@@ -1,0 +1,87 @@
+"""The way back of a rollout, and its end: what puts the old version in its place again, what lets it go.
+
+Both are written so that they can be run again after they were interrupted anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from deploy import canary, incoming, journal, served
+from deploy.journal import Journal
+from deploy.management import Management
+from deploy.processes import wait_until
+from deploy.run_folder import Running
+from segserve.errors import CheckFailed, ServerError
+
+DRAIN_TIMEOUT_S = 120.0
+GOING_S = 5.0
+"""A server that is being killed refuses connections before its process is gone."""
+
+
+def undo(running: Running, management: Management, rollout: Journal) -> str:
+    """The old version is the default, the new one is gone. Returns: what is the case now, in words."""
+    run_dir, store = Path(running.run_dir), Path(running.model_store)
+    name, new, old = rollout.name, rollout.new, rollout.old
+    try:
+        canary.clear_canary(running, name)
+        if management.version(name, new) is not None:
+            if management.default_version(name) == new or rollout.reached:
+                management.set_default(name, old)
+                management.drain(name, new, DRAIN_TIMEOUT_S)
+            management.unregister(name, new)
+    except (ServerError, httpx.TransportError) as error:
+        if not wait_until(
+            lambda: not running.alive(), GOING_S
+        ):  # the next rollout tries again: the journal stays
+            raise CheckFailed(
+                f"{name} {new} could not be taken back ({error}); {old} is what a restart comes back with. See "
+                "`python -m deploy.status`, then run the rollout again"
+            ) from None
+        incoming.remove(store, rollout.file)
+        journal.clear(run_dir)
+        return f"the server is gone; when it is started again, it serves {name} {old}"
+    incoming.remove(store, rollout.file)
+    journal.clear(run_dir)
+    return f"rolled back: {name} {old} is in service, {new} is gone"
+
+
+def retire(running: Running, management: Management, rollout: Journal) -> str:
+    """The versions that go answer what they have, and go. One that clients keep asking for by name stays."""
+    run_dir, name = Path(running.run_dir), rollout.name
+    commit(run_dir, management, rollout)
+    said = [f"{name} {rollout.new} is in service"]
+    for version in rollout.going:
+        state = management.version(name, version)
+        if state is None:
+            continue
+        if not management.drain(name, version, DRAIN_TIMEOUT_S):
+            said.append(f"{version} still gets requests that name it, so it stays")
+            continue
+        commit(run_dir, management, rollout, without=version)
+        management.unregister(name, version)
+        incoming.remove(Path(running.model_store), state.file)
+        said.append(f"{version} is gone")
+    journal.clear(run_dir)
+    return "; ".join(said)
+
+
+def commit(run_dir: Path, management: Management, rollout: Journal, without: str = "") -> None:
+    """Write down that the new version is the default, and what else is there, for the next start of the server."""
+    others = {state.version: state.file for state in management.versions(rollout.name)}
+    files = {version: file for version, file in others.items() if version not in (rollout.new, without)}
+    served.commit(run_dir, rollout, files)
+
+
+def recover(running: Running, management: Management, say: Callable[[str], None]) -> None:
+    """Clear up after a rollout that was killed."""
+    left = journal.load(Path(running.run_dir))
+    if left is None:
+        return
+    say(f"the rollout of {left.name} {left.new} was cut off; clearing up after it")
+    with contextlib.suppress(FileNotFoundError):
+        say((retire if left.committed else undo)(running, management, left))

@@ -1,0 +1,64 @@
+"""Golden photos: a few images and the checkpoint's own masks of them, packed so that a server can be asked the truth.
+
+A rollout posts them to a new version before any client reaches it (deploy.rollout); whoever holds a package can do the
+same by hand. Without a folder of photos they are rendered rooms, with one they are the user's, evenly chosen: then the
+package contains those photos.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from export import cases
+from segserve.encode import png
+from segserve.errors import RequestError, UsageError
+from segserve.segmenter import Segmenter
+from segserve.spec import Golden
+
+COUNT = 4
+FIRST_SEED = 93_000_000  # seen by no training, comparison or calibration
+MAX_BYTES = 4_000_000
+"""Of one photo: they travel with every package."""
+
+
+def write(reference: Segmenter, photos: Path | None, folder: Path) -> tuple[Golden, ...]:
+    """Ask the checkpoint for its masks and write golden-N.jpg (or the photo's own kind) and golden-N-mask.png.
+
+    `photos` is a folder of image files.
+
+    Raises UsageError for a file that is no image.
+    """
+    files, _ = cases.chosen_files(photos)
+    for old in folder.glob("golden-*"):
+        old.unlink()
+    return tuple(
+        _write(reference, number, name, photo, folder)
+        for number, (name, photo) in enumerate(_photos(files), start=1)
+    )
+
+
+def _photos(files: Sequence[Path]) -> list[tuple[str, bytes]]:
+    small = [path for path in files if path.stat().st_size <= MAX_BYTES]
+    count = min(len(small), COUNT)
+    if count:
+        chosen = [small[n * len(small) // count] for n in range(count)]
+        return [(path.name, path.read_bytes()) for path in chosen]
+    rooms = enumerate(cases.PHOTOS[:COUNT])
+    return [("room.jpg", cases.room_jpeg(FIRST_SEED + n, *shape)) for n, shape in rooms]
+
+
+def _write(reference: Segmenter, number: int, name: str, photo: bytes, folder: Path) -> Golden:
+    try:
+        mask = png(reference.segment(photo), reference.spec.palette_rgb)
+    except RequestError as error:
+        raise UsageError(f"--images: {name}: {error}") from error
+    photo_file, mask_file = f"golden-{number}{Path(name).suffix.lower()}", f"golden-{number}-mask.png"
+    (folder / photo_file).write_bytes(photo)
+    (folder / mask_file).write_bytes(mask)
+    return Golden(photo_file, _sha256(photo), mask_file, _sha256(mask))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

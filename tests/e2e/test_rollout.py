@@ -1,0 +1,289 @@
+"""Rollouts on a real server: good ones lose nothing, bad ones leave everything as it was, interrupted ones too."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.photos import Photo
+from deploy import journal, processes, served
+from deploy.management import Management
+from deploy.run_folder import Running
+from segserve.segmenter import Segmenter
+from tests import bad_versions
+from tests.e2e.serving import REPO, command, labels_of, run, start_options, started
+
+PATIENT = ("--ready-timeout-s", "200", "--max-slowdown", "20", "--watch-s", "3")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server with `rooms` 1.0 of its own, and where things are."""
+
+    run_dir: Path
+    store: Path
+    options: list[str]
+    source: Path
+
+    @property
+    def running(self) -> Running:
+        return started(self.run_dir)
+
+    def rollout(self, mar: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+        return run("deploy.rollout", mar, "--run-dir", self.run_dir, *PATIENT, *options, timeout_s=280)
+
+    def mar(self, number: str, added_to_handler: str = "") -> Path:
+        return bad_versions.version(
+            self.source, self.store.parent / f"rooms-{number}.mar", number, added_to_handler
+        )
+
+    def versions(self) -> dict[str, str]:
+        """Version → "default" or ""."""
+        with Management.of(self.running) as management:
+            default = management.default_version("rooms")
+            return {
+                v.version: "default" if v.version == default else "" for v in management.versions("rooms")
+            }
+
+    def worker_pids(self) -> set[int]:
+        with Management.of(self.running) as management:
+            return {pid for state in management.versions("rooms") for pid in state.worker_pids}
+
+    def assert_untouched(self, workers: set[int]) -> None:
+        """1.0 in service with the same workers, nothing else, no trace of an attempt."""
+        assert self.versions() == {"1.0": "default"}
+        assert self.worker_pids() == workers
+        java = self.running.pid
+        assert processes.wait_until(
+            lambda: set(processes.session_members(java)) == workers | {java}, timeout_s=30
+        )
+        assert [path.name for path in self.store.iterdir()] == ["rooms.mar"]
+        assert journal.load(self.run_dir) is None
+        assert served.load(self.run_dir)["rooms"] == served.Served("1.0", {"1.0": "rooms.mar"})
+
+
+@contextlib.contextmanager
+def served_place(source: Path, folder: Path, ports: list[int]) -> Iterator[Place]:
+    store, run_dir = folder / "store", folder / "run"
+    store.mkdir()
+    source = Path(shutil.copy(source, store / "rooms.mar"))
+    options = start_options(store, run_dir, ports, ["rooms=rooms.mar"])
+    try:
+        began = run("deploy.server", "start", "--detach", *options, "--ready-timeout-s", "200", timeout_s=250)
+        assert began.returncode == 0, began.stderr
+        yield Place(run_dir, store, options, source)
+    finally:
+        assert run("deploy.server", "stop", "--run-dir", run_dir).returncode == 0
+
+
+@pytest.fixture
+def place(
+    exported: Mapping[str, Path], tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> Iterator[Place]:
+    with served_place(exported["1.0"] / "rooms.mar", tmp_path, free_ports(2)) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def calm(
+    exported: Mapping[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    free_ports: Callable[[int], list[int]],
+) -> Iterator[Place]:
+    """For tests that leave it as it was."""
+    folder = tmp_path_factory.mktemp("calm")
+    with served_place(exported["1.0"] / "rooms.mar", folder, free_ports(2)) as place:
+        yield place
+
+
+class Traffic:
+    """Clients that post a photo again and again and keep what came back: status, version, whether the mask is right."""
+
+    def __init__(self, running: Running, photo: bytes, offline: Segmenter, clients: int = 3) -> None:
+        self._url, self._photo, self._labels = running.url, photo, offline.segment(photo)
+        self._end = threading.Event()
+        self.seen: list[tuple[int, str, bool]] = []
+        self._threads = [threading.Thread(target=self._post) for _ in range(clients)]
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _post(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=120) as client:
+            while not self._end.is_set():
+                answer = client.post("/predictions/rooms", content=self._photo)
+                right = answer.status_code == 200 and np.array_equal(labels_of(answer), self._labels)
+                self.seen.append((answer.status_code, answer.headers.get("x-segserve-version", ""), right))
+
+
+def test_a_good_version_comes_into_service_and_no_client_notices(
+    place: Place, room: Photo, offline: Segmenter
+) -> None:
+    with Traffic(place.running, room.jpeg, offline) as traffic:
+        done = place.rollout(place.mar("2.0"), "--json")
+        after = len(traffic.seen)
+        assert processes.wait_until(lambda: len(traffic.seen) >= after + 6, timeout_s=60)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["old"], found["new"]) == ("1.0", "2.0")
+    assert found["probe"]["golden_agreement"] > 0.999
+    assert found["shadow"]["overall"] == 0.0
+    assert all(right for _, _, right in traffic.seen)
+    versions = [version for _, version, _ in traffic.seen]
+    assert set(versions) == {"1.0", "2.0"}
+    assert versions[-1] == "2.0"
+    assert place.versions() == {"2.0": "default"}
+    assert sorted(path.name for path in place.store.iterdir()) == ["rooms-2.0", "rooms.mar"]
+
+    restarted = run("deploy.server", "stop", "--run-dir", place.run_dir)
+    assert restarted.returncode == 0
+    options = place.options[: place.options.index("--models")]
+    began = run("deploy.server", "start", "--detach", *options, "--ready-timeout-s", "200", timeout_s=250)
+    assert began.returncode == 0, began.stderr
+    assert "serves rooms 2.0" in began.stdout
+    assert place.versions() == {"2.0": "default"}
+
+    again = place.rollout(place.mar("2.0"))
+    assert again.returncode == 2
+    assert "2.0 is there already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("crashes at load", "RuntimeError: the weights are not there"),
+        ("wrong class order", "does not segment like its checkpoint"),
+        ("one class", "does not segment like its checkpoint"),
+        ("leaks", "leaks memory"),
+        ("breaks later", "answered 500|answered 503"),
+    ],
+)
+def test_a_bad_version_is_taken_back(
+    calm: Place, kind: str, reason: str, room: Photo, offline: Segmenter
+) -> None:
+    workers = calm.worker_pids()
+    with Traffic(calm.running, room.jpeg, offline, clients=1) as traffic:
+        done = calm.rollout(calm.mar("9.9", bad_versions.BAD[kind]))
+    assert done.returncode == 1, done.stderr
+    assert re.search(reason, done.stderr), done.stderr
+    assert "rolled back: rooms 1.0 is in service, 9.9 is gone" in done.stderr
+    assert "Traceback" not in done.stderr
+    calm.assert_untouched(workers)
+    if kind != "breaks later":  # that one broke when it was the default
+        assert {(status, version) for status, version, _ in traffic.seen} == {(200, "1.0")}
+        assert all(right for _, _, right in traffic.seen)
+
+
+def test_a_version_that_hangs_is_given_up_and_its_process_ended(calm: Place) -> None:
+    workers = calm.worker_pids()
+    done = calm.rollout(calm.mar("9.9", bad_versions.HANGS_AT_LOAD), "--ready-timeout-s", "4")
+    assert done.returncode == 1
+    assert "not READY after 4 s" in done.stderr
+    calm.assert_untouched(workers)
+
+
+def test_a_slow_version_is_taken_back(calm: Place) -> None:
+    workers = calm.worker_pids()
+    done = calm.rollout(calm.mar("9.9", bad_versions.SLOW_BY_A_SECOND), "--max-slowdown", "3")
+    assert done.returncode == 1
+    assert "times as long as 1.0" in done.stderr
+    calm.assert_untouched(workers)
+
+
+def test_another_model_is_refused_with_a_picture(
+    calm: Place, exported: Mapping[str, Path], tmp_path: Path
+) -> None:
+    workers = calm.worker_pids()
+    done = calm.rollout(exported["2.0"] / "rooms.mar", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "the two versions disagree about" in done.stderr
+    with Image.open(tmp_path / "out" / "rooms-2.0.jpg") as picture:
+        assert picture.width > picture.height
+    calm.assert_untouched(workers)
+
+
+def test_the_old_version_can_be_kept_and_returned_to(place: Place) -> None:
+    assert run("deploy.rollback", "--run-dir", place.run_dir).returncode == 2  # nothing was kept yet
+    assert place.rollout(place.mar("2.0"), "--keep").returncode == 0
+    assert place.versions() == {"1.0": "", "2.0": "default"}
+    back = run("deploy.rollback", "--run-dir", place.run_dir)
+    assert back.returncode == 0, back.stderr
+    assert place.versions() == {"1.0": "default", "2.0": ""}
+    status = run("deploy.status", "--run-dir", place.run_dir, "--json")
+    assert status.returncode == 0, status.stderr
+    rows = {row["version"]: row for row in json.loads(status.stdout)["versions"]}
+    assert (rows["1.0"]["default"], rows["2.0"]["kept"]) == (True, True)
+
+    assert place.rollout(place.mar("3.0")).returncode == 0  # what was kept goes when something newer comes
+    assert place.versions() == {"3.0": "default"}
+    assert served.load(place.run_dir)["rooms"] == served.Served("3.0", {"3.0": "rooms-3.0"})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_rollout_leaves_nothing_or_the_next_one_clears_up(
+    place: Place, number: signal.Signals
+) -> None:
+    workers = place.worker_pids()
+    mar = place.mar("9.9", bad_versions.HANGS_AT_LOAD)
+    with subprocess.Popen(
+        command("deploy.rollout", mar, "--run-dir", place.run_dir, *PATIENT),
+        cwd=REPO, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert processes.wait_until(lambda: "9.9" in place.versions(), timeout_s=100)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+    if number == signal.SIGINT:
+        assert process.returncode == 130, said
+        assert "interrupted\nrolled back: rooms 1.0 is in service" in said
+        place.assert_untouched(workers)
+    else:
+        assert run("deploy.status", "--run-dir", place.run_dir).returncode == 1
+    assert place.rollout(place.mar("2.0")).returncode == 0
+    assert place.versions() == {"2.0": "default"}
+
+
+def test_a_server_that_dies_in_the_middle_comes_back_as_it_was(place: Place) -> None:
+    mar = place.mar("9.9", bad_versions.HANGS_AT_LOAD)
+    with subprocess.Popen(
+        command("deploy.rollout", mar, "--run-dir", place.run_dir, *PATIENT),
+        cwd=REPO, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert processes.wait_until(lambda: "9.9" in place.versions(), timeout_s=100)
+        processes.send(processes.session_members(place.running.pid), signal.SIGKILL)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    assert "when it is started again, it serves rooms 1.0" in said
+    options = place.options[: place.options.index("--models")]
+    began = run("deploy.server", "start", "--detach", *options, "--ready-timeout-s", "200", timeout_s=250)
+    assert began.returncode == 0, began.stderr
+    place.assert_untouched(place.worker_pids())
+
+
+def test_what_is_no_package_never_reaches_the_server(calm: Place, tmp_path: Path) -> None:
+    torn = tmp_path / "torn.mar"
+    torn.write_bytes(calm.source.read_bytes()[:5000])
+    for mar, code in ((torn, 1), (tmp_path / "none.mar", 2)):
+        done = calm.rollout(mar)
+        assert done.returncode == code, done.stderr
+        assert str(mar) in done.stderr
+    calm.assert_untouched(calm.worker_pids())

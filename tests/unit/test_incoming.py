@@ -1,0 +1,99 @@
+"""What a rollout does before the server sees a package: classes, unpacking, full and read-only disks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from deploy import incoming
+from segserve.errors import CheckFailed, ServerError, UsageError
+from tests.specs import make_spec
+
+SPEC = make_spec(version="2.0")
+
+
+@pytest.fixture
+def mar(tmp_path: Path) -> Path:
+    path = tmp_path / "new.mar"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model_spec.json", "{}")
+        archive.writestr("segserve/mask.py", "# code")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    return folder
+
+
+def test_the_same_classes_in_another_order_are_refused_by_name() -> None:
+    new = make_spec(version="2.0", classes=("floor", "wall", "ceiling"))
+    with pytest.raises(
+        CheckFailed, match=r"0 is floor, was wall; 1 is wall, was floor.*--allow-class-change"
+    ):
+        incoming.require_same_classes(new, make_spec())
+
+
+def test_more_classes_are_other_classes() -> None:
+    new = make_spec(classes=("wall", "floor", "ceiling", "bed"), palette=((0, 0, 0),) * 4)
+    with pytest.raises(CheckFailed, match="3 is bed, was nothing"):
+        incoming.require_same_classes(new, make_spec())
+    incoming.require_same_classes(make_spec(version="9"), make_spec())
+
+
+def test_a_package_is_unpacked_whole_and_replaces_what_is_left_over(mar: Path, store: Path) -> None:
+    (store / "rooms-2.0").mkdir()
+    (store / "rooms-2.0" / "stale.py").write_text("old")
+    folder = incoming.unpack(mar, SPEC, store)
+    assert folder == store / "rooms-2.0"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {"model_spec.json", "segserve/mask.py"}
+    assert [path.name for path in store.iterdir()] == ["rooms-2.0"]
+
+
+def test_a_disk_that_would_be_full_is_noticed_before(
+    mar: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(
+        ServerError, match=r"has 0 MB left; new.mar needs 0 MB and 200 MB to spare. Make room"
+    ):
+        incoming.unpack(mar, SPEC, store)
+    assert list(store.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_fails_meanwhile_leaves_nothing(
+    mar: Path, store: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(ServerError, match=f"{os.strerror(number)}; nothing was changed"):
+        incoming.unpack(mar, SPEC, store)
+    assert list(store.iterdir()) == []
+
+
+def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        incoming.check(tmp_path / "none.mar")
+
+
+def test_only_unpacked_models_are_removed(store: Path) -> None:
+    (store / "rooms.mar").write_bytes(b"")
+    (store / "demo").mkdir()
+    (store / "rooms-1.0").mkdir()
+    (store / "rooms-1.0" / "model_spec.json").write_text("{}")
+    for name in ("rooms.mar", "demo", "rooms-1.0", "never"):
+        incoming.remove(store, name)
+    assert sorted(path.name for path in store.iterdir()) == ["demo", "rooms.mar"]

@@ -1,0 +1,126 @@
+"""Management calls against a server of a few lines: what is asked, what is made of the answer, and of refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from deploy.management import Management
+from segserve.errors import ServerError
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def management(handler: Handler, token: Callable[[str], str | None] = lambda _: None) -> Management:
+    made = Management("http://127.0.0.1:1", token)
+    made._http = httpx.Client(transport=httpx.MockTransport(handler), base_url="http://management")
+    return made
+
+
+def model(version: str, *statuses: str, pending: int = 0) -> dict[str, object]:
+    workers = [
+        {"status": status, "pid": 100 + n if status == "READY" else -1} for n, status in enumerate(statuses)
+    ]
+    return {
+        "modelName": "rooms", "modelVersion": version, "modelUrl": f"rooms-{version}", "workers": workers,
+        "jobQueueStatus": {"remainingCapacity": 9, "pendingRequests": pending},
+    }  # fmt: skip
+
+
+def test_versions_are_read_with_their_workers_and_queues() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/models/rooms/all"
+        return httpx.Response(200, json=[model("1.0", "READY", "UNLOADED", pending=3), model("2.0")])
+
+    one, two = management(answer).versions("rooms")
+    assert (one.version, one.workers_ready, one.workers, one.worker_pids) == ("1.0", 1, 2, (100,))
+    assert (one.pending, one.file, one.ready) == (3, "rooms-1.0", True)
+    assert not two.ready
+
+
+def test_a_model_that_is_not_there_has_no_versions() -> None:
+    assert management(lambda _: httpx.Response(404, json={"message": "no"})).versions("rooms") == []
+
+
+def test_registering_does_not_wait_and_names_the_model() -> None:
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, request.url.path, dict(request.url.params)))
+        return httpx.Response(202, json={"status": "Processing worker updates..."})
+
+    management(answer).register("rooms-2.0", "rooms")
+    assert seen == [
+        ("POST", "/models", {"url": "rooms-2.0", "model_name": "rooms", "synchronous": "false"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(409, "another with export.build --version"), (404, "deploy.status"), (500, "ts_log.log")],
+)
+def test_a_refusal_says_what_the_server_said_and_what_to_do(status: int, advice: str) -> None:
+    refusing = management(
+        lambda _: httpx.Response(status, json={"code": status, "message": "that cannot be"})
+    )
+    with pytest.raises(
+        ServerError, match=f"would not register a.mar as rooms: {status} that cannot be; .*{advice}"
+    ):
+        refusing.register("a.mar", "rooms")
+
+
+def test_unregistering_what_is_not_there_is_no_error() -> None:
+    management(lambda _: httpx.Response(404, json={"message": "no"})).unregister("rooms", "1.0")
+
+
+def test_an_expired_token_is_renewed_once() -> None:
+    keys = {"API": "api", "management": "old"}
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        given = request.headers["authorization"].removeprefix("Bearer ")
+        asked.append((request.url.path, given))
+        if request.url.path == "/token":
+            assert given == "api"
+            keys["management"] = "new"
+            return httpx.Response(200, json={})
+        if given != "new":
+            return httpx.Response(
+                400, json={"message": "Token Authorization failed. Token is either incorrect"}
+            )
+        return httpx.Response(200, json={"models": [{"modelName": "rooms"}]})
+
+    assert management(answer, keys.get).names() == ["rooms"]
+    assert [path for path, _ in asked] == ["/models", "/token", "/token", "/models"]
+
+
+def test_a_wrong_api_key_is_an_error_and_no_loop() -> None:
+    refusing = management(
+        lambda _: httpx.Response(400, json={"message": "Token Authorization failed"}), lambda _: "x"
+    )
+    with pytest.raises(ServerError, match="no new management token"):
+        refusing.names()
+
+
+def test_waiting_ends_with_the_reason_when_there_is_no_use_in_it() -> None:
+    loading = management(lambda _: httpx.Response(200, json=[model("2.0", "UNLOADED")]))
+    with pytest.raises(ServerError, match=r"rooms 2.0 cannot start: it crashed"):
+        loading.wait_ready("rooms", "2.0", 100, lambda: "it crashed")
+    with pytest.raises(ServerError, match=r"not READY after 0 s .*0 of 1"):
+        loading.wait_ready("rooms", "2.0", 0.0)
+
+
+def test_draining_waits_for_the_queue() -> None:
+    waiting = [5, 3, 1, 0]
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(
+            200, json=[model("1.0", pending=waiting.pop(0) if len(waiting) > 1 else waiting[0])]
+        )
+
+    assert management(answer).drain("rooms", "1.0", timeout_s=60, settle_s=0.1)
+    assert waiting == [0]
+    never = management(lambda _: httpx.Response(200, json=[model("1.0", pending=1)]))
+    assert not never.drain("rooms", "1.0", timeout_s=0.2, settle_s=0.1)

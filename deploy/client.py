@@ -1,18 +1,33 @@
-"""The inference API as a Python call: image bytes in, an answer in one of the formats out, errors in words."""
+"""The inference API as a Python call: image bytes in, an answer in one of the formats out, errors in words.
+
+    with Client("http://127.0.0.1:8080", "rooms") as client:
+        mask_png = client.segment(Path("photo.jpg").read_bytes(), "png", timeout_s=30)
+
+What is tried again, and when, is in deploy.retry. `Client` is `AsyncClient` on an event loop of its own in a thread: a
+deadline that holds for a whole call, however slowly bytes trickle in, needs something that can interrupt reading.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 import httpx
 
 from deploy.addresses import is_loopback
+from deploy.retry import Budget, Retry, again, retry_after_s
 from segserve.errors import CheckFailed, ServerError
 from segserve.request import CONTENT_TYPES
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 300.0
 """The largest photos on a slow CPU, behind a full queue."""
+CONNECTIONS = 256
+"""Of one client; more calls at a time wait for one."""
 
 
 class Refused(CheckFailed):
@@ -23,17 +38,109 @@ class Refused(CheckFailed):
         self.http_status = http_status
 
 
-class Client:
-    """Thread-safe. Close it, or use it in a `with`."""
+class _Lost(ServerError):
+    """No answer in the time that one attempt has."""
 
-    def __init__(self, url: str, model: str, token: str | None = None) -> None:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._url = url
-        self._path = f"/predictions/{model}"
-        timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        # HTTP_PROXY is for the way out: a proxy could not reach this machine's own loopback
-        through_proxy = not is_loopback(httpx.URL(url).host)
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=through_proxy)
+
+class AsyncClient:
+    """One connection pool, one retry budget. Belongs to one event loop; use it in an `async with`, or `aclose` it.
+
+    transport, clock, sleep and rand are for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        token: str | None = None,
+        retry: Retry | None = None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self._url, self._path = url, f"/predictions/{model}"
+        self._retry = retry or Retry()
+        self._budget = Budget(self._retry)
+        self._clock, self._sleep, self._rand = clock, sleep, rand
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),  # the deadline is that of the call
+            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+            # HTTP_PROXY is for the way out: a proxy could not reach this machine's own loopback
+            trust_env=not is_loopback(httpx.URL(url).host),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def segment(
+        self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> bytes:
+        """Body of the answer in one of `segserve.request.CONTENT_TYPES`, after timeout_s at the latest.
+
+        Raises: Refused for any status but 200 that is final, or was the last one in time; ServerError if there is no
+        server, it went away, or did not answer in time.
+        """
+        deadline = self._clock() + timeout_s
+        self._budget.earn()
+        error: Refused | ServerError
+        retries, answer_s = 0, self._retry.answer_s
+        unreachable_since: float | None = None
+        while True:
+            answer = await self._attempt(image, answer_format, min(deadline - self._clock(), answer_s))
+            if isinstance(answer, httpx.Response):
+                if answer.status_code == 200:
+                    return answer.content
+                error, final = Refused(answer.status_code, message(answer)), not again(answer)
+                asked_s, unreachable_since = retry_after_s(answer), None
+            else:
+                error, asked_s, lost = answer, 0.0, isinstance(answer, _Lost)
+                answer_s *= 1 + lost
+                unreachable_since = self._clock() if lost or unreachable_since is None else unreachable_since
+                final = not lost and self._clock() - unreachable_since >= self._retry.unreachable_s
+            if final:
+                raise error
+            retries += 1
+            wait_s = asked_s + self._retry.wait_s(retries, self._budget.take(), self._rand())
+            if self._clock() + wait_s >= deadline:
+                raise error
+            await self._sleep(wait_s)
+
+    async def _attempt(
+        self, image: bytes, answer_format: str, limit_s: float
+    ) -> httpx.Response | ServerError:
+        """An answer, or why there was none."""
+        headers = {"Accept": CONTENT_TYPES[answer_format], "Content-Type": "application/octet-stream"}
+        try:
+            async with asyncio.timeout(max(0.0, limit_s)):
+                return await self._http.post(self._path, content=image, headers=headers)
+        except TimeoutError:
+            return _Lost(f"{self._url} did not answer within {limit_s:.3g} s")
+        except httpx.ConnectError:
+            return ServerError(f"no server at {self._url}; start one: make serve")
+        except httpx.TransportError as error:
+            return ServerError(f"{self._url} did not answer: {type(error).__name__} {error}")
+
+
+class Client:
+    """The same for threads, any number of them. Close it, or use it in a `with`."""
+
+    def __init__(self, url: str, model: str, token: str | None = None, retry: Retry | None = None) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="client", daemon=True)
+        self._thread.start()
+        self._client = AsyncClient(url, model, token, retry)
 
     def __enter__(self) -> Client:
         return self
@@ -41,23 +148,23 @@ class Client:
     def __exit__(
         self, _type: type[BaseException] | None, _error: object, _traceback: TracebackType | None
     ) -> None:
-        self._http.close()
+        self.close()
 
-    def segment(self, image: bytes, answer_format: str) -> bytes:
-        """Body of the answer in one of `segserve.request.CONTENT_TYPES`.
+    def close(self) -> None:
+        """Close all connections and end the thread. Calls in flight must have ended."""
+        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
-        Raises: Refused for any status but 200; ServerError if there is no server, or it went away.
-        """
-        headers = {"Accept": CONTENT_TYPES[answer_format], "Content-Type": "application/octet-stream"}
+    def segment(self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
+        """As `AsyncClient.segment`, with the same errors."""
+        call = self._client.segment(image, answer_format, timeout_s=timeout_s)
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
-            answer = self._http.post(self._path, content=image, headers=headers)
-        except httpx.ConnectError:
-            raise ServerError(f"no server at {self._url}; start one: make serve") from None
-        except httpx.TransportError as error:
-            raise ServerError(f"{self._url} did not answer: {type(error).__name__} {error}") from None
-        if answer.status_code != 200:
-            raise Refused(answer.status_code, message(answer))
-        return answer.content
+            return future.result()
+        finally:
+            future.cancel()  # on Ctrl-C nobody waits for it any more
 
 
 def message(answer: httpx.Response) -> str:

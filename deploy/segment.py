@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from deploy.client import Client, Refused
+from deploy.retry import Retry
 from deploy.run_folder import read_token
 from segserve.cli import run
 from segserve.errors import UsageError
@@ -65,7 +66,8 @@ def main(config: Config) -> int:
     token = read_token(config.token_file, "inference") if config.token_file else None
     results: list[dict[str, Any]] = []
     config.out.mkdir(parents=True, exist_ok=True)  # if that fails, it fails before the server has worked
-    with Client(config.url, config.model, token) as client:
+    # where no server is, somebody at a terminal is told at once
+    with Client(config.url, config.model, token, Retry(unreachable_s=0)) as client:
         quiet = config.json or len(config.photos) == 1
         for photo in track(config.photos, "segmenting", console=Console(stderr=True), disable=quiet):
             folder = config.out if len(config.photos) == 1 else config.out / photo.stem

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segserve.decode_pool import DECODE_TIMEOUT_S
+from segserve.errors import EngineBroken
 from segserve.image import MAX_PIXELS
 from segserve.metrics import Metrics
 from segserve.request import Request
@@ -47,7 +49,8 @@ class SegmentationHandler:
             device_id=int(properties.get("gpu_id") or 0),
         )
         max_response_bytes = int(settings.get("max_response_bytes", MAX_RESPONSE_BYTES))
-        self._service = Service(segmenter, max_response_bytes, threads)
+        decode_timeout_s = float(settings.get("decode_timeout_s", DECODE_TIMEOUT_S))
+        self._service = Service(segmenter, max_response_bytes, threads, decode_timeout_s)
         self._service.warm_up(sorted({1, int(properties.get("batch_size") or 1)}))
         spec, engine = segmenter.spec, segmenter.engine
         self._metrics = Metrics(context.model_name, spec.version, engine.device, spec.classes)
@@ -61,12 +64,21 @@ class SegmentationHandler:
         )
 
     def handle(self, data: Sequence[Mapping[str, object]], context: Any) -> list[bytes]:
-        """One body for each request of the batch; statuses and headers go through `context`."""
+        """One body for each request of the batch; statuses and headers go through `context`.
+
+        Ends the process when the engine is broken: TorchServe starts another and tells the batch "Worker died.",
+        which clients know to try again.
+        """
         requests = [
             Request(fields, _headers(context, idx), context.get_request_id(idx) or "-")
             for idx, fields in enumerate(data)
         ]
-        replies = self._service.answer(requests)
+        try:
+            replies = self._service.answer(requests)
+        except EngineBroken:
+            logger.critical("this worker ends, TorchServe starts a new one", exc_info=True)
+            logging.shutdown()
+            os._exit(1)  # an exception would fail the batch and keep the worker
         logger.info(self._metrics.lines(requests, replies))
         for idx, reply in enumerate(replies):
             phrase = http.HTTPStatus(reply.status).phrase

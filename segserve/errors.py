@@ -38,6 +38,12 @@ class ImageTooLarge(RequestError):
     status = 413
 
 
+class DecodeTimeout(RequestError):
+    """Decoding takes longer than an image may take: more work than the server does for one."""
+
+    status = 413
+
+
 class ImageFormatNotServed(RequestError):
     """An image, but of a format that is not served."""
 
@@ -50,6 +56,16 @@ class UnknownClass(RequestError):
     status = 422
 
 
+class Overloaded(RequestError):
+    """The request is fine, the server is not at the moment. `retry_after_s`: when to send it again."""
+
+    status = 503
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 # --- what an operator or developer gave ---------------------------------------------------------------------
 
 
@@ -59,6 +75,10 @@ class SpecError(SegserveError):
 
 class EngineError(SegserveError):
     """The engine cannot be loaded on this host, or does not fit the spec."""
+
+
+class EngineBroken(EngineError):
+    """The engine worked and fails on everything now: only a new process can mend that."""
 
 
 class CheckpointError(SegserveError):

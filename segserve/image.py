@@ -12,7 +12,6 @@ Try it on a file: `python -c "import sys, segserve.image as i; print(i.decode(op
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 import threading
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from segserve import jpeg_scans
+from segserve import jpeg_scans, limited_file
 from segserve.errors import BadImage, ImageFormatNotServed, ImageTooLarge, RequestError
 from segserve.formats import (
     OPENED_FORMATS,
@@ -111,10 +110,13 @@ def read(
         raise BadImage("the image is empty (0 bytes); send the bytes of an image file as the request body")
     with _pillow.limited_to(max_pixels):
         try:
+            limited_file.check(data)
+            scans = jpeg_scans.count(data)
             with _open(data, max_pixels) as image:
                 if image.format in ("JPEG", "MPO"):
-                    jpeg_scans.check(data, image.width * image.height)
+                    jpeg_scans.check(scans, image.width * image.height)
                     return _read_jpeg(image, input_size)
+                limited_file.check_opened(image, data)
                 image.load()
                 _check_size(image, max_pixels)  # an ICO's real size is known only now
                 return _as_stored(to_rgb(image), _turn(image), image.size)
@@ -156,7 +158,7 @@ def _as_stored(
 def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
     """Parse the header only."""
     try:
-        image = Image.open(io.BytesIO(data), formats=OPENED_FORMATS)
+        image = Image.open(limited_file.LimitedFile(data), formats=OPENED_FORMATS)
     except UnidentifiedImageError as error:
         if (name := refused_format(data)) is not None:
             raise ImageFormatNotServed(f"{name} is not served; send one of {SERVED_NAMES}") from error

@@ -19,8 +19,8 @@ from typing import Final
 
 import numpy as np
 
+from segserve.reply import Reply
 from segserve.request import Request
-from segserve.service import Reply
 
 SMOOTHED_IMAGES: Final = 100
 """The class shares are a mean over about so many images, the older the less."""

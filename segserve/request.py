@@ -175,7 +175,7 @@ def _image(request: Request) -> bytes | bytearray:
     if isinstance(value, bytes | bytearray):
         return value
     if isinstance(value, str):  # sent as text/…: an ASCII PPM, or no image, which the decoder says better
-        return value.encode()
+        return value.encode("utf-8", "replace")  # JSON can bring half of a surrogate pair
     if value is not None:
         raise BadImage(
             "the body is JSON; send the bytes of an image, or a form with the image in field 'data'"

@@ -2,17 +2,19 @@
 
 Every request has its own fate: what fails for one (its image, our code, its turn in the engine) becomes its own
 reply, and its neighbours get exactly what they would get alone. The engine is called once for all images of
-the batch; only if that fails is it called for each of them.
+the batch; what happens if that fails is in segserve.inference.
 
 Before and after the engine, the images of a batch are worked on side by side in threads: decoders, encoders and the
-mask kernels let go of Python's lock. Overlap with the engine comes from several workers (on a CPU there is nothing to
-gain by it: the engine takes every core; `benchmarks.tune` finds out).
+mask kernels let go of Python's lock. Decoding has threads of its own, with a deadline (segserve.decode_pool). Overlap
+with the engine comes from several workers (on a CPU there is nothing to gain by it: the engine takes every core;
+`benchmarks.tune` finds out).
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,31 +27,16 @@ from PIL import Image
 
 from segserve import answer, encode
 from segserve.batch_bytes import do_not_fit
+from segserve.decode_pool import DECODE_TIMEOUT_S, DecodePool
 from segserve.engines import Logits
-from segserve.errors import ImageTooLarge, RequestError
+from segserve.errors import ImageTooLarge, Overloaded, RequestError
+from segserve.inference import Inference
+from segserve.reply import Reply
 from segserve.request import CONTENT_TYPES, Request, Wanted, parse
 from segserve.segmenter import Prepared, Segmenter
 from segserve.spec import artefact_name
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One client's answer. `headers` are ASCII, without the content type.
-
-    The rest is for the metrics: timings_ms of its steps; batch_size, how many images its engine call had; photo_hw and
-    class_shares (float64, (num_classes,)) as far as it came.
-    """
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: dict[str, str]
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
-    batch_size: int = 0
-    photo_hw: tuple[int, int] | None = None
-    class_shares: NDArray[np.float64] | None = None
 
 
 @dataclass
@@ -81,18 +68,29 @@ class Service:
     max_response_bytes: a longer body becomes an error of the request (413), because the server around this
     would not survive sending it.
     threads: how many images of a batch are decoded, or made into answers, at a time.
+    decode_timeout_s: how long one image may take to decode; then its request fails (413).
     """
 
-    def __init__(self, segmenter: Segmenter, max_response_bytes: int, threads: int = 1) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        max_response_bytes: int,
+        threads: int = 1,
+        decode_timeout_s: float = DECODE_TIMEOUT_S,
+    ) -> None:
         self._segmenter = segmenter
         self._max_response_bytes = max_response_bytes
+        self._inference = Inference(segmenter)
+        self._decoders = DecodePool(threads, decode_timeout_s)
         self._pool = ThreadPoolExecutor(threads, "image") if threads > 1 else None
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request, in their order. Never raises: an error of ours is that request's 500."""
+        """One reply for each request, in their order: an error of ours is that request's 500.
+
+        Raises: EngineBroken when the engine can do nothing any more; nothing else.
+        """
         started, now_s = time.perf_counter(), time.time()
-        jobs = [_Job(request) for request in requests]
-        self._each(jobs, self._prepare)
+        jobs = self._decode(requests)
         self._infer([job for job in jobs if job.error is None])
         self._each(jobs, self._finish)
         for position in do_not_fit([len(job.body) for job in jobs]):
@@ -135,6 +133,18 @@ class Service:
             logger.exception("request failed in %s", step.__name__.strip("_"))
             job.error = error
 
+    def _decode(self, requests: Sequence[Request]) -> list[_Job]:
+        def decoded(request: Request) -> _Job:
+            job = _Job(request)
+            self._attempt(job, self._prepare)
+            return job
+
+        # a job that is over its time is made anew: its thread may still write into the old one
+        return [
+            result if isinstance(result, _Job) else _Job(request, error=result)
+            for request, result in zip(requests, self._decoders.map(decoded, requests), strict=True)
+        ]
+
     def _prepare(self, job: _Job) -> None:
         job.wanted = parse(job.request, self._segmenter.spec.classes)
         with job.timed("decode"):
@@ -143,25 +153,11 @@ class Service:
             )
 
     def _infer(self, jobs: Sequence[_Job]) -> None:
-        if not jobs:
-            return
-        started = time.perf_counter()
-        try:
-            logits_nchw = self._segmenter.logits([job.prepared for job in jobs if job.prepared is not None])
-            results = list(zip(jobs, logits_nchw, strict=True))
-        except Exception as error:
-            logger.exception("the engine failed on a batch of %d", len(jobs))
-            if len(jobs) == 1:
-                jobs[0].error = error
-                return
-            for job in jobs:
-                self._infer([job])
-            return
-        engine_ms = 1e3 * (time.perf_counter() - started)
-        for job, logits_chw in results:
-            job.logits_chw = logits_chw
-            job.batch_size = len(jobs)
-            job.timings_ms["engine"] = engine_ms
+        outcomes = self._inference([job.prepared for job in jobs if job.prepared is not None])
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            job.logits_chw, job.error, job.batch_size = outcome.logits_chw, outcome.error, outcome.batch_size
+            if outcome.batch_size:
+                job.timings_ms["engine"] = outcome.engine_ms
 
     def _finish(self, job: _Job) -> None:
         assert job.wanted is not None and job.prepared is not None and job.logits_chw is not None  # noqa: PT018
@@ -227,6 +223,8 @@ class Service:
             "x-segserve-batch-size": str(job.batch_size),
             "x-segserve-request-id": job.request.id(),  # the server may overwrite x-request-id by its own
         }
+        if isinstance(job.error, Overloaded):
+            headers["retry-after"] = str(math.ceil(job.error.retry_after_s))
         if job.error is None and job.wanted is not None and _packs(job.wanted):
             headers["content-encoding"] = "gzip"
         return headers

@@ -18,6 +18,7 @@ from PIL import Image
 from handlers import segmentation_handler
 from handlers.segmentation_handler import MAX_RESPONSE_BYTES, SegmentationHandler
 from segserve import encode
+from segserve.decode_pool import DECODE_TIMEOUT_S
 from segserve.image import MAX_PIXELS
 from segserve.segmenter import Segmenter
 from tests.integration.calling import Caller, Fields, error_of, mask_of, photo
@@ -217,6 +218,24 @@ def test_a_bug_of_ours_is_the_error_of_one_request(
     assert "ZeroDivisionError: a bug" in caplog.text
 
 
+def test_a_broken_engine_ends_the_worker(
+    serve: Caller, colour_engine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Ended(Exception):
+        """In place of the end of the process."""
+
+    def exit_process(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "_exit", exit_process)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    colour_engine.fails = lambda _: True
+    with pytest.raises(Ended) as ended:
+        serve({"body": photo(RED, BLUE)}, {"body": b"no image"})
+    assert ended.value.args == (1,)
+    assert "the engine fails on every image: CUDA out of memory" in caplog.text
+
+
 # --- settings ---------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +291,7 @@ def test_the_configuration_that_ships_fits_the_code_and_the_server(repo_root: Pa
         "threads": 0,
         "fallback": True,
         "max_pixels": MAX_PIXELS,
+        "decode_timeout_s": DECODE_TIMEOUT_S,
         "max_response_bytes": MAX_RESPONSE_BYTES,
     }
     assert MAX_PIXELS + 128 <= MAX_RESPONSE_BYTES

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from segserve.image import MAX_PIXELS
+from segserve.reply import Reply
 from segserve.request import Request
 from segserve.segmenter import Segmenter
-from segserve.service import Reply, Service
+from segserve.service import Service
 
 STATUSES = {"bomb_header.png": 413, "bomb_real_144mp.png": 413, "bomb.bmp": 413, "bomb.gif": 413}
 """Of the files that are refused for more than being broken; the others are 400."""

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from segserve.metrics import SMOOTHED_IMAGES, Metrics, label_value
+from segserve.reply import Reply
 from segserve.request import Request
-from segserve.service import Reply
 
 CLASSES = ("wall", "floor")
 # org.pytorch.serve.metrics.Metric, and what of a worker's lines WorkerLifeCycle hands to it

@@ -1,0 +1,91 @@
+"""A file of a client as Pillow reads it, and what is looked at before: files that are all structure and no picture.
+
+Pillow goes through chunks, segments, blocks and strips in Python, one at a time, and keeps some of them. 33 MB of empty
+ones (all below the limit on bytes) took 8 to 47 s and up to 1.4 GB: PNG chunks, colour profiles that unpack to 1 MB
+each, JPEG comments, GIF comments, TIFF strips of one byte. No photo has a thousandth of that many. So such loops are
+counted where they all come by, at `read`, and some formats are looked at first. (JPEG: segserve.jpeg_scans.)
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Final
+
+from PIL import Image
+
+from segserve.errors import BadImage, ImageTooLarge
+
+MAX_READS: Final = 1_000_000
+"""Some 2 s at the most. A PNG of 33 MB in the usual pieces of 8 KB takes 17,000."""
+MAX_PROFILES: Final = 16
+"""In a PNG, which has one at the most. Each can unpack to 1 MB, in 2 ms."""
+MAX_TIFF_STRIPS: Final = 65_536
+"""Or tiles. Uncompressed ones take Pillow 7 us each."""
+MAX_PPM_BYTES: Final = 4_000_000
+"""Of a PPM, PGM or PBM that Pillow decodes in Python, 0.7 s for a MB: as text, or of a depth other than 8 and 16."""
+MAX_PPM_COMMENTS: Final = 256
+"""In one that is written as text: Pillow copies a block of 1 MB for each."""
+
+_PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_ICO_SIGNATURE: Final = b"\0\0\1\0"
+_PYTHON_PPM: Final = frozenset(("ppm", "ppm_plain"))
+_STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+
+
+class LimitedFile(io.BytesIO):
+    """A file in memory that gives up after MAX_READS calls of `read`."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        super().__init__(data)
+        self._reads_left = MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Raises: BadImage when the file has been read from too often."""
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise BadImage("the image is cut into too many small pieces; save it anew and send that")
+        return super().read(size)
+
+
+def check(data: bytes | bytearray) -> None:
+    """Raises: BadImage for a file that would keep Pillow busy before the first pixel."""
+    if data[:8] == _PNG_SIGNATURE or data[:4] == _ICO_SIGNATURE:  # an ICO may hold PNGs
+        if data.count(b"iCCP") > MAX_PROFILES:
+            raise BadImage(
+                f"the file has more than {MAX_PROFILES} colour profiles; save it anew and send that"
+            )
+    elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        _check_tiff(data)
+
+
+def check_opened(image: Image.Image, data: bytes | bytearray) -> None:
+    """Raises: ImageTooLarge or BadImage for a picture that a slow decoder would be busy with."""
+    if not _PYTHON_PPM & {tile.codec_name for tile in getattr(image, "tile", ())}:
+        return
+    if len(data) > MAX_PPM_BYTES:
+        raise ImageTooLarge(
+            f"a PPM written as text, or of an unusual depth, may have {MAX_PPM_BYTES:,} bytes, this has "
+            f"{len(data):,}; save it as PNG"
+        )
+    if data.count(b"#") > MAX_PPM_COMMENTS and data[:2] in (b"P1", b"P2", b"P3"):
+        raise BadImage(f"the PPM has more than {MAX_PPM_COMMENTS} comments; save it anew and send that")
+
+
+def _check_tiff(data: bytes | bytearray) -> None:
+    """The first directory, classic or BigTIFF. What it does not find its way in, Pillow refuses by itself."""
+    order, big = "<" if data[:1] == b"I" else ">", 43 in data[2:4]
+    start, counted, entry = ("Q", "Q", "HHQQ") if big else ("I", "H", "HHII")
+    try:
+        [position] = struct.unpack_from(order + start, data, 8 if big else 4)
+        [count] = struct.unpack_from(order + counted, data, position)
+        position += struct.calcsize(order + counted)
+        for _ in range(min(count, 65_535)):
+            tag, _, values, _ = struct.unpack_from(order + entry, data, position)
+            position += struct.calcsize(order + entry)
+            if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) and values > MAX_TIFF_STRIPS:
+                raise BadImage(
+                    f"the TIFF is cut into {values:,} pieces, {MAX_TIFF_STRIPS:,} are allowed; save it anew"
+                )
+    except struct.error:
+        return

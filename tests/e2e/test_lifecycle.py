@@ -124,9 +124,12 @@ def test_status_attach_second_start_and_stop(
 
     status = run("deploy.server", "status", "--json", *there)
     assert status.returncode == 0
-    assert json.loads(status.stdout)["models"] == [
-        {"name": "echo", "version": "1.0", "workers_ready": 1, "workers": 1, "default": True}
-    ]
+    [model] = json.loads(status.stdout)["models"]
+    assert model["worker_pids"]
+    assert {**model, "worker_pids": None} == {
+        "name": "echo", "version": "1.0", "workers_ready": 1, "workers": 1, "default": True, "worker_pids": None,
+        "pending": 0, "file": "echo.mar",
+    }  # fmt: skip
 
     second = run("deploy.server", "start", "--detach", *options)
     assert second.returncode == 2

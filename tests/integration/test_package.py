@@ -262,3 +262,31 @@ def test_a_file_that_is_no_package_is_not_accepted(tmp_path: Path, content: byte
         (tmp_path / "x.mar").write_bytes(content)
     with pytest.raises(CheckFailed, match="cannot be served"):
         check_package(tmp_path / "x.mar")
+
+
+def test_a_disk_that_gets_full_while_packing_leaves_no_package(folder: Path, repo_root: Path) -> None:
+    """A limit on the size of files stands for the disk: writing fails half-way in the same manner."""
+    (folder / "tiny.mar").unlink()
+    program = """
+import resource, sys
+from pathlib import Path
+from export.package import package
+from segserve.errors import SegserveError
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    package(Path(sys.argv[1]))
+except (SegserveError, OSError) as error:
+    sys.exit(f"error: {error}")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        cwd=repo_root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "tiny.mar").exists()
+    assert not [path.name for path in folder.iterdir() if path.is_dir()]

@@ -25,6 +25,9 @@ from segserve.segmenter import Segmenter
 from segserve.spec import ModelSpec
 from training.rooms import render
 
+GOLDEN = {f"golden-{n}{kind}" for n in (1, 2) for kind in (".jpg", "-mask.png")}
+"""tiny_build compares on two photos, so it has two golden ones."""
+
 
 @pytest.fixture
 def folder(tiny_build: Path, tmp_path: Path) -> Path:
@@ -51,7 +54,7 @@ def test_a_package_holds_what_serving_needs_and_no_more(tiny_build: Path, repo_r
     core = {str(path.relative_to(repo_root)) for path in (repo_root / "segserve").rglob("*.py")}
     assert set(files) == core | {
         "model.onnx", "model_spec.json", "parity.json", "segmentation_handler.py", "model-config.yaml",
-        "MAR-INF/MANIFEST.json", "torch/__init__.py",
+        "MAR-INF/MANIFEST.json", "torch/__init__.py", *GOLDEN,
     }  # fmt: skip
     assert files["segserve/mask.py"] == (repo_root / "segserve" / "mask.py").read_bytes()
     assert files["model.onnx"] == (tiny_build / "model.onnx").read_bytes()

@@ -124,7 +124,7 @@ def packaged(project: Project) -> Project:
 def test_serve_starts_segments_and_stays(packaged: Project) -> None:
     assert packaged.make("serve").returncode == 0
     assert packaged.calls() == [
-        "-m deploy.server start --detach --port 8080 --metrics-port 8082 --auth none",
+        "-m deploy.server start --detach --port 8080 --metrics-port 8082 --auth none --models rooms=rooms.mar",
         "-m deploy.segment out/room.jpg --out out --url http://127.0.0.1:8080",
         "-m deploy.server attach",
     ]
@@ -135,9 +135,18 @@ def test_serve_detached_with_tokens(packaged: Project) -> None:
     assert done.returncode == 0
     assert "make stop" in done.stdout
     assert packaged.calls() == [
-        "-m deploy.server start --detach --port 9000 --metrics-port 9002 --auth token",
+        "-m deploy.server start --detach --port 9000 --metrics-port 9002 --auth token --models rooms=rooms.mar",
         "-m deploy.segment x.jpg --out out --url http://127.0.0.1:9000 --token-file run/key_file.json",
     ]
+
+
+def test_serve_goes_on_with_what_the_run_folder_served_last(packaged: Project) -> None:
+    """A rollout may have changed it."""
+    (packaged.folder / "run").mkdir()
+    (packaged.folder / "run" / "models.json").write_text('{"rooms": {"default": "2.0"}}')
+    assert packaged.make("serve", "DETACH=1").returncode == 0
+    start = packaged.calls()[0]
+    assert start == "-m deploy.server start --detach --port 8080 --metrics-port 8082 --auth none"
 
 
 def test_a_photo_may_have_spaces_in_its_name(packaged: Project) -> None:

@@ -25,8 +25,8 @@ from segserve.segmenter import Segmenter
 from segserve.spec import ModelSpec
 from training.rooms import render
 
-GOLDEN = {f"golden-{n}{kind}" for n in (1, 2) for kind in (".jpg", "-mask.png")}
-"""tiny_build compares on two photos, so it has two golden ones."""
+GOLDEN = {f"golden-{n}{kind}" for n in (1, 2, 3, 4) for kind in (".jpg", "-mask.png")}
+"""Rendered rooms, where no folder of photos is given."""
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from argparse import ArgumentParser
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +25,7 @@ from locust.env import Environment
 
 from benchmarks.judge import Answer, Masks
 from benchmarks.photos import Photo, mixed_photos
+from deploy.retry import Retry
 from deploy.run_folder import read_token
 from segserve.errors import CheckFailed, UsageError
 from segserve.labels import ROOM_CLASSES
@@ -55,6 +57,7 @@ class RoomsUser(FastHttpUser):
     path: str
     headers: dict[str, str]
     answers: TextIO | None = None
+    patient = False
 
     @task
     def segment(self) -> None:
@@ -64,28 +67,48 @@ class RoomsUser(FastHttpUser):
 
     def send(self, photo: Photo, answer_format: str) -> str | None:
         """Returns what was wrong with the answer, or None."""
-        headers = self.headers | {"Accept": CONTENT_TYPES[answer_format], "Content-Type": "image/jpeg"}
-        sent = time.time()
-        with self.client.post(
-            self.path,
-            data=photo.jpeg,  # type: ignore[arg-type]  # annotated str; bytes are sent as they are
-            headers=headers,
-            name=f"{self.path} {answer_format}",
-            catch_response=True,
-        ) as response:
-            wrong = self._wrong(photo, answer_format, response)
-            if wrong:
-                response.failure(wrong)
-            if self.answers is not None:
-                version = (response.headers or {}).get(VERSION_HEADER)
-                answer = {
-                    "sent": sent,
-                    "done": time.time(),
-                    "version": version,
-                    "status": response.status_code,
-                }
-                self.answers.write(json.dumps({**answer, "photo": photo.name, "wrong": wrong}) + "\n")
-        return wrong
+        headers = {"Accept": CONTENT_TYPES[answer_format], "Content-Type": "image/jpeg"}
+
+        def judge(response: Any) -> str | None:
+            return self._wrong(photo, answer_format, response)
+
+        return self.exchange(photo.name, answer_format, photo.jpeg, headers, judge)
+
+    def exchange(
+        self,
+        what: str,
+        name: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        judge: Callable[[Any], str | None],
+    ) -> str | None:
+        """Post, judge the answer, write it down. `patient` users who get 503 ask again later, as deploy.client does."""
+        while True:
+            sent = time.time()
+            with self.client.post(
+                self.path,
+                data=body,  # type: ignore[arg-type]  # annotated str; bytes are sent as they are
+                headers={**self.headers, **headers},
+                name=f"{self.path} {name}",
+                catch_response=True,
+            ) as response:
+                busy = self.patient and response.status_code == 503
+                wrong = None if busy else judge(response)
+                if wrong:
+                    response.failure(wrong)
+                else:
+                    response.success()
+                self._write_down(what, sent, response, wrong)
+            if not busy:
+                return wrong
+            time.sleep(Retry().wait_s(1, False, random.random()))
+
+    def _write_down(self, what: str, sent: float, response: Any, wrong: str | None) -> None:
+        if self.answers is not None:
+            version = (response.headers or {}).get(VERSION_HEADER)
+            times = {"sent": sent, "done": time.time()}
+            row = {**times, "version": version, "status": response.status_code, "photo": what, "wrong": wrong}
+            self.answers.write(json.dumps(row) + "\n")
 
     def _wrong(self, photo: Photo, answer_format: str, response: Any) -> str | None:
         if response.status_code != 200:

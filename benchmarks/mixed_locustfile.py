@@ -7,9 +7,8 @@ Everything else is as in locustfile.py: masks are judged, options are the same. 
 
 from __future__ import annotations
 
-import json
 import random
-import time
+from typing import Any
 
 from locust import task
 
@@ -20,8 +19,9 @@ BAD_SHARE = 0.05
 
 
 class MixedUser(locustfile.RoomsUser):
-    """One request after another, one in twenty of them bad."""
+    """One request after another, one in twenty of them bad. Who is told that the server is full comes again later."""
 
+    patient = True
     bad: tuple[BadRequest, ...] = ()
 
     @task
@@ -36,21 +36,10 @@ class MixedUser(locustfile.RoomsUser):
 
     def send_bad(self, bad: BadRequest) -> None:
         """Only the promised status is right."""
-        headers = {**self.headers, "Content-Type": "application/octet-stream", **bad.headers}
-        sent = time.time()
-        with self.client.post(
-            self.path,
-            data=bad.body,  # type: ignore[arg-type]  # annotated str; bytes are sent as they are
-            headers=headers,
-            name=f"{self.path} bad: {bad.name}",
-            catch_response=True,
-        ) as response:
+        headers = {"Content-Type": "application/octet-stream", **bad.headers}
+
+        def judge(response: Any) -> str | None:
             right = response.status_code == bad.status
-            wrong = None if right else f"{bad.name}: status {response.status_code}, expected {bad.status}"
-            if wrong:
-                response.failure(wrong)
-            else:
-                response.success()
-        if self.answers is not None:
-            answer = {"sent": sent, "done": time.time(), "version": None, "status": response.status_code}
-            self.answers.write(json.dumps({**answer, "photo": bad.name, "wrong": wrong}) + "\n")
+            return None if right else f"{bad.name}: status {response.status_code}, expected {bad.status}"
+
+        self.exchange(bad.name, f"bad: {bad.name}", bad.body, headers, judge)

@@ -267,6 +267,14 @@ def test_a_file_that_is_no_package_is_not_accepted(tmp_path: Path, content: byte
         check_package(tmp_path / "x.mar")
 
 
+def test_a_path_that_leads_out_of_the_package_is_refused(folder: Path) -> None:
+    rewrite(folder / "tiny.mar", lambda files: files.update({"segserve/../../evil.py": b"print('evil')"}))
+    with pytest.raises(
+        CheckFailed, match=re.escape("files that do not belong there: segserve/../../evil.py")
+    ):
+        check_package(folder / "tiny.mar")
+
+
 def test_a_disk_that_gets_full_while_packing_leaves_no_package(folder: Path, repo_root: Path) -> None:
     """A limit on the size of files stands for the disk: writing fails half-way in the same manner."""
     (folder / "tiny.mar").unlink()

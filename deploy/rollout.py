@@ -37,7 +37,7 @@ from deploy.run_folder import Running, require_running
 from deploy.undo import commit, recover, retire, undo
 from deploy.watch import Before, Limits, watch
 from segserve.cli import run
-from segserve.errors import CheckFailed, ServerError, UsageError
+from segserve.errors import CheckFailed, SegserveError, ServerError, UsageError
 from segserve.spec import ModelSpec
 
 INTERRUPTED = 130
@@ -60,9 +60,13 @@ def main(config: RolloutConfig) -> int:
             interrupts.disarm()
             console.print(rollout.back("interrupted"), markup=False)
             return INTERRUPTED
-        except (CheckFailed, ServerError, httpx.TransportError) as error:
+        except (SegserveError, httpx.HTTPError, OSError) as error:
             interrupts.disarm()
             raise CheckFailed(rollout.back(str(error) or type(error).__name__)) from None
+        except BaseException:  # a mistake of ours must not leave a version half way in
+            interrupts.disarm()
+            console.print(rollout.back("this is a fault of deploy.rollout, please report it"), markup=False)
+            raise
     if config.json:
         print(json.dumps(rollout.found))
     return 0

@@ -28,16 +28,16 @@ def undo(running: Running, management: Management, rollout: Journal) -> str:
     run_dir, store = Path(running.run_dir), Path(running.model_store)
     name, new, old = rollout.name, rollout.new, rollout.old
     try:
+        there = management.version(name, new) is not None
+        if there and rollout.reached:
+            management.set_default(name, old)  # first of all: from now on clients are safe
         canary.clear_canary(running, name)
-        if management.version(name, new) is not None:
-            if management.default_version(name) == new or rollout.reached:
-                management.set_default(name, old)
-                management.drain(name, new, DRAIN_TIMEOUT_S)
-            management.unregister(name, new)
+        if there and rollout.reached:
+            management.drain(name, new, DRAIN_TIMEOUT_S)
+        management.unregister(name, new)
     except (ServerError, httpx.TransportError) as error:
-        if not wait_until(
-            lambda: not running.alive(), GOING_S
-        ):  # the next rollout tries again: the journal stays
+        gone = wait_until(lambda: not running.alive(), GOING_S)
+        if not gone:  # the next rollout tries again: the journal stays
             raise CheckFailed(
                 f"{name} {new} could not be taken back ({error}); {old} is what a restart comes back with. See "
                 "`python -m deploy.status`, then run the rollout again"

@@ -69,10 +69,13 @@ class Load:
 
     def latency_ms(self, percent: float) -> float:
         """Nearest-rank percentile over the good answers; NaN if there is none."""
-        ordered = sorted(answer.latency_s for answer in self.good)
-        if not ordered:
-            return math.nan
-        return 1000 * ordered[max(1, math.ceil(percent / 100 * len(ordered))) - 1]
+        return 1000 * percentile([answer.latency_s for answer in self.good], percent)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Nearest rank; NaN if there are none."""
+    ordered = sorted(values)
+    return ordered[max(1, math.ceil(percent / 100 * len(ordered))) - 1] if ordered else math.nan
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str]) -> bytes:

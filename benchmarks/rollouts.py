@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks import loaded
+from benchmarks.client import percentile
 from deploy.options import REPOSITORY
 from export.package import check_package
 from segserve.cli import run
@@ -132,8 +133,7 @@ def was_default(row: dict[str, Any], swaps: Sequence[dict[str, Any]]) -> bool:
 
 def percentile_ms(rows: Sequence[dict[str, Any]], percent: float) -> float:
     """Nearest rank, over all answers; NaN if there are none."""
-    ordered = sorted(row["done"] - row["sent"] for row in rows)
-    return 1e3 * ordered[max(1, math.ceil(percent / 100 * len(ordered))) - 1] if ordered else math.nan
+    return 1e3 * percentile([row["done"] - row["sent"] for row in rows], percent)
 
 
 def show(found: dict[str, Any]) -> None:

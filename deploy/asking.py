@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deploy.addresses import reachable
 from deploy.client import message
 from deploy.run_folder import Running
 from segserve.errors import CheckFailed
@@ -41,7 +42,7 @@ class Asker:
 
     def __init__(self, running: Running, name: str, resting: str) -> None:
         self._running, self._name, self._resting = running, name, resting
-        self._http = httpx.Client(base_url=_reachable(running.url), timeout=ANSWER_TIMEOUT_S, trust_env=False)
+        self._http = httpx.Client(base_url=reachable(running.url), timeout=ANSWER_TIMEOUT_S, trust_env=False)
 
     def __enter__(self) -> Asker:
         return self
@@ -103,8 +104,3 @@ def _labels(answer: httpx.Response, who: str) -> NDArray[np.uint8]:
             return np.asarray(image, np.uint8)
     except (OSError, SyntaxError) as error:
         raise CheckFailed(f"{who} answered 200 with something that is no mask: {error}") from None
-
-
-def _reachable(url: str) -> str:
-    """A server that listens on all addresses is asked on loopback."""
-    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploy import run_folder
+from deploy.addresses import reachable
 from deploy.front_config import Canary
 from deploy.front_process import Front, change, front_running
 from deploy.management import Management
@@ -71,8 +72,7 @@ def require_front(running: Running) -> Front:
 
 def upstream_of(running: Running) -> str:
     """HOST:PORT of the server, as the front finds it."""
-    url = urlsplit(running.url)
-    return f"{'127.0.0.1' if url.hostname == '0.0.0.0' else url.hostname}:{url.port}"
+    return urlsplit(reachable(running.url)).netloc
 
 
 def _change(front: Front, name: str, canary: Canary | None) -> Front:

@@ -35,7 +35,7 @@ from deploy.ready import MAX_DEATHS, StartLogs
 from deploy.rollout_options import RolloutConfig
 from deploy.run_folder import Running, require_running
 from deploy.undo import commit, recover, retire, undo
-from deploy.watch import Before, Limits, watch
+from deploy.watch import Before, watch
 from segserve.cli import run
 from segserve.errors import CheckFailed, SegserveError, ServerError, UsageError
 from segserve.spec import ModelSpec
@@ -201,13 +201,9 @@ class Rollout:
         *,
         default: bool,
     ) -> None:
-        config = self._config
-        limits = Limits(
-            config.max_error_share, config.max_slowdown, config.max_growth_mib, config.max_share_change
-        )
         found = watch(
             asker, self._management, self._running.metrics_url, self._new.name, self._new.version, before, goldens,
-            limits, seconds, default=default,
+            self._config, seconds, default=default,
         )  # fmt: skip
         self.found[step] = dataclasses.asdict(found)
 

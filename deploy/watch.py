@@ -17,6 +17,7 @@ from deploy.incoming import GoldenPhoto
 from deploy.management import Management
 from deploy.metrics import Scrape, scrape
 from deploy.probe import SLACK_MS, memory_mib
+from deploy.rollout_options import RolloutConfig
 from segserve.errors import CheckFailed
 
 PERIOD_S = 1.0
@@ -26,16 +27,6 @@ MIN_SHARE_ANSWERS = 300
 """Nor fewer than these about the classes, whose shares are smoothed over about 100 photos, golden ones among them."""
 MIN_PINGS = 5
 TOTAL = "total"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the new version may be worse by."""
-
-    max_error_share: float
-    max_slowdown: float
-    max_growth_mib: float
-    max_share_change: float
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,7 @@ def watch(
     new: str,
     before: Before,
     photos: Sequence[GoldenPhoto],
-    limits: Limits,
+    limits: RolloutConfig,
     seconds: float,
     *,
     default: bool,
@@ -146,7 +137,7 @@ def _compare(
     )
 
 
-def _require(found: Watched, new: str, before: Before, limits: Limits) -> None:
+def _require(found: Watched, new: str, before: Before, limits: RolloutConfig) -> None:
     """Raises: CheckFailed for what is worse than allowed."""
     if found.error_share is not None and found.error_share > limits.max_error_share:
         raise CheckFailed(

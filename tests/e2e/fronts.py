@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from deploy import processes, run_folder
@@ -41,6 +42,12 @@ class Upstream:
     waiting: int = 0
     most_waiting: int = 0
     connections: int = 0
+
+    def forget(self) -> None:
+        """What it saw, and how a test let it answer."""
+        self.lines.clear()
+        self.headers.clear()
+        self.answer = lambda line, headers, body: (200, {"Content-Type": "image/png"}, b"mask of " + body[:5])
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -125,6 +132,14 @@ def front_of(run_dir: Path | str, port: int, *options: str | Path) -> Iterator[F
         yield front
     finally:
         assert run("deploy.front", "stop", "--run-dir", run_dir).returncode == 0
+
+
+def post(
+    front: Front, path: str = "/predictions/rooms", body: bytes = b"photo", **more: str
+) -> httpx.Response:
+    """Field names of headers with _ for -."""
+    headers = {name.replace("_", "-"): value for name, value in more.items()}
+    return httpx.post(front.url + path, content=body, headers=headers, timeout=60)
 
 
 def logged(front: Front, request_id: str) -> dict[str, Any]:

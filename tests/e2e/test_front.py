@@ -12,7 +12,17 @@ import httpx
 import pytest
 
 from deploy.front_process import Front
-from tests.e2e.fronts import NEEDS_NGINX, Reply, Upstream, front_of, logged, raw, run_folder_of, stand_in
+from tests.e2e.fronts import (
+    NEEDS_NGINX,
+    Reply,
+    Upstream,
+    front_of,
+    logged,
+    post,
+    raw,
+    run_folder_of,
+    stand_in,
+)
 from tests.e2e.serving import error_of
 
 pytestmark = NEEDS_NGINX
@@ -36,16 +46,7 @@ def front(
 
 @pytest.fixture(autouse=True)
 def _fresh(upstream: Upstream) -> None:
-    upstream.lines.clear()
-    upstream.headers.clear()
-    upstream.answer = lambda line, headers, body: (200, {"Content-Type": "image/png"}, b"mask of " + body[:5])
-
-
-def post(
-    front: Front, path: str = "/predictions/rooms", body: bytes = b"photo", **more: str
-) -> httpx.Response:
-    headers = {name.replace("_", "-"): value for name, value in more.items()}
-    return httpx.post(front.url + path, content=body, headers=headers, timeout=60)
+    upstream.forget()
 
 
 # --- which requests pass ------------------------------------------------------------------------------------

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import httpx
 import pytest
 
 from deploy import front_process
 from deploy.front_config import Canary
 from deploy.front_process import Front
-from tests.e2e.fronts import NEEDS_NGINX, Reply, Upstream, front_of, logged, run_folder_of, stand_in
+from tests.e2e.fronts import NEEDS_NGINX, Reply, Upstream, front_of, logged, post, run_folder_of, stand_in
 
 pytestmark = NEEDS_NGINX
 MAX_BYTES = 3 << 20
@@ -33,16 +32,7 @@ def front(
 
 @pytest.fixture(autouse=True)
 def _fresh(upstream: Upstream) -> None:
-    upstream.lines.clear()
-    upstream.headers.clear()
-    upstream.answer = lambda line, headers, body: (200, {"Content-Type": "image/png"}, b"mask of " + body[:5])
-
-
-def post(
-    front: Front, path: str = "/predictions/rooms", body: bytes = b"photo", **more: str
-) -> httpx.Response:
-    headers = {name.replace("_", "-"): value for name, value in more.items()}
-    return httpx.post(front.url + path, content=body, headers=headers, timeout=60)
+    upstream.forget()
 
 
 @pytest.mark.parametrize("status", [404, 500, 503, 507])

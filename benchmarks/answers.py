@@ -69,14 +69,14 @@ class Answered:
         """A right mask: refusals that were deserved are not wrong, but no masks either."""
         return self.status == 200 and self.wrong is None
 
-    def line(self) -> bytes:
+    def line(self) -> str:
         """As it stands in the file."""
-        return json.dumps(dataclasses.asdict(self)).encode() + b"\n"
+        return json.dumps(dataclasses.asdict(self)) + "\n"
 
 
 def append(file: int, row: Answered) -> None:
     """Write a line to a descriptor opened with O_APPEND, in one call: lines of several processes never mix."""
-    os.write(file, row.line())
+    os.write(file, row.line().encode())
 
 
 def read(path: Path) -> list[Answered]:

@@ -56,12 +56,12 @@ def test_counts() -> None:
     [
         ("nothing", "line 2"),
         ('{"due": 1}', "line 2"),
-        (answered().line().decode().replace('"raw"', '"form"'), "body is 'form'"),
-        (answered().line().decode().replace('"due": 100.0', '"due": 200.0'), "in this order"),
+        (answered().line().replace('"raw"', '"form"'), "body is 'form'"),
+        (answered().line().replace('"due": 100.0', '"due": 200.0'), "in this order"),
     ],
 )
 def test_other_lines_are_named(tmp_path: Path, line: str, said: str) -> None:
-    (tmp_path / "a.jsonl").write_text(answered().line().decode() + line)
+    (tmp_path / "a.jsonl").write_text(answered().line() + line)
     with pytest.raises(UsageError, match=said):
         read(tmp_path / "a.jsonl")
 

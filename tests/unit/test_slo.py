@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_what_holds_is_not_named() -> None:
         ({"goodput_per_s": 20}, "SLO 'all': 10 right masks a second, expected at least 20"),
     ],
 )
-def test_what_is_missed_says_got_and_expected(limit: dict[str, float], said: str) -> None:
+def test_what_is_missed_says_got_and_expected(limit: dict[str, Any], said: str) -> None:
     assert missed([Objective("all", **limit)], ROWS, 10) == [said]
 
 

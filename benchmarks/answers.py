@@ -101,6 +101,18 @@ def parse(fields: dict[str, Any]) -> Answered:
     return Answered(**fields)
 
 
+def server_ms(timing: str | None) -> dict[str, float]:
+    """`decode;dur=5.0, engine;dur=40.0` -> milliseconds by step; parts of other servers on the way are left out."""
+    found = {}
+    for part in (timing or "").split(","):
+        step, _, value = part.strip().partition(";dur=")
+        try:
+            found[step] = float(value)
+        except ValueError:
+            continue
+    return found
+
+
 def percentiles_ms(rows: Sequence[Answered], percents: Sequence[float] = PERCENTS) -> dict[str, float]:
     """Latency of the good answers: "p50" -> milliseconds, nearest rank; NaN if there are none."""
     latencies_ms = [row.latency_ms for row in rows if row.good]

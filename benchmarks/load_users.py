@@ -15,7 +15,7 @@ from gevent.pool import Group
 from locust import FastHttpUser, task
 from locust.exception import StopUser
 
-from benchmarks.answers import Answered
+from benchmarks.answers import Answered, server_ms
 from benchmarks.judge import Answer, Masks
 from benchmarks.load_photos import body_of
 from benchmarks.load_record import Record
@@ -56,8 +56,12 @@ class RoomsUser(FastHttpUser):
         """Until the next request, seconds."""
         return self.think_s
 
-    @task
+    @task  # the only one: Locust would do a task of a subclass beside it, not instead of it
     def segment(self) -> None:
+        """What a user does again and again."""
+        self.turn()
+
+    def turn(self) -> None:
         """One request, and wait for its answer."""
         self.begin(time.time()).join()
 
@@ -164,24 +168,11 @@ class OpenUser(RoomsUser):
         """From one request to the next: exponential (Poisson arrivals, as of many people) or always the same."""
         return random.expovariate(self.rate_per_s) if self.poisson else 1 / self.rate_per_s
 
-    @task
-    def segment(self) -> None:
+    def turn(self) -> None:
         """All requests that are due, late ones with the time at which they should have been sent."""
         while self.due <= time.time():
             self.begin(self.due)
             self.due += self.gap_s()
-
-
-def server_ms(timing: str | None) -> dict[str, float]:
-    """`decode;dur=5.0, engine;dur=40.0` -> milliseconds by step; parts of other servers on the way are left out."""
-    found = {}
-    for part in (timing or "").split(","):
-        step, _, value = part.strip().partition(";dur=")
-        try:
-            found[step] = float(value)
-        except ValueError:
-            continue
-    return found
 
 
 def _answered(

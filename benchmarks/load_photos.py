@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import io
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def golden_photos_of(packages: Sequence[Path]) -> tuple[list[Golden], list[str]]
     for path in packages:
         try:
             spec, goldens = spec_of(path), golden_photos(path)
-        except (SegserveError, OSError, ValueError, KeyError) as error:
+        except (SegserveError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UsageError(f"--mar: {path} is not a package of export.build: {error}") from None
         if not goldens:
             raise UsageError(f"--mar: {path} has no golden photos; build it again with export.build")

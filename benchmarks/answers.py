@@ -26,6 +26,13 @@ from segserve.errors import UsageError
 BODIES = ("raw", "multipart")
 PERCENTS = (50, 95, 99)
 
+# what the server says of each answer
+VERSION_HEADER = "x-segserve-version"
+DEVICE_HEADER = "x-segserve-device"
+ENGINE_HEADER = "x-segserve-engine"
+BATCH_SIZE_HEADER = "x-segserve-batch-size"
+TIMING_HEADER = "server-timing"
+
 
 @dataclass(frozen=True)
 class Answered:

@@ -15,7 +15,15 @@ from gevent.pool import Group
 from locust import FastHttpUser, task
 from locust.exception import StopUser
 
-from benchmarks.answers import Answered, server_ms
+from benchmarks.answers import (
+    BATCH_SIZE_HEADER,
+    DEVICE_HEADER,
+    ENGINE_HEADER,
+    TIMING_HEADER,
+    VERSION_HEADER,
+    Answered,
+    server_ms,
+)  # fmt: skip
 from benchmarks.judge import Answer, Masks
 from benchmarks.load_photos import body_of
 from benchmarks.load_record import Record
@@ -25,10 +33,6 @@ from segserve.errors import CheckFailed
 from segserve.request import CONTENT_TYPES, REQUEST_START_HEADER
 
 TIMEOUT_S = 120.0
-VERSION_HEADER = "x-segserve-version"
-DEVICE_HEADER = "x-segserve-device"
-ENGINE_HEADER = "x-segserve-engine"
-BATCH_SIZE_HEADER = "x-segserve-batch-size"
 LOOPBACK = ("127.", "localhost", "[::1]")
 
 Judge = Callable[[Any], str | None]
@@ -184,7 +188,7 @@ def _answered(
         *times, response.status_code or 0, wrong, *asked,
         version=headers.get(VERSION_HEADER), device=headers.get(DEVICE_HEADER), engine=headers.get(ENGINE_HEADER),
         batch_size=int(batch_size) if batch_size.isdigit() else None,
-        server_ms=server_ms(headers.get("server-timing")), bytes=len(response.content or b""),
+        server_ms=server_ms(headers.get(TIMING_HEADER)), bytes=len(response.content or b""),
     )  # fmt: skip
 
 

@@ -1,0 +1,179 @@
+"""One run of `benchmarks.run`: the result folder, a server (ours or somebody else's), loads on it one after another.
+
+with session(options, scenario="latency") as running:
+    phase = running.load("8 clients", users=8, seconds=30.0)
+    phase.rows, phase.seconds
+
+answers.jsonl gets the answers that count: due after the warm-up and before the end; the last ones are waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks import answers, loaded
+from benchmarks.answers import Answered
+from benchmarks.run_options import Common
+from benchmarks.sampling import Sampler
+from deploy import run_folder
+from deploy.metrics import STEPS, scrape
+from deploy.run_folder import Running
+from export.package import check_package
+from segserve.errors import ServerError
+
+BOTTLENECK = "the client was the bottleneck"
+FIXED = 10_000.0
+"""Seconds of a load whose end is what `meanwhile` decides."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One load: users of a closed load, or rate_per_s of an open one; began, ended: seconds since 1970."""
+
+    label: str
+    users: int
+    rate_per_s: float
+    began: float
+    ended: float
+    rows: tuple[Answered, ...]
+    bottlenecks: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long the counted part took."""
+        return self.ended - self.began
+
+
+@dataclass
+class Session:
+    """What is under way."""
+
+    options: Common
+    folder: Path
+    url: str
+    name: str
+    num_classes: int
+    running: Running | None
+    sampler: Sampler
+    packages: tuple[Path, ...]
+    console: Console
+    phases: list[Phase]
+
+    def event(self, what: str, **more: Any) -> float:
+        """Write down that something happened now. Returns: now, seconds since 1970."""
+        now = time.time()
+        with (self.folder / "events.jsonl").open("a") as file:
+            file.write(json.dumps({"t": now, "what": what, **more}) + "\n")
+        return now
+
+    def load(
+        self, label: str, *, users: int = 1, rate_per_s: float = 0.0, seconds: float = FIXED,
+        arguments: tuple[str, ...] = (), file: str = "locustfile.py", meanwhile: Callable[[float], None] | None = None,
+    ) -> Phase:  # fmt: skip
+        """Warm up, then load for so long, or while `meanwhile` works. Raises: ServerError if no answer comes."""
+        options = ["--formats", self.options.formats, *arguments]
+        if rate_per_s:
+            options += ["--rate", f"{rate_per_s:.4f}"]
+        if self.options.processes > 1:
+            options += ["--processes", str(self.options.processes)]
+        for package in self.packages:
+            options += ["--mar", str(package.resolve())]
+        path = self.folder / f"load-{len(self.phases) + 1}.jsonl"
+        self.console.print(f"  {label}", markup=False)
+        with loaded.locust(
+            self.url, self.name, self.num_classes, users, path, file, self.options.photos, options
+        ) as process:
+            self.sampler.client_pid = process.pid
+            _sleep(self.options.warm_s, process)
+            began = self.event(f"begin {label}", metrics_ms=self._steps_ms())
+            if meanwhile is None:
+                _sleep(seconds, process)
+            else:
+                meanwhile(began)
+            ended = self.event(f"end {label}", metrics_ms=self._steps_ms())
+        self.sampler.client_pid = None
+        return self._keep(Phase(label, users, rate_per_s, began, ended, (), ()), path)
+
+    def _keep(self, phase: Phase, path: Path) -> Phase:
+        log = path.with_suffix(".log").read_text(errors="replace")
+        told = tuple(line.removeprefix("error: ") for line in log.splitlines() if BOTTLENECK in line)
+        rows = tuple(row for row in answers.read(path) if phase.began <= row.due < phase.ended)
+        if not rows:
+            raise ServerError(f"no answer in {phase.seconds:.0f} s of {phase.label}: {log[-600:]}")
+        with (self.folder / "answers.jsonl").open("a") as file:
+            file.writelines(row.line() for row in rows)
+        path.unlink()
+        path.with_suffix(".log").rename(self.folder / f"{path.stem}.log")
+        kept = Phase(phase.label, phase.users, phase.rate_per_s, phase.began, phase.ended, rows, told)
+        self.phases.append(kept)
+        return kept
+
+    def _steps_ms(self) -> dict[str, dict[str, float]]:
+        """The server's own histograms so far: step -> count and sum; empty if they cannot be had."""
+        if self.running is None:
+            return {}
+        with contextlib.suppress(ServerError):
+            seen = scrape(self.running.metrics_url)
+            versions = {s.labels["version"] for s in seen.samples if s.labels.get("model") == self.name and
+                        "version" in s.labels}  # fmt: skip
+            totals = {}
+            for step in STEPS:
+                of_step = [seen.steps(self.name, version, step) for version in versions]
+                totals[step] = {
+                    "count": sum(h.count for h in of_step),
+                    "ms": 1e3 * sum(h.sum_s for h in of_step),
+                }
+            return totals
+        return {}
+
+
+@contextlib.contextmanager
+def session(options: Common, mar: Path | None = None, packages: tuple[Path, ...] = ()) -> Iterator[Session]:
+    """A server that is ready, and the folder. mar: instead of the option's; packages: more whose masks are known.
+
+    Raises: ServerError, UsageError, CheckFailed.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True, highlight=False)
+    with contextlib.ExitStack() as stack:
+        running, url, name, num_classes = None, options.server or "", options.model, options.num_classes
+        golden: list[Path] = []
+        if options.server is None:
+            served = mar or options.mar
+            spec = check_package(served)
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="run-")))
+            console.print(f"starting a server for {served}", markup=False)
+            running = stack.enter_context(loaded.server(served, spec.name, work))
+            stack.callback(_save_logs, running, options.out)
+            url, name, num_classes = running.url, spec.name, len(spec.classes)
+            golden = [path for path in (served, *packages) if check_package(path).golden]
+        elif options.run_dir is not None:
+            running = run_folder.require_running(options.run_dir)
+        pid = None if running is None else running.pid
+        sampler = stack.enter_context(Sampler(options.out / "samples.jsonl", pid))
+        yield Session(options, options.out.resolve(), url.rstrip("/"), name, num_classes, running, sampler,
+                      tuple(golden), console, [])  # fmt: skip
+
+
+def _save_logs(running: Running, out: Path) -> None:
+    """The server's folder goes with the server; why a worker died would go with it."""
+    for log in ("model_log.log", "ts_log.log"):
+        with contextlib.suppress(OSError):
+            shutil.copy(Path(running.log_dir) / log, out / log)
+
+
+def _sleep(seconds: float, process: Any) -> None:
+    """As long, or until Locust has ended by itself."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(0.25, left))

@@ -97,9 +97,10 @@ def stacked(title: str, unit: str, rows: Sequence[tuple[str, Mapping[str, float]
         drawn.append(_text(left - 8, y + 15, label, "end"))
         for name, value in parts.items():
             tip = f"{label}, {name}: {value:.3g} {unit}"
+            width, colour = max(0.0, value * scale), names.index(name) % COLOURS
             drawn.append(
-                f'<rect class="f{names.index(name) % COLOURS}" x="{x:.1f}" y="{y}" width="{max(0.0, value * scale):.1f}" '
-                f'height="{bar}"><title>{escape(tip)}</title></rect>'
+                f'<rect class="f{colour}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{bar}">'
+                f"<title>{escape(tip)}</title></rect>"
             )
             x += value * scale
         drawn.append(_text(x + 6, y + 15, f"{sum(parts.values()):.3g} {unit}", "start", "strong"))

@@ -85,7 +85,7 @@ def measure(config: RolloutsConfig, name: str, num_classes: int, work: Path) -> 
         _busy_for(config.quiet_s)
         for number in track(range(config.swaps), "rollouts", console=Console(stderr=True)):
             mar = (config.second, config.first)[number % 2]
-            swaps.append(_rollout(mar, run_dir, config.watch_s))
+            swaps.append(roll_out(mar, run_dir, config.watch_s))
         _busy_for(config.quiet_s)
         ended = time.time()
     rows = loaded.read(answers)
@@ -156,7 +156,8 @@ def _busy_for(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _rollout(mar: Path, run_dir: Path, watch_s: float) -> dict[str, Any]:
+def roll_out(mar: Path, run_dir: Path, watch_s: float) -> dict[str, Any]:
+    """By deploy.rollout. Returns: what it found, and began, ended (s since 1970), exit_code, error."""
     began = time.time()
     done = subprocess.run(
         [

@@ -1,0 +1,188 @@
+"""Scenarios of `benchmarks.run` that try many loads: capacity, per-gpu."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import charts, mar_settings, slo
+from benchmarks.answers import Answered, percentiles_ms
+from benchmarks.capacity import Knee, Trial, knee, margin
+from benchmarks.figures import Figure, completed_per_s, figure, phase_row
+from benchmarks.report_charts import Chart, Series, lines
+from benchmarks.run_options import Capacity, PerGpu
+from benchmarks.sampling import power_w
+from benchmarks.scenarios import Found, missed, objectives_of
+from benchmarks.session import Phase, Session, session
+
+PROBE_USERS = 16
+LOWEST = 0.3
+HIGHEST = 1.15
+"""Of what a closed load of PROBE_USERS gets out of the server: between these the knee is looked for."""
+AROUND = (0.97, 1.03, 0.94, 1.06)
+"""Of the bracket's middle: where the trials after the bisection are, again and again."""
+
+
+def capacity(options: Capacity, session: Session) -> Found:
+    """Bisection over the rate, then trials around where it ended; the number comes from all of them."""
+    objectives, trials = objectives_of(options), list[Trial]()
+    full = session.load(
+        f"{PROBE_USERS} clients: how much it can do", users=PROBE_USERS, seconds=options.trial_s / 2
+    )
+    most_per_s = max(completed_per_s(full), 1 / options.trial_s)
+    phases = [full]
+
+    def held(rate_per_s: float) -> bool:
+        phase = session.load(
+            f"{rate_per_s:.2f} requests a second", rate_per_s=rate_per_s, seconds=options.trial_s,
+            arguments=("--arrivals", options.arrivals),
+        )  # fmt: skip
+        phases.append(phase)
+        trials.append(Trial(rate_per_s, phase.rows, phase.seconds))
+        ok = not slo.missed(objectives, phase.rows, phase.seconds)
+        session.event("held" if ok else "missed", rate_per_s=rate_per_s)
+        return ok
+
+    low, high = LOWEST * most_per_s, HIGHEST * most_per_s
+    for _ in range(options.bisections):
+        middle = (low + high) / 2
+        low, high = (middle, high) if held(middle) else (low, middle)
+    for factor in itertools.islice(itertools.cycle(AROUND), options.repeats):
+        held(factor * (low + high) / 2)
+    return _capacity_found(options, session, phases, trials, objectives)
+
+
+def _capacity_found(
+    options: Capacity, session: Session, phases: Sequence[Phase], trials: Sequence[Trial],
+    objectives: Sequence[slo.Objective],
+) -> Found:  # fmt: skip
+    found_knee = knee(trials, objectives)
+    found = Found({"capacity": figure(found_knee.rate_per_s, "/s", "higher"),
+                   "capacity, low": figure(found_knee.low, "/s", "higher"),
+                   "capacity, high": figure(found_knee.high, "/s", "higher"),
+                   "closed load": figure(completed_per_s(phases[0]), "/s", "higher")})  # fmt: skip
+    found.highlights = ["capacity", "capacity, low", "capacity, high", "closed load"]
+    margins = [margin(objectives, trial.rows, trial.seconds) for trial in trials]
+    if found_knee.rate_per_s <= 0:
+        found.missed += missed(options, phases[1 + min(range(len(trials)), key=lambda n: trials[n].rate_per_s)],
+                               "at the lowest rate that was tried: ")  # fmt: skip
+    found.tables["Capacity"] = [
+        {"requests/s": found_knee.rate_per_s, "from": found_knee.low, "to": found_knee.high,
+         "arrivals": options.arrivals, "objectives": str(options.slo)}
+    ]  # fmt: skip
+    found.tables["Trials, in their order"] = [
+        {"rate /s": trial.rate_per_s, "of its limit": closest, "held": "yes" if closest <= 1 else "no",
+         **{key: value for key, value in phase_row(phase).items() if key != "load"}}
+        for trial, closest, phase in zip(trials, margins, phases[1:], strict=True)
+    ]  # fmt: skip
+    found.charts = [
+        *knee_charts(trials, margins, found_knee, objectives),
+        charts.cores(session.sampler.samples, []),
+    ]
+    return found
+
+
+def knee_charts(
+    trials: Sequence[Trial], margins: Sequence[float], found: Knee, objectives: Sequence[slo.Objective]
+) -> list[str]:
+    """Share of the limit, and percentiles, over the rate."""
+    order = sorted(range(len(trials)), key=lambda n: trials[n].rate_per_s)
+    marks = [("capacity", found.rate_per_s)]
+    used = [(trials[n].rate_per_s, margins[n]) for n in order]
+    latencies = [
+        Series(
+            f"p{p}", [(trials[n].rate_per_s, percentiles_ms(trials[n].rows, (p,))[f"p{p}"]) for n in order], c
+        )
+        for c, p in enumerate((50, 95, 99))
+    ]
+    return [
+        lines(Chart("Latency over rate", "requests a second (open load)", "ms"), latencies,
+              charts.limits_of(objectives), marks),
+        lines(Chart("The closest limit, times", "requests a second (open load)", "times"),
+              [Series("got over allowed", used, 3)], [("limit", 1.0)], marks),
+    ]  # fmt: skip
+
+
+def per_gpu(options: PerGpu) -> tuple[Found, list[Session]]:
+    """A server for each package and batch size, loads on each. Answers say which device and engine made them."""
+    found, rows, sessions = Found(), list[dict[str, Any]](), list[Session]()
+    for mar, batch_size in itertools.product((options.mar, *options.others), options.batch_sizes):
+        with tempfile.TemporaryDirectory(prefix="per-gpu-") as work:
+            changed = Path(work) / mar.name
+            settings = dataclasses.replace(mar_settings.read(mar), batch_size=batch_size)
+            mar_settings.write(mar, changed, settings)
+            with session(options, changed) as running:
+                sessions.append(running)
+                for clients in sorted(options.concurrency):
+                    label = f"{mar.name}, batches up to {batch_size}, {clients} clients"
+                    phase = running.load(label, users=clients, seconds=options.level_s)
+                    found.missed += missed(options, phase, f"{label}: ")
+                    for made in device_rows(phase, batch_size, running.sampler.samples):
+                        rows.append(made)
+                        found.figures.update(device_figures(made))
+    found.tables["Images a second and p99 per GPU"] = best_rows(rows)
+    found.tables["All combinations"] = rows
+    found.charts = [devices_chart(rows), *(one for s in sessions for one in charts.gpus(s.sampler.samples))]
+    found.highlights = [f"{device_name(row)}: images/s" for row in best_rows(rows)]
+    return found, sessions
+
+
+def device_rows(phase: Phase, batch_size: int, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line for each device and engine that answered."""
+    by_device: dict[tuple[str, str], list[Answered]] = {}
+    for row in phase.rows:
+        if row.good:
+            by_device.setdefault((row.device or "unknown", row.engine or "unknown"), []).append(row)
+    made = []
+    for (device, engine), answered in sorted(by_device.items()):
+        images_per_s = sum(row.done <= phase.ended for row in answered) / phase.seconds
+        number = device.rpartition(":")[2] if device.startswith(("cuda", "gpu")) else ""
+        watts = power_w(samples, int(number or 0), phase.began, phase.ended) if number.isdigit() else None
+        batches = [row.batch_size for row in answered if row.batch_size]
+        made.append({
+            "device": device, "engine": engine, "batch up to": batch_size, "clients": phase.users,
+            "images/s": images_per_s, **{f"{k} ms": ms for k, ms in percentiles_ms(answered).items()},
+            "mean batch": statistics.fmean(batches) if batches else math.nan, "power W": watts,
+            "images/joule": images_per_s / watts if watts else None,
+        })  # fmt: skip
+    return made
+
+
+def best_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each device and engine the combination with most images a second."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        key = row["device"], row["engine"]
+        if key not in best or row["images/s"] > best[key]["images/s"]:
+            best[key] = row
+    return [best[key] for key in sorted(best)]
+
+
+def device_name(row: dict[str, Any]) -> str:
+    """As figures name a combination."""
+    return f"{row['device']} {row['engine']} batch {row['batch up to']} clients {row['clients']}"
+
+
+def device_figures(row: dict[str, Any]) -> dict[str, Figure]:
+    """Throughput and tail of one combination."""
+    name = device_name(row)
+    return {f"{name}: images/s": figure(row["images/s"], "/s", "higher"),
+            f"{name}: p99": figure(row["p99 ms"], "ms", "lower")}  # fmt: skip
+
+
+def devices_chart(rows: Sequence[dict[str, Any]]) -> str:
+    """Images a second over clients, a line for each device, engine and batch size."""
+    keys = list(dict.fromkeys((r["device"], r["engine"], r["batch up to"]) for r in rows))
+    series = [
+        Series(f"{device} {engine} batch {batch}",
+               [(float(r["clients"]), r["images/s"]) for r in rows
+                if (r["device"], r["engine"], r["batch up to"]) == (device, engine, batch)], number)
+        for number, (device, engine, batch) in enumerate(keys)
+    ]  # fmt: skip
+    return lines(Chart("Images a second", "clients (closed load)", "/s", spread=True), series)

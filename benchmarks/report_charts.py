@@ -68,7 +68,7 @@ def lines(
         )
         parts.append(_text(WIDTH - RIGHT, place_y(y) - 5, f"{name} {y:g}", "end", "limit"))
     for number, (name, x) in enumerate(marks):
-        if not chart.spread and xs[0] <= x <= xs[-1]:
+        if x in xs if chart.spread else xs[0] <= x <= xs[-1]:
             parts.append(
                 f'<line class="mark" x1="{place_x(x):.1f}" x2="{place_x(x):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
             )

@@ -94,10 +94,10 @@ class Session:
             self.url, self.name, self.num_classes, users, path, file, self.options.photos, options
         ) as process:
             self.sampler.client_pid = process.pid
-            _sleep(self.options.warm_s, process)
+            sleep_while_running(self.options.warm_s, process)
             began = self.event(f"begin {label}", metrics_ms=self._steps_ms())
             if meanwhile is None:
-                _sleep(seconds, process)
+                sleep_while_running(seconds, process)
             else:
                 meanwhile(began)
             ended = self.event(f"end {label}", metrics_ms=self._steps_ms())
@@ -172,7 +172,7 @@ def _save_logs(running: Running, out: Path) -> None:
             shutil.copy(Path(running.log_dir) / log, out / log)
 
 
-def _sleep(seconds: float, process: Any) -> None:
+def sleep_while_running(seconds: float, process: Any) -> None:
     """As long, or until Locust has ended by itself."""
     deadline = time.monotonic() + seconds
     while process.poll() is None and (left := deadline - time.monotonic()) > 0:

@@ -1,0 +1,93 @@
+"""`benchmarks.run` as it is called: real Locust, the real service with a toy engine, a server that answers wrongly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import answers
+from benchmarks.photos import Photo
+from tests.e2e.load_service import mirrored, service_over_http
+
+NUM_PHOTOS = 2
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, rooms: tuple[Photo, ...]) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for number, photo in enumerate(rooms[:NUM_PHOTOS]):
+        (folder / f"{number}.jpg").write_bytes(photo.jpeg)
+    return folder
+
+
+def run_scenario(
+    repo_root: Path, url: str, photos: Path, out: Path, scenario: str, *options: str
+) -> tuple[int, str]:
+    """Returns: exit code, everything that it said."""
+    command = [
+        sys.executable, "-m", "benchmarks.run", scenario, "--out", str(out), "--server", url, "--num-classes", "3",
+        "--photos", str(photos), "--warm-s", "0.3", *options,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=250)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_latency_run_fills_its_folder(repo_root: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with service_over_http(lambda _, photo: photo) as url:
+        code, text = run_scenario(
+            repo_root, url, photos, out, "latency", "--concurrency", "2", "--level-s", "2"
+        )
+    assert code == 0, text
+    result = json.loads((out / "result.json").read_text())
+    rows = answers.read(out / "answers.jsonl")
+    assert (result["schema"], result["scenario"]) == (1, "latency")
+    assert result["slo"] == {"held": True, "missed": []}
+    assert result["figures"]["p50 at 2"]["value"] == pytest.approx(answers.percentiles_ms(rows)["p50"])
+    assert any("--run-dir" in line for line in result["missing"])  # the server is a stranger here
+    [anatomy] = result["tables"]["Where the time of a median answer goes"]
+    assert anatomy["sum/p50"] == pytest.approx(1, abs=0.1)
+    events = [json.loads(line)["what"] for line in (out / "events.jsonl").read_text().splitlines()]
+    assert events == ["begin 2 clients", "end 2 clients"]
+    assert "<svg" in (out / "report.html").read_text()
+    assert "right masks/s" in (out / "table.md").read_text()
+    assert json.loads((out / "samples.jsonl").read_text().splitlines()[0])["gpus"] == []
+
+
+def test_wrong_masks_and_missed_objectives_fail_the_run(
+    repo_root: Path, photos: Path, tmp_path: Path
+) -> None:
+    objectives = tmp_path / "slo.toml"
+    objectives.write_text('[[objective]]\nname = "at once"\np50_ms = 0.1\n')
+
+    def tamper(number: int, photo: bytes) -> bytes:
+        return photo if number < NUM_PHOTOS or number % 2 else mirrored(photo)
+
+    with service_over_http(tamper) as url:
+        options = ("--concurrency", "1", "--level-s", "1.5", "--slo", str(objectives), "--json")
+        code, text = run_scenario(repo_root, url, photos, tmp_path / "out", "latency", *options)
+    assert code == 1, text
+    assert "1 clients: SLO 'at once': p50 was" in text
+    assert "answers with status 200 were wrong: png: another mask" in text
+
+
+def test_capacity_finds_a_rate(repo_root: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--trial-s", "1.5", "--bisections", "1", "--repeats", "0", "--slo", str(tmp_path / "slo.toml"))
+    (tmp_path / "slo.toml").write_text('[[objective]]\nname = "some time"\np99_ms = 100000\n')
+    with service_over_http(lambda _, photo: photo) as url:
+        _, text = run_scenario(repo_root, url, photos, out, "capacity", *options)
+    result = json.loads((out / "result.json").read_text())
+    [trial] = result["tables"]["Trials, in their order"]
+    assert trial["held"] == "yes", text
+    assert result["figures"]["capacity"]["value"] == pytest.approx(trial["rate /s"])
+    assert result["figures"]["capacity, low"]["value"] <= trial["rate /s"]
+
+
+def test_usage_errors_are_one_line(repo_root: Path, photos: Path, tmp_path: Path) -> None:
+    code, text = run_scenario(repo_root, "127.0.0.1:8080", photos, tmp_path / "out", "latency")
+    assert (code, text) == (2, "error: --server 127.0.0.1:8080: expected http://HOST:PORT\n")

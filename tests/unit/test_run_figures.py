@@ -1,0 +1,113 @@
+"""What `benchmarks.run` makes of answers: figures with slices, the anatomy of a latency, parts around a swap."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from benchmarks import scenarios
+from benchmarks.figures import (
+    LATE,
+    OUTSIDE,
+    SLICES,
+    anatomy_ms,
+    completed_per_s,
+    figures_of,
+    slope_per_hour,
+    wrong_masks,
+)
+from benchmarks.scenario_sweeps import best_rows, device_rows
+from tests.run_rows import BEGAN, phase, row
+
+STEPS = {
+    "queue": 10.0,
+    "decode": 6.0,
+    "batch_wait": 1.0,
+    "engine": 58.0,
+    "mask": 0.5,
+    "encode": 2.5,
+    "total": 68.0,
+}
+
+
+def test_figures_have_a_sample_for_each_slice() -> None:
+    rows = [row(BEGAN + 0.5 + second, 100 + second) for second in range(12)]
+    found = figures_of(phase(rows), " at 2")
+    assert found["p50 at 2"]["value"] == pytest.approx(105)
+    assert found["p50 at 2"]["samples"] == pytest.approx([100 + n for n in range(SLICES)])
+    assert found["right masks a second at 2"]["samples"] == pytest.approx([1.0] * SLICES)
+    assert found["failures at 2"]["value"] == 0
+
+
+def test_a_slice_without_an_answer_is_null() -> None:
+    assert figures_of(phase([row(BEGAN, 100)]))["p50"]["samples"][1:] == [None] * (SLICES - 1)
+
+
+def test_what_is_complete_after_the_end_is_no_throughput_but_counts_as_latency() -> None:
+    one = phase([row(BEGAN + 1, 100), row(BEGAN + 11, 5000)])
+    assert completed_per_s(one) == pytest.approx(1 / 12)
+    assert figures_of(one)["p99"]["value"] == pytest.approx(5000)
+
+
+def test_the_parts_of_a_latency_sum_to_it() -> None:
+    parts = anatomy_ms([row(BEGAN + n, 90.0, late_ms=2.0, **STEPS) for n in range(20)])
+    assert sum(parts.values()) == pytest.approx(90, abs=1e-3)
+    assert parts["engine"] == 58
+    assert parts[LATE] == pytest.approx(2, abs=1e-3)
+    assert parts[OUTSIDE] == pytest.approx(10, abs=1e-3)
+    assert "total" not in parts
+
+
+def test_a_server_that_tells_more_than_the_client_saw_is_not_made_to_fit() -> None:
+    assert sum(anatomy_ms([row(BEGAN, 40.0, **STEPS)]).values()) == pytest.approx(78)
+
+
+def test_no_times_no_anatomy() -> None:
+    assert anatomy_ms([row(BEGAN, 40.0)]) == {}
+    assert scenarios.anatomy_row("x", [row(BEGAN, 40.0)]) is None
+
+
+def test_only_answers_that_said_they_are_fine_are_wrong_masks() -> None:
+    rows = [row(BEGAN, 9, "another mask"), row(BEGAN, 9, "another mask"), row(BEGAN, 9, "busy", status=503)]
+    assert wrong_masks(rows) == ["2 answers with status 200 were wrong: another mask"]
+
+
+def test_growth_is_not_decided_by_a_jump() -> None:
+    seconds = [float(n) for n in range(100)]
+    assert slope_per_hour(seconds, [100 + n / 3600 for n in seconds]) == pytest.approx(1.0)
+    assert slope_per_hour(seconds, [100.0] * 99 + [900.0]) == 0
+
+
+def test_the_knee_is_the_fewest_clients_that_fill_the_server() -> None:
+    assert scenarios.knee_of([(1, 10.0), (2, 14.0), (4, 14.5), (8, 14.4)]) == 2
+
+
+def test_a_spike_is_over_when_the_median_is_back() -> None:
+    before = [row(BEGAN, 100)]
+    after = [row(1100 + s + 0.5, latency) for s, latency in enumerate((900, 400, 140, 100))]
+    assert scenarios.recovery_s(before, after, 1100) == 2
+    assert math.isnan(scenarios.recovery_s(before, after[:2], 1100))
+
+
+def test_which_version_answered_when() -> None:
+    parts = {"before": [row(BEGAN, 9)] * 3, "during": [row(BEGAN, 9), row(BEGAN, 9, version="2.0")]}
+    assert scenarios.versions_table(parts) == [
+        {"version": "1.0", "before": 3, "during": 1},
+        {"version": "2.0", "before": 0, "during": 1},
+    ]
+
+
+def test_energy_is_told_where_power_is_known() -> None:
+    samples = [
+        {"t": BEGAN + n, "gpus": [{"gpu": 0, "power_w": 50.0}, {"gpu": 1, "power_w": None}]} for n in range(9)
+    ]
+    rows = [row(BEGAN + n / 10, 50) for n in range(100)]
+    cpu = device_rows(phase(rows, 10), 8, samples)
+    assert (cpu[0]["device"], cpu[0]["images/s"], cpu[0]["images/joule"]) == ("cpu", 10.0, None)
+    on_gpu = [type(r)(**{**vars(r), "device": f"cuda:{n % 2}"}) for n, r in enumerate(rows)]
+    first, second = device_rows(phase(on_gpu, 10), 8, samples)
+    assert (first["device"], first["images/s"], first["images/joule"]) == ("cuda:0", 5.0, 0.1)
+    assert (second["device"], second["power W"], second["images/joule"]) == ("cuda:1", None, None)
+    slower = {**first, "images/s": 1.0}
+    assert best_rows([slower, first, second]) == [first, second]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.answers import Answered
 from benchmarks.session import Phase
@@ -12,11 +12,11 @@ BEGAN = 1000.0
 
 def row(
     due: float, latency_ms: float, wrong: str | None = None, version: str = "1.0", late_ms: float = 0.0,
-    status: int = 200, **server_ms: float,
+    status: int = 200, steps: Mapping[str, float] | None = None,
 ) -> Answered:  # fmt: skip
     return Answered(
         due, due + late_ms / 1e3, due + latency_ms / 1e3, status, wrong, "a", "png", "raw", version, "cpu", "onnx", 1,
-        server_ms, 1000,
+        steps or {}, 1000,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.figures import (
     OUTSIDE,
     SLICES,
     anatomy_ms,
+    anatomy_row,
     completed_per_s,
     figures_of,
     slope_per_hour,
@@ -51,7 +53,7 @@ def test_what_is_complete_after_the_end_is_no_throughput_but_counts_as_latency()
 
 
 def test_the_parts_of_a_latency_sum_to_it() -> None:
-    parts = anatomy_ms([row(BEGAN + n, 90.0, late_ms=2.0, **STEPS) for n in range(20)])
+    parts = anatomy_ms([row(BEGAN + n, 90.0, late_ms=2.0, steps=STEPS) for n in range(20)])
     assert sum(parts.values()) == pytest.approx(90, abs=1e-3)
     assert parts["engine"] == 58
     assert parts[LATE] == pytest.approx(2, abs=1e-3)
@@ -60,12 +62,12 @@ def test_the_parts_of_a_latency_sum_to_it() -> None:
 
 
 def test_a_server_that_tells_more_than_the_client_saw_is_not_made_to_fit() -> None:
-    assert sum(anatomy_ms([row(BEGAN, 40.0, **STEPS)]).values()) == pytest.approx(78)
+    assert sum(anatomy_ms([row(BEGAN, 40.0, steps=STEPS)]).values()) == pytest.approx(78)
 
 
 def test_no_times_no_anatomy() -> None:
     assert anatomy_ms([row(BEGAN, 40.0)]) == {}
-    assert scenarios.anatomy_row("x", [row(BEGAN, 40.0)]) is None
+    assert anatomy_row("x", [row(BEGAN, 40.0)]) is None
 
 
 def test_only_answers_that_said_they_are_fine_are_wrong_masks() -> None:
@@ -105,7 +107,7 @@ def test_energy_is_told_where_power_is_known() -> None:
     rows = [row(BEGAN + n / 10, 50) for n in range(100)]
     cpu = device_rows(phase(rows, 10), 8, samples)
     assert (cpu[0]["device"], cpu[0]["images/s"], cpu[0]["images/joule"]) == ("cpu", 10.0, None)
-    on_gpu = [type(r)(**{**vars(r), "device": f"cuda:{n % 2}"}) for n, r in enumerate(rows)]
+    on_gpu = [dataclasses.replace(r, device=f"cuda:{n % 2}") for n, r in enumerate(rows)]
     first, second = device_rows(phase(on_gpu, 10), 8, samples)
     assert (first["device"], first["images/s"], first["images/joule"]) == ("cuda:0", 5.0, 0.1)
     assert (second["device"], second["power W"], second["images/joule"]) == ("cuda:1", None, None)

@@ -16,7 +16,7 @@ from benchmarks.session import Phase
 
 SLICES = 12
 SERVER_STEPS = ("queue", "decode", "batch_wait", "engine", "mask", "encode")
-LATE, OUTSIDE = "sent late by the client", "outside the server's steps"
+LATE, OUTSIDE = "sent late", "outside the server's steps"
 """The first is what an open load waited to be sent; the second network, HTTP, Java, reading the answer."""
 BAND = (0.4, 0.6)
 """Answers between these quantiles of latency stand for the median one: a single answer would be chance."""

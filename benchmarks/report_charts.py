@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 20, 40, 46
+LEFT, RIGHT, TOP, BOTTOM = 64, 20, 46, 46
 COLOURS = 8
 """Classes c0 to c7 of the page's style sheet."""
-MANY_POINTS = 60
+MANY_POINTS = 24
 """A line with more of them gets no dots."""
 
 
@@ -59,23 +59,25 @@ def lines(
     def place_y(y: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (1 - y / ticks[-1])
 
-    parts = _axes(chart, ticks, place_y)
+    parts, labels = _axes(chart, ticks, place_y), list[str]()
     shown = xs if chart.spread else [t for t in nice_ticks(xs[-1]) if xs[0] <= t <= xs[-1]]
     parts += [_text(place_x(x), HEIGHT - BOTTOM + 18, f"{x:g}", "middle") for x in shown]
     for name, y in shown_limits:
         parts.append(
             f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place_y(y):.1f}" y2="{place_y(y):.1f}"/>'
         )
-        parts.append(_text(WIDTH - RIGHT, place_y(y) - 5, f"{name} {y:g}", "end", "limit"))
+        labels.append(_text(WIDTH - RIGHT, place_y(y) - 5, f"{name} {y:g}", "end", "limit"))
     for number, (name, x) in enumerate(marks):
         if x in xs if chart.spread else xs[0] <= x <= xs[-1]:
             parts.append(
                 f'<line class="mark" x1="{place_x(x):.1f}" x2="{place_x(x):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
             )
-            parts.append(_text(place_x(x) + 4, TOP + 12 + 14 * (number % 3), name, "start", "mark"))
+            beyond = place_x(x) + 7 * len(name) > WIDTH - RIGHT
+            side, anchor = (-4, "end") if beyond else (4, "start")
+            labels.append(_text(place_x(x) + side, TOP + 12 + 14 * (number % 3), name, anchor, "mark"))
     for one in series:
         parts += _line(one, place_x, place_y)
-    parts += _legend([(one.name, one.colour) for one in series])
+    parts += [*labels, *_legend([(one.name, one.colour) for one in series])]
     return _figure(chart.title, parts, HEIGHT)
 
 
@@ -96,14 +98,14 @@ def stacked(title: str, unit: str, rows: Sequence[tuple[str, Mapping[str, float]
         x, y = float(left), TOP + 6 + 34 * number
         drawn.append(_text(left - 8, y + 15, label, "end"))
         for name, value in parts.items():
-            tip = f"{label}, {name}: {value:.3g} {unit}"
+            tip = f"{label}, {name}: {_short(value)} {unit}"
             width, colour = max(0.0, value * scale), names.index(name) % COLOURS
             drawn.append(
                 f'<rect class="f{colour}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{bar}">'
                 f"<title>{escape(tip)}</title></rect>"
             )
             x += value * scale
-        drawn.append(_text(x + 6, y + 15, f"{sum(parts.values()):.3g} {unit}", "start", "strong"))
+        drawn.append(_text(x + 6, y + 15, f"{_short(sum(parts.values()))} {unit}", "start", "strong"))
     drawn += _legend([(name, number) for number, name in enumerate(names)])
     return _figure(title, drawn, height)
 
@@ -146,12 +148,20 @@ def _line(one: Series, place_x: object, place_y: object) -> list[str]:
 
 
 def _legend(entries: Sequence[tuple[str, int]]) -> list[str]:
-    parts, x = [], float(LEFT + 10)
+    """In one row, or in two if they are many."""
+    parts, x, y = [], float(LEFT + 10), 8
     for name, colour in entries:
-        parts.append(f'<rect class="f{colour % COLOURS}" x="{x:.1f}" y="8" width="10" height="10" rx="2"/>')
-        parts.append(_text(x + 14, 17, name, "start"))
-        x += 26 + 6.1 * len(name)
+        width = 26 + 6.1 * len(name)
+        if x + width > WIDTH:
+            x, y = float(LEFT + 10), y + 15
+        parts.append(f'<rect class="f{colour % COLOURS}" x="{x:.1f}" y="{y}" width="10" height="10" rx="2"/>')
+        parts.append(_text(x + 14, y + 9, name, "start"))
+        x += width
     return parts
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:

@@ -31,7 +31,8 @@ grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr));gap:18px}figu
 border:1px solid var(--line);border-radius:8px;padding:12px}figcaption{font-weight:600;margin-bottom:6px}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font:12px system-ui,sans-serif}svg text.strong{
 fill:var(--ink);font-weight:600}.grid{stroke:var(--line);stroke-width:1}.limit{stroke:var(--bad);stroke-dasharray:6 4}
-svg text.limit{fill:var(--bad);stroke:none}.mark{stroke:var(--dim);stroke-dasharray:3 3}svg text.mark{stroke:none;
+svg text.limit,svg text.mark{paint-order:stroke;stroke:var(--card);stroke-width:5px;stroke-dasharray:none}
+svg text.limit{fill:var(--bad)}.mark{stroke:var(--dim);stroke-dasharray:3 3}svg text.mark{
 fill:var(--ink)}polyline{fill:none;stroke-width:2}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:14px;
 font-variant-numeric:tabular-nums}td,th{padding:5px 12px;border-bottom:1px solid var(--line);text-align:right;
 white-space:nowrap}td:first-child,th:first-child{text-align:left}th{color:var(--dim);font-weight:600}
@@ -43,7 +44,7 @@ border-radius:5px;padding:1px 6px;overflow-wrap:anywhere}
 def page(result: Mapping[str, Any], charts: Sequence[str], highlights: Sequence[str]) -> str:
     """A whole page. result: as result.json; charts: SVG; highlights: names of the figures on top."""
     held = not result["failures"]
-    badge = f'<span class="verdict {"held" if held else "missed"}">{"held" if held else "failed"}</span>'
+    badge = f'<span class="verdict {"held" if held else "missed"}">{"passed" if held else "failed"}</span>'
     tables = "".join(
         f"<h2>{escape(title)}</h2>{table(rows)}" for title, rows in result["tables"].items() if rows
     )

@@ -66,10 +66,10 @@ def latency(options: Latency, session: Session) -> Found:
     """Closed load of more and more clients."""
     found, phases = Found(), list[Phase]()
     for clients in sorted(options.concurrency):
-        phase = session.load(f"{clients} clients", users=clients, seconds=options.level_s)
+        phase = session.load(clients_text(clients), users=clients, seconds=options.level_s)
         phases.append(phase)
         found.figures.update(figures_of(phase, f" at {clients}"))
-        found.missed += missed(options, phase, f"{clients} clients: ")
+        found.missed += missed(options, phase, f"{phase.label}: ")
     knee = knee_of([(phase.users, completed_per_s(phase)) for phase in phases])
     found.figures["knee, clients"] = figure(knee, "clients", "higher")
     found.highlights = ["knee, clients", f"right masks a second at {knee}", f"p50 at {knee}", f"p99 at {knee}",
@@ -85,6 +85,11 @@ def latency(options: Latency, session: Session) -> Found:
         charts.cores(session.sampler.samples, []),
     ]  # fmt: skip
     return found
+
+
+def clients_text(count: int) -> str:
+    """As people say it."""
+    return f"{count} client" + ("s" if count > 1 else "")
 
 
 def knee_of(throughputs: list[tuple[int, float]]) -> int:

@@ -71,7 +71,7 @@ def test_wrong_masks_and_missed_objectives_fail_the_run(
         options = ("--concurrency", "1", "--level-s", "1.5", "--slo", str(objectives), "--json")
         code, text = run_scenario(repo_root, url, photos, tmp_path / "out", "latency", *options)
     assert code == 1, text
-    assert "1 clients: SLO 'at once': p50 was" in text
+    assert "1 client: SLO 'at once': p50 was" in text
     assert "answers with status 200 were wrong: png: another mask" in text
 
 

@@ -69,7 +69,7 @@ def test_a_page_holds_all_and_needs_nothing() -> None:
     page = report_html.page(
         RESULT, [lines(Chart("Latency", "s", "ms"), [Series("p50", [(0, 1)])])], ["p50 at 2"]
     )
-    for text in ("A &lt;fast&gt; one", "abc1234", "python -m benchmarks.run", "GPU power: no driver", "61.2", "held",
+    for text in ("A &lt;fast&gt; one", "abc1234", "python -m benchmarks.run", "GPU power: no driver", "61.2", "passed",
                  "2 &amp; more", "torch 2.13.0", "<svg"):  # fmt: skip
         assert text in page
     assert not re.search(r"<script|<link|<img|https?://", page)

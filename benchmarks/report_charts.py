@@ -42,43 +42,47 @@ def lines(
     chart: Chart, series: Sequence[Series], limits: Sequence[tuple[str, float]] = (),
     marks: Sequence[tuple[str, float]] = (),
 ) -> str:  # fmt: skip
-    """Lines; limits: horizontal dashed ones; marks: vertical ones at x. Empty text if there are no points."""
+    """Lines; limits: horizontal dashed ones; marks: vertical ones at x. Empty text if there are no points.
+
+    A limit that is more than three times what was reached is left out: the lines would lie flat on the ground.
+    """
     points = [point for one in series for point in one.points if math.isfinite(point[1])]
     if not points:
         return ""
-    xs = sorted({x for x, _ in points})
-    shown_limits = [(name, y) for name, y in limits if y < 3 * max(y for _, y in points)]
-    ticks = nice_ticks(max([y for _, y in points] + [y for _, y in shown_limits]))
-
-    def place_x(x: float) -> float:
-        width = WIDTH - LEFT - RIGHT
-        if chart.spread:
-            return LEFT + width * (xs.index(x) + 0.5) / len(xs)
-        return LEFT + width * (x - xs[0]) / ((xs[-1] - xs[0]) or 1)
-
-    def place_y(y: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - y / ticks[-1])
-
-    parts, labels = _axes(chart, ticks, place_y), list[str]()
-    shown = xs if chart.spread else [t for t in nice_ticks(xs[-1]) if xs[0] <= t <= xs[-1]]
-    parts += [_text(place_x(x), HEIGHT - BOTTOM + 18, f"{x:g}", "middle") for x in shown]
-    for name, y in shown_limits:
-        parts.append(
-            f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place_y(y):.1f}" y2="{place_y(y):.1f}"/>'
-        )
-        labels.append(_text(WIDTH - RIGHT, place_y(y) - 5, f"{name} {y:g}", "end", "limit"))
-    for number, (name, x) in enumerate(marks):
-        if x in xs if chart.spread else xs[0] <= x <= xs[-1]:
-            parts.append(
-                f'<line class="mark" x1="{place_x(x):.1f}" x2="{place_x(x):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-            )
-            beyond = place_x(x) + 7 * len(name) > WIDTH - RIGHT
-            side, anchor = (-4, "end") if beyond else (4, "start")
-            labels.append(_text(place_x(x) + side, TOP + 12 + 14 * (number % 3), name, anchor, "mark"))
+    near = [(name, y) for name, y in limits if y < 3 * max(y for _, y in points)]
+    ticks = nice_ticks(max([y for _, y in points] + [y for _, y in near]))
+    scale = _Scale(tuple(sorted({x for x, _ in points})), ticks[-1], chart.spread)
+    parts = _axes(chart, ticks, scale)
     for one in series:
-        parts += _line(one, place_x, place_y)
-    parts += [*labels, *_legend([(one.name, one.colour) for one in series])]
+        parts += _line(one, scale)
+    for name, y in near:
+        at = scale.y(y)
+        parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(_text(WIDTH - RIGHT, at - 5, f"{name} {y:g}", "end", "limit"))
+    parts += _marks(marks, scale)
+    parts += _legend([(one.name, one.colour) for one in series])
     return _figure(chart.title, parts, HEIGHT)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Where points stand in the picture."""
+
+    xs: tuple[float, ...]
+    top: float
+    spread: bool
+
+    def has(self, x: float) -> bool:
+        return x in self.xs if self.spread else self.xs[0] <= x <= self.xs[-1]
+
+    def x(self, x: float) -> float:
+        width = WIDTH - LEFT - RIGHT
+        if self.spread:
+            return LEFT + width * (self.xs.index(x) + 0.5) / len(self.xs)
+        return LEFT + width * (x - self.xs[0]) / ((self.xs[-1] - self.xs[0]) or 1)
+
+    def y(self, y: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - y / self.top)
 
 
 def stacked(title: str, unit: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
@@ -120,22 +124,21 @@ def nice_ticks(largest: float) -> list[float]:
     return [round(n * step, 10) for n in range(math.ceil(largest / step * 0.999) + 1)]
 
 
-def _axes(chart: Chart, ticks: Sequence[float], place_y: object) -> list[str]:
-    assert callable(place_y)
+def _axes(chart: Chart, ticks: Sequence[float], scale: _Scale) -> list[str]:
     parts = [
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place_y(tick):.1f}" y2="{place_y(tick):.1f}"/>'
-        + _text(LEFT - 8, place_y(tick) + 4, f"{tick:g}", "end")
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{scale.y(tick):.1f}" y2="{scale.y(tick):.1f}"/>'
+        + _text(LEFT - 8, scale.y(tick) + 4, f"{tick:g}", "end")
         for tick in ticks
     ]
+    shown = scale.xs if scale.spread else [tick for tick in nice_ticks(scale.xs[-1]) if scale.has(tick)]
+    parts += [_text(scale.x(x), HEIGHT - BOTTOM + 18, f"{x:g}", "middle") for x in shown]
     parts.append(_text(LEFT - 8, TOP - 14, chart.y_label, "end"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, chart.x_label, "middle"))
     return parts
 
 
-def _line(one: Series, place_x: object, place_y: object) -> list[str]:
-    assert callable(place_x)
-    assert callable(place_y)
-    whole = [(place_x(x), place_y(y), x, y) for x, y in one.points if math.isfinite(y)]
+def _line(one: Series, scale: _Scale) -> list[str]:
+    whole = [(scale.x(x), scale.y(y), x, y) for x, y in one.points if math.isfinite(y)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in whole)
     parts = [f'<polyline class="c{one.colour % COLOURS}" points="{path}"/>']
     if len(whole) <= MANY_POINTS:
@@ -144,6 +147,18 @@ def _line(one: Series, place_x: object, place_y: object) -> list[str]:
             f"<title>{escape(one.name)}: {value:.4g} at {at:g}</title></circle>"
             for x, y, at, value in whole
         ]
+    return parts
+
+
+def _marks(marks: Sequence[tuple[str, float]], scale: _Scale) -> list[str]:
+    parts = []
+    for number, (name, value) in enumerate(marks):
+        if not scale.has(value):
+            continue
+        x = scale.x(value)
+        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+        side, anchor = (-4, "end") if x + 7 * len(name) > WIDTH - RIGHT else (4, "start")
+        parts.append(_text(x + side, TOP + 12 + 14 * (number % 3), name, anchor, "mark"))
     return parts
 
 

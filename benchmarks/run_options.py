@@ -63,7 +63,8 @@ class Capacity(Common):
     slo: Path | None = DEFAULT_SLO
     """Objectives that must hold."""
     trial_s: float = 20.0
-    """Load at each rate."""
+    """Load at each rate. A short one lets a rate pass at which the queue grows too slowly to be seen: at r % too much,
+    latency grows by r % of the time."""
     bisections: int = 5
     """Rates tried to halve the range in which the knee lies."""
     repeats: int = 4

@@ -84,11 +84,13 @@ class Session:
         options = ["--formats", self.options.formats, *arguments]
         if rate_per_s:
             options += ["--rate", f"{rate_per_s:.4f}"]
+            users = max(users, self.options.processes)  # each process needs one
         if self.options.processes > 1:
             options += ["--processes", str(self.options.processes)]
         for package in self.packages:
             options += ["--mar", str(package.resolve())]
-        path = self.folder / f"load-{len(self.phases) + 1}.jsonl"
+        number = 1 + len(list(self.folder.glob("load-*.log")))  # of all sessions that share the folder
+        path = self.folder / f"load-{number}.jsonl"
         self.console.print(f"  {label}", markup=False)
         with loaded.locust(
             self.url, self.name, self.num_classes, users, path, file, self.options.photos, options

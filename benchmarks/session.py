@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 
 from benchmarks import answers, loaded
 from benchmarks.answers import Answered
@@ -99,7 +101,7 @@ class Session:
             sleep_while_running(self.options.warm_s, process)
             began = self.event(f"begin {label}", metrics_ms=self._steps_ms())
             if meanwhile is None:
-                sleep_while_running(seconds, process)
+                sleep_while_running(seconds, process, label, self.console)
             else:
                 meanwhile(began)
             ended = self.event(f"end {label}", metrics_ms=self._steps_ms())
@@ -174,8 +176,13 @@ def _save_logs(running: Running, out: Path) -> None:
             shutil.copy(Path(running.log_dir) / log, out / log)
 
 
-def sleep_while_running(seconds: float, process: Any) -> None:
-    """As long, or until Locust has ended by itself."""
-    deadline = time.monotonic() + seconds
-    while process.poll() is None and (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(0.25, left))
+def sleep_while_running(
+    seconds: float, process: subprocess.Popen[bytes], label: str = "", console: Console | None = None
+) -> None:
+    """As long, or until Locust has ended by itself, with a progress bar on `console`."""
+    began = time.monotonic()
+    with Progress(console=console, transient=True, disable=console is None) as progress:
+        task = progress.add_task(label, total=seconds)
+        while process.poll() is None and (left := began + seconds - time.monotonic()) > 0:
+            time.sleep(min(0.25, left))
+            progress.update(task, completed=time.monotonic() - began)

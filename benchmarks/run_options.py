@@ -65,7 +65,7 @@ class Capacity(Common):
     trial_s: float = 20.0
     """Load at each rate. A short one lets a rate pass at which the queue grows too slowly to be seen: at r % too much,
     latency grows by r % of the time."""
-    bisections: int = 5
+    bisections: int = 4
     """Rates tried to halve the range in which the knee lies."""
     repeats: int = 4
     """More trials close to the knee, for the interval."""

@@ -48,18 +48,18 @@ def figures_of(phase: Phase, suffix: str = "") -> dict[str, Figure]:
 
 
 def completed_per_s(phase: Phase) -> float:
-    """Right masks that were complete in the phase, a second: what is still on its way at the end does not count."""
-    return goodput_per_s([row for row in phase.rows if row.done <= phase.ended], phase.seconds)
+    """Right masks that were complete in the phase, a second."""
+    return goodput_per_s(phase.completed, phase.seconds)
 
 
 def slices(phase: Phase, count: int = SLICES) -> list[list[Answered]]:
     """Answers by when they were due, in equal slices of time."""
-    return _cut(phase, count, lambda row: row.due)
+    return _cut(phase, phase.rows, count, lambda row: row.due)
 
 
 def done_slices(phase: Phase, count: int = SLICES) -> list[list[Answered]]:
-    """Answers by when they were complete; later ones than the phase's end are left out."""
-    return _cut(phase, count, lambda row: row.done)
+    """Answers by when they were complete."""
+    return _cut(phase, phase.completed, count, lambda row: row.done)
 
 
 def anatomy_ms(rows: Sequence[Answered]) -> dict[str, float]:
@@ -121,9 +121,11 @@ def slope_per_hour(times_s: Sequence[float], values: Sequence[float]) -> float:
     return 3600 * statistics.median(slopes) if slopes else math.nan
 
 
-def _cut(phase: Phase, count: int, time_of: Callable[[Answered], float]) -> list[list[Answered]]:
+def _cut(
+    phase: Phase, rows: Sequence[Answered], count: int, time_of: Callable[[Answered], float]
+) -> list[list[Answered]]:
     parts: list[list[Answered]] = [[] for _ in range(count)]
-    for row in phase.rows:
+    for row in rows:
         number = int((time_of(row) - phase.began) / phase.seconds * count)
         if 0 <= number < count:
             parts[number].append(row)

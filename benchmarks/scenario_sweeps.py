@@ -145,10 +145,15 @@ def device_rows(phase: Phase, batch_size: int, samples: Sequence[dict[str, Any]]
     by_device: dict[tuple[str, str], list[Answered]] = {}
     for row in phase.rows:
         if row.good:
-            by_device.setdefault((row.device or "unknown", row.engine or "unknown"), []).append(row)
+            by_device.setdefault((str(row.device), str(row.engine)), []).append(row)
     made = []
     for (device, engine), answered in sorted(by_device.items()):
-        images_per_s = sum(row.done <= phase.ended for row in answered) / phase.seconds
+        mine = [
+            row
+            for row in phase.completed
+            if row.good and (str(row.device), str(row.engine)) == (device, engine)
+        ]
+        images_per_s = len(mine) / phase.seconds
         number = device.rpartition(":")[2] if device.startswith(("cuda", "gpu")) else ""
         watts = power_w(samples, int(number or 0), phase.began, phase.ended) if number.isdigit() else None
         batches = [row.batch_size for row in answered if row.batch_size]

@@ -10,6 +10,7 @@ answers.jsonl gets the answers that count: due after the warm-up and before the 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -40,7 +41,11 @@ FIXED = 10_000.0
 
 @dataclass(frozen=True)
 class Phase:
-    """One load: users of a closed load, or rate_per_s of an open one; began, ended: seconds since 1970."""
+    """One load: users of a closed load, or rate_per_s of an open one; began, ended: seconds since 1970.
+
+    rows: answers that were due in this time, for latencies. completed: those that were complete in it, for throughput:
+    of answers that take seconds, as many were due before it and are none of `rows`.
+    """
 
     label: str
     users: int
@@ -48,6 +53,7 @@ class Phase:
     began: float
     ended: float
     rows: tuple[Answered, ...]
+    completed: tuple[Answered, ...]
     bottlenecks: tuple[str, ...]
 
     @property
@@ -106,19 +112,21 @@ class Session:
                 meanwhile(began)
             ended = self.event(f"end {label}", metrics_ms=self._steps_ms())
         self.sampler.client_pid = None
-        return self._keep(Phase(label, users, rate_per_s, began, ended, (), ()), path)
+        return self._keep(Phase(label, users, rate_per_s, began, ended, (), (), ()), path)
 
     def _keep(self, phase: Phase, path: Path) -> Phase:
         log = path.with_suffix(".log").read_text(errors="replace")
         told = tuple(line.removeprefix("error: ") for line in log.splitlines() if BOTTLENECK in line)
-        rows = tuple(row for row in answers.read(path) if phase.began <= row.due < phase.ended)
+        seen = answers.read(path)
+        rows = tuple(row for row in seen if phase.began <= row.due < phase.ended)
+        completed = tuple(row for row in seen if phase.began <= row.done < phase.ended)
         if not rows:
             raise ServerError(f"no answer in {phase.seconds:.0f} s of {phase.label}: {log[-600:]}")
         with (self.folder / "answers.jsonl").open("a") as file:
             file.writelines(row.line() for row in rows)
         path.unlink()
         path.with_suffix(".log").rename(self.folder / f"{path.stem}.log")
-        kept = Phase(phase.label, phase.users, phase.rate_per_s, phase.began, phase.ended, rows, told)
+        kept = dataclasses.replace(phase, rows=rows, completed=completed, bottlenecks=told)
         self.phases.append(kept)
         return kept
 

@@ -21,7 +21,11 @@ def row(
 
 
 def phase(rows: Sequence[Answered], seconds: float = 12.0, users: int = 2) -> Phase:
-    return Phase(f"{users} clients", users, 0.0, BEGAN, BEGAN + seconds, tuple(rows), ())
+    """Rows that were due before its beginning count as completed only."""
+    end = BEGAN + seconds
+    due = tuple(one for one in rows if BEGAN <= one.due < end)
+    completed = tuple(one for one in rows if BEGAN <= one.done < end)
+    return Phase(f"{users} clients", users, 0.0, BEGAN, end, due, completed, ())
 
 
 def queued(rate_per_s: float, service_ms: float, seconds: float) -> tuple[Answered, ...]:

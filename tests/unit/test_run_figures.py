@@ -46,10 +46,14 @@ def test_a_slice_without_an_answer_is_null() -> None:
     assert figures_of(phase([row(BEGAN, 100)]))["p50"]["samples"][1:] == [None] * (SLICES - 1)
 
 
-def test_what_is_complete_after_the_end_is_no_throughput_but_counts_as_latency() -> None:
-    one = phase([row(BEGAN + 1, 100), row(BEGAN + 11, 5000)])
-    assert completed_per_s(one) == pytest.approx(1 / 12)
-    assert figures_of(one)["p99"]["value"] == pytest.approx(5000)
+def test_throughput_is_of_what_was_complete_and_latency_of_what_was_due() -> None:
+    """A closed load whose answers take 5 s: those that were due before the beginning are work of this time, too."""
+    one = phase([row(BEGAN - 3 + second, 5000) for second in range(15)])
+    assert completed_per_s(one) == pytest.approx(10 / 12)
+    assert sum(figures_of(one)["right masks a second"]["samples"]) == pytest.approx(10)
+    late = phase([row(BEGAN + 1, 100), row(BEGAN + 11, 5000)])
+    assert completed_per_s(late) == pytest.approx(1 / 12)
+    assert figures_of(late)["p99"]["value"] == pytest.approx(5000)
 
 
 def test_the_parts_of_a_latency_sum_to_it() -> None:

@@ -19,6 +19,9 @@ def test_ratios() -> None:
     assert found["p99"]["ratio"] == pytest.approx(1.1)
     assert found["mean in the worker"]["ratio"] == pytest.approx(1.2)
     assert found["p50 in the worker"]["b ms"] == pytest.approx(75)
+    assert found["p50 in the worker"]["ratio"] == pytest.approx(
+        1
+    )  # 60 is as far in that bucket as 50 to 100 can tell
 
 
 def test_a_server_that_tells_nothing_has_no_mean() -> None:

@@ -5,8 +5,8 @@
 Locust (as `benchmarks.run` drives it) and the raw asyncio client (benchmarks/client.py) take turns, A B, B A, …, at one
 server: closed load, the same photos, PNG. Printed are the ratios of their percentiles; and of the times in the worker
 (`total`) as the answers to Locust told them (Server-Timing) to those that the server counted itself (/metrics): the
-exact mean, and percentiles after putting ours into the same buckets. Exit code 1 if a ratio of the clients at p50 or p95, or
-that of the means, is off by more than `--tolerance`.
+exact mean, and percentiles after putting ours into the same buckets. Exit code 1 if a ratio of the clients at p50 or
+p95, or that of the means, is off by more than `--tolerance`.
 """
 
 from __future__ import annotations

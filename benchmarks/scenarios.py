@@ -130,11 +130,12 @@ def spike(options: Spike, session: Session) -> Found:
         arguments=("--shape", "spike", "--calm-users", str(options.calm_users), "--spike-users",
                    str(options.spike_users), "--calm-s", str(options.calm_s), "--spike-s", str(options.spike_s)),
     )  # fmt: skip
-    begin = phase.began - options.warm_s + options.calm_s
+    begin = phase.first_due + options.calm_s
     end = begin + options.spike_s
     parts = {
-        "before": _between(phase, -math.inf, begin), "spike": _between(phase, begin, end),
-        "after": _between(phase, end, math.inf),
+        "before": [row for row in phase.rows if row.done < begin],
+        "spike": [row for row in phase.rows if row.done >= begin and row.due <= end],
+        "after": [row for row in phase.rows if row.due > end],
     }  # fmt: skip
     found = Found(figures_of(phase), missed=missed(options, phase))
     for name, part in parts.items():
@@ -226,7 +227,3 @@ def versions_table(parts: dict[str, list[Answered]]) -> list[dict[str, Any]]:
     counts = {name: Counter(row.version or "none" for row in rows) for name, rows in parts.items()}
     versions = sorted({version for counter in counts.values() for version in counter})
     return [{"version": v, **{name: counter[v] for name, counter in counts.items()}} for v in versions]
-
-
-def _between(phase: Phase, begin: float, end: float) -> list[Answered]:
-    return [row for row in phase.rows if begin <= row.due < end]

@@ -44,7 +44,7 @@ class Phase:
     """One load: users of a closed load, or rate_per_s of an open one; began, ended: seconds since 1970.
 
     rows: answers that were due in this time, for latencies. completed: those that were complete in it, for throughput:
-    of answers that take seconds, as many were due before it and are none of `rows`.
+    of answers that take seconds, as many were due before it and are none of `rows`. first_due: when the warm-up began.
     """
 
     label: str
@@ -55,6 +55,7 @@ class Phase:
     rows: tuple[Answered, ...]
     completed: tuple[Answered, ...]
     bottlenecks: tuple[str, ...]
+    first_due: float
 
     @property
     def seconds(self) -> float:
@@ -112,7 +113,7 @@ class Session:
                 meanwhile(began)
             ended = self.event(f"end {label}", metrics_ms=self._steps_ms())
         self.sampler.client_pid = None
-        return self._keep(Phase(label, users, rate_per_s, began, ended, (), (), ()), path)
+        return self._keep(Phase(label, users, rate_per_s, began, ended, (), (), (), 0.0), path)
 
     def _keep(self, phase: Phase, path: Path) -> Phase:
         log = path.with_suffix(".log").read_text(errors="replace")
@@ -126,7 +127,8 @@ class Session:
             file.writelines(row.line() for row in rows)
         path.unlink()
         path.with_suffix(".log").rename(self.folder / f"{path.stem}.log")
-        kept = dataclasses.replace(phase, rows=rows, completed=completed, bottlenecks=told)
+        kept = dataclasses.replace(phase, rows=rows, completed=completed, bottlenecks=told,
+                                   first_due=min(row.due for row in seen))  # fmt: skip
         self.phases.append(kept)
         return kept
 

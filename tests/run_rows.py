@@ -25,7 +25,7 @@ def phase(rows: Sequence[Answered], seconds: float = 12.0, users: int = 2) -> Ph
     end = BEGAN + seconds
     due = tuple(one for one in rows if BEGAN <= one.due < end)
     completed = tuple(one for one in rows if BEGAN <= one.done < end)
-    return Phase(f"{users} clients", users, 0.0, BEGAN, end, due, completed, ())
+    return Phase(f"{users} clients", users, 0.0, BEGAN, end, due, completed, (), BEGAN)
 
 
 def queued(rate_per_s: float, service_ms: float, seconds: float) -> tuple[Answered, ...]:

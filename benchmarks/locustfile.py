@@ -11,6 +11,8 @@ same version must equal, in all formats. A server that is wrong from the start i
 Locust's table are split by format, version and device; their times count from when a request was due. Works in the
 page, headless, with --processes, and with --master and --worker (give workers the same options as the master).
 
+    python -m benchmarks.locustfile      # all options, those of load shapes too: Locust's --help leaves them out
+
 Exit code: 0; 1 if an answer was missing or wrong, if there was none at all, if an objective of `--slo` was missed, or
 if the client itself was the bottleneck; 2 for wrong usage.
 """
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from locust import events
+from locust.argument_parser import get_parser
 from locust.env import Environment
 
 from benchmarks import load_end, slo
@@ -172,3 +175,9 @@ def _learn(environment: Environment) -> None:
                 "`make serve` starts a server; AUTH=token, if any, goes to both."
             )
     RoomsUser.masks.require_content()
+
+
+if __name__ == "__main__":
+    import benchmarks.shapes  # noqa: F401  (for its options)
+
+    get_parser().parse_args(["--help"])

@@ -117,6 +117,8 @@ def begin(environment: Environment, **_: Any) -> None:
             options.sharing_users = max(1, runner.target_user_count)
             _choose(environment)
         _set_up(options)
+        if RoomsUser.record is not None:
+            RoomsUser.record.keep_rows = bool(options.slo)  # a worker has it from its master
     except UsageError as error:
         load_end.refuse(environment, error)
 

@@ -30,7 +30,7 @@ class Record:
         """file: gets a line for each answer; keep_rows: for objectives, some 500 bytes an answer."""
         flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
         self._file = None if file is None else os.open(file, flags, 0o644)
-        self._keep_rows = keep_rows
+        self.keep_rows = keep_rows
         self._cpu = CpuWatch()
         self.clear()
 
@@ -47,7 +47,7 @@ class Record:
             append(self._file, row)
         if row.version and row.good:
             self.versions.add(row.version)
-        if self._keep_rows:
+        if self.keep_rows:
             self.rows.append(dataclasses.replace(row, server_ms={}))
 
     def watch(self) -> None:

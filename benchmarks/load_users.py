@@ -104,28 +104,33 @@ class RoomsUser(FastHttpUser):
         """
         due = time.time() if due is None else due
         while True:
-            sent = max(due, time.time())
-            start = {REQUEST_START_HEADER: f"t={sent:.3f}"} if self.here() else {}
-            with self.client.post(
-                self.path,
-                data=body,  # type: ignore[arg-type]  # annotated str; bytes are sent as they are
-                headers={**self.headers, **headers, **start},
-                catch_response=True,
-            ) as response:
-                done = max(sent, time.time())
-                busy = self.patient and response.status_code == 503
-                wrong = None if busy else judge(response)
-                row = _answered(response, (due, sent, done), wrong, (what, answer_format, kind))
-                response.request_meta.update(name=name or _name(row), response_time=row.latency_ms)
-                if wrong:
-                    response.failure(wrong)
-                else:
-                    response.success()
+            row = self._ask(body, headers, judge, (what, answer_format, kind), due, name)
             if self.record is not None:
                 self.record.add(row)
-            if not busy or RoomsUser.ending:
-                return wrong
+            if row.status != 503 or not self.patient or RoomsUser.ending:
+                return row.wrong
             gevent.sleep(Retry().wait_s(1, False, random.random()))
+
+    def _ask(
+        self, body: bytes, headers: Mapping[str, str], judge: Judge, asked: tuple[str, str, str], due: float, name: str
+    ) -> Answered:  # fmt: skip
+        sent = max(due, time.time())
+        start = {REQUEST_START_HEADER: f"t={sent:.3f}"} if self.here() else {}
+        with self.client.post(
+            self.path,
+            data=body,  # type: ignore[arg-type]  # annotated str; bytes are sent as they are
+            headers={**self.headers, **headers, **start},
+            catch_response=True,
+        ) as response:
+            done = max(sent, time.time())
+            wrong = None if self.patient and response.status_code == 503 else judge(response)
+            row = _answered(response, (due, sent, done), wrong, asked)
+            response.request_meta.update(name=name or _name(row), response_time=row.latency_ms)
+            if wrong:
+                response.failure(wrong)
+            else:
+                response.success()
+        return row
 
     def here(self) -> bool:
         """Whether the server is on this machine: only then do both clocks agree, so that it can tell who waited."""

@@ -11,6 +11,8 @@ same version must equal, in all formats. A server that is wrong from the start i
 Locust's table are split by format, version and device; their times count from when a request was due. Works in the
 page, headless, with --processes, and with --master and --worker (give workers the same options as the master).
 
+    python -m benchmarks.locustfile      # all options, those of load shapes too: Locust's --help leaves them out
+
 Exit code: 0; 1 if an answer was missing or wrong, if there was none at all, if an objective of `--slo` was missed, or
 if the client itself was the bottleneck; 2 for wrong usage.
 """
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from locust import events
+from locust.argument_parser import get_parser
 from locust.env import Environment
 
 from benchmarks import load_end, slo
@@ -36,6 +39,10 @@ from segserve.errors import CheckFailed, SegserveError, UsageError
 from segserve.labels import ROOM_CLASSES
 
 FORMATS = "png=6,json=2,npy=1,overlay=1"
+ARRIVALS = ("poisson", "constant")
+RATE_HELP = (
+    "open load: requests a second of the whole run, shared out among -u users (one a process is enough)"
+)
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
@@ -47,39 +54,18 @@ def add_options(parser: Any) -> None:
     add = group.add_argument
     add("--model", default="rooms", help="name of the model at the server")
     add("--num-classes", type=int, default=len(ROOM_CLASSES), help="classes of that model")
-    add(
-        "--photos",
-        default="",
-        help="folder of .jpg and .png files to send; default: rendered rooms, 0.3 to 12 MP",
-    )
-    add(
-        "--mar", action="append", default=[], help="package whose golden photos are sent too; may be repeated"
-    )
-    add(
-        "--formats",
-        default=FORMATS,
-        help=f"answer formats and how often each is asked for; default: {FORMATS}",
-    )
+    add("--photos", default="", help="folder of .jpg and .png files; default: rendered rooms, 0.3 to 12 MP")
+    add("--mar", action="append", default=[], help="package whose golden photos are sent too; repeatable")
+    add("--formats", default=FORMATS, help=f"answer formats and how often each; default: {FORMATS}")
     add("--multipart", type=float, default=0.0, help="share of requests that are forms, 0 to 1; default: 0")
-    add("--think-s", type=float, default=0.0, help="closed load: seconds from an answer to the next request")
-    add(
-        "--rate", type=float, default=0.0,
-        help="open load: requests a second of the whole run, shared out among -u users (one a process is enough)",
-    )  # fmt: skip
-    add(
-        "--arrivals",
-        choices=("poisson", "constant"),
-        default="poisson",
-        help="open load: gaps between requests",
-    )
+    add("--think-s", type=float, default=0.0, help="closed load: seconds from answer to next request")
+    add("--rate", type=float, default=0.0, help=RATE_HELP)
+    add("--arrivals", choices=ARRIVALS, default=ARRIVALS[0], help="open load: gaps between requests")
     add("--answers", default="", help="file for a line of JSON on each answer: when, what, who")
-    add(
-        "--slo",
-        default="",
-        help="file of objectives, such as benchmarks/slo.toml; exit code 1 if one is missed",
-    )
+    add("--slo", default="", help="file of objectives, as benchmarks/slo.toml; exit code 1 if one is missed")
     # from the master to its workers, no option for people
-    parser.add_argument("--sharing-users", type=int, default=1, help=SUPPRESS, include_in_web_ui=False)
+    hidden = {"help": SUPPRESS, "include_in_web_ui": False}
+    parser.add_argument("--sharing-users", type=int, default=1, **hidden)
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
@@ -114,6 +100,8 @@ def begin(environment: Environment, **_: Any) -> None:
             options.sharing_users = max(1, runner.target_user_count)
             _choose(environment)
         _set_up(options)
+        if RoomsUser.record is not None:
+            RoomsUser.record.keep_rows = bool(options.slo)  # a worker has it from its master
     except UsageError as error:
         load_end.refuse(environment, error)
 
@@ -172,3 +160,9 @@ def _learn(environment: Environment) -> None:
                 "`make serve` starts a server; AUTH=token, if any, goes to both."
             )
     RoomsUser.masks.require_content()
+
+
+if __name__ == "__main__":
+    import benchmarks.shapes  # noqa: F401  (for its options)
+
+    get_parser().parse_args(["--help"])

@@ -47,9 +47,7 @@ def capacity(options: Capacity, session: Session) -> Found:
         )  # fmt: skip
         phases.append(phase)
         trials.append(Trial(rate_per_s, phase.rows, phase.seconds))
-        ok = not slo.missed(objectives, phase.rows, phase.seconds)
-        session.event("held" if ok else "missed", rate_per_s=rate_per_s)
-        return ok
+        return not slo.missed(objectives, phase.rows, phase.seconds)
 
     low, high = LOWEST * most_per_s, HIGHEST * most_per_s
     for _ in range(RAISES):  # what a closed load gets out of a server is not always the most

@@ -186,9 +186,12 @@ def swap(options: Swap, session: Session) -> Found:
     found.highlights = ["requests lost", "p99 before", "p99 during", "p99 after", "rollout", OUT_OF_TURN]
     found.tables["Before, during, after"] = [part_row(name, part) for name, part in parts.items()]
     found.tables["Which version answered"] = versions_table(parts)
-    marks = [("rollout begins", began), ("ends", ended)]
-    if done.get("default_since"):
-        marks.insert(1, ("new version is the default", statistics.fmean(done["default_since"])))
+    since = (
+        [("new version is the default", statistics.fmean(times))]
+        if (times := done.get("default_since"))
+        else []
+    )
+    marks = [("rollout begins", began), *since, ("ends", ended)]
     found.charts = charts.over_time(phase, session.sampler.samples, marks)
     return found
 

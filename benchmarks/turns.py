@@ -90,9 +90,9 @@ def agreement(a: Sequence[NDArray[np.uint8]], b: Sequence[NDArray[np.uint8]]) ->
     return [float((x == y).mean()) if x.shape == y.shape else 0.0 for x, y in zip(a, b, strict=True)]
 
 
-def mean_of(samples: Sequence[Sample], figure: str) -> float:
+def mean(values: Sequence[float]) -> float:
     """Geometric, as ratios are."""
-    return statistics.geometric_mean([sample[figure] for sample in samples])
+    return statistics.geometric_mean(values)
 
 
 def _whole(load: Load) -> Load:

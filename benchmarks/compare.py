@@ -125,7 +125,8 @@ def folders(config: CompareConfig, tolerance: float) -> tuple[list[Row], list[st
 
 def in_turn(config: CompareConfig, tolerance: float) -> tuple[list[Row], list[str]]:
     """Serve both, let them take turns. Raises: CheckFailed if a request fails, ServerError."""
-    check_package(config.a), check_package(config.b)
+    for mar in (config.a, config.b):
+        check_package(mar)
     photos = list(assorted_photos(SEED)) if config.photos is None else photos_of(config.photos)
     with (
         tempfile.TemporaryDirectory(prefix="compare-") as work,
@@ -141,7 +142,7 @@ def in_turn(config: CompareConfig, tolerance: float) -> tuple[list[Row], list[st
         if differ else f"masks: the same for all {len(equal)} photos"
     ]  # fmt: skip
     samples = {name: ([turn[name] for turn in of_a], [turn[name] for turn in of_b]) for name in turns.FIGURES}
-    values = {name: (turns.mean_of(of_a, name), turns.mean_of(of_b, name)) for name in turns.FIGURES}
+    values = {name: (turns.mean(a), turns.mean(b)) for name, (a, b) in samples.items()}
     return judged(turns.FIGURES, samples, values, config.confidence, tolerance, independent=True), notes
 
 
@@ -177,7 +178,8 @@ def _words(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
     return "\n".join([
         f"A: {report['a']}", f"B: {report['b']}", f"{host.headline(report)}", *report["notes"], "",
         host.markdown(table), "",
-        f"All intervals hold together with {report['confidence']:.0%}; tolerance {report['tolerance']:.0%}.",
+        "B/A is the geometric mean over pairs of turns or slices. All intervals hold together with "
+        f"{report['confidence']:.0%}; tolerance {report['tolerance']:.0%}.",
         f"Worse beyond doubt: {worse}." if worse else "Nothing is worse beyond doubt.",
     ])  # fmt: skip
 

@@ -14,7 +14,7 @@ in common (how fast the machine was just then, how much load a scenario sent at 
 - The interval is the bootstrap's of the mean of the logarithms, in the form that is meant for few values: a plain
   percentile interval of a dozen values is too narrow, so percentiles further out are taken, those with which the
   interval of normal data would be Student's ("expanded percentile interval": Hesterberg, The American Statistician 69,
-  2015, section 5.3, equation 9). It never leaves the range of the values, as a studentised bootstrap of so few does by far.
+  2015). It never leaves the range of the values; the studentised bootstrap of so few can, by far.
 - With several figures one of them would be off by chance soon. Šidák (Journal of the American Statistical Association
   62, 1967): with k figures each interval gets the confidence c^(1/k), so that all of them hold together with c.
 - Worse is what is worse by more than the tolerance in the whole of its interval.

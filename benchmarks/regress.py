@@ -156,7 +156,7 @@ def judged(
         found = ratio.compared([old.value] * len(values), values, each)
         said = "not compared" if found is None else ratio.verdict(found, old.better, old.tolerance)
         rows.append({
-            "figure": name, "meaning": FIGURES[name][0], **asdict(old), "now": _mean(values),
+            "figure": name, "meaning": FIGURES[name][0], **asdict(old), "now": turns.mean(values),
             "ratio": None if found is None else asdict(found), "verdict": said,
         })  # fmt: skip
     return rows
@@ -190,13 +190,9 @@ def write(path: Path, samples: Mapping[str, Sequence[float]], kept: Mapping[str,
         tolerance = kept[name].tolerance if name in kept else tolerance
         lines += [
             f"[figures.{name}]  # {meaning}; better is {better}",
-            f"value = {_mean(samples[name]):.4g}", f"tolerance = {tolerance:.4g}", "",
+            f"value = {turns.mean(samples[name]):.4g}", f"tolerance = {tolerance:.4g}", "",
         ]  # fmt: skip
     path.write_text("\n".join(lines).rstrip() + "\n")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return turns.mean_of([{"": value} for value in values], "")
 
 
 def _words(report: Mapping[str, Any]) -> str:

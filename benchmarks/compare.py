@@ -114,7 +114,9 @@ def folders(config: CompareConfig, tolerance: float) -> tuple[list[Row], list[st
     if not common:
         raise UsageError(f"{config.a} and {config.b} have no figure in common")
     notes = [
-        f"{key}: {a[key]} against {b[key]}" for key in ("cpu", "cores", "gpu") if a.get(key) != b.get(key)
+        f"{key}: {a.get(key)} against {b.get(key)}"
+        for key in ("cpu", "cores", "gpu")
+        if a.get(key) != b.get(key)
     ]
     notes += [f"only in one of the two: {name}" for name in sorted(of_a.keys() ^ of_b.keys())]
     kinds = {name: (of_a[name]["unit"], of_a[name]["better"]) for name in common}

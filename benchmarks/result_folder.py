@@ -7,6 +7,7 @@ result["scenario"], result["figures"]["p99"]["samples"]
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ FILE, SCHEMA = "result.json", 1
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Raises: UsageError if there is none, or if it is of another schema or lacks something."""
+    """Values and samples are numbers; NaN stands for a slice in which nothing was measured.
+
+    Raises: UsageError if there is none, or if it is of another schema or lacks something.
+    """
     path = folder / FILE
     if not path.is_file():
         raise UsageError(f"{folder} holds no {FILE}; expected a folder that `python -m benchmarks.run` wrote")
@@ -37,6 +41,5 @@ def _check(path: Path, name: str, figure: dict[str, Any]) -> None:
     if figure["better"] not in ("lower", "higher"):
         raise UsageError(f"{path}: {name}: better is {figure['better']!r}, expected lower or higher")
     str(figure["unit"])
-    for value in (figure["value"], *figure["samples"]):
-        if value is not None and not isinstance(value, (int, float)):
-            raise UsageError(f"{path}: {name}: {value!r} is no number")
+    figure["samples"] = [math.nan if value is None else float(value) for value in figure["samples"]]
+    figure["value"] = math.nan if figure["value"] is None else float(figure["value"])

@@ -65,7 +65,7 @@ def compared(
     Returns: None where there is no such ratio: other numbers of values, fewer than `MIN_PAIRS` blocks of them, or one
     that is not a positive number.
     """
-    if len(a) != len(b) or not all(math.isfinite(value) and value > 0 for value in (*a, *b)):
+    if not MIN_PAIRS <= len(a) == len(b) or not all(math.isfinite(value) and value > 0 for value in (*a, *b)):
         return None
     logs = np.log(np.asarray(b, np.float64)) - np.log(np.asarray(a, np.float64))
     if not independent:

@@ -14,7 +14,7 @@ in common (how fast the machine was just then, how much load a scenario sent at 
 - The interval is the bootstrap's of the mean of the logarithms, in the form that is meant for few values: a plain
   percentile interval of a dozen values is too narrow, so percentiles further out are taken, those with which the
   interval of normal data would be Student's ("expanded percentile interval": Hesterberg, The American Statistician 69,
-  2015). It never leaves the range of the values; the studentised bootstrap of so few can, by far.
+  2015). No resample's mean leaves the range of the values, however; so each end is at least Student's own.
 - With several figures one of them would be off by chance soon. Šidák (Journal of the American Statistical Association
   62, 1967): with k figures each interval gets the confidence c^(1/k), so that all of them hold together with c.
 - Worse is what is worse by more than the tolerance in the whole of its interval.
@@ -100,10 +100,11 @@ def _block_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _interval(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """Of the mean. Percentiles beyond what the resamples resolve are their lowest and highest."""
-    count = len(values)
+    """Of the mean. Few values don't have percentiles as far out as they should be: then Student's end holds."""
+    count, mean = len(values), float(values.mean())
     student = float(stats.t.ppf((1 + confidence) / 2, count - 1))
     tail = float(stats.norm.cdf(-math.sqrt(count / (count - 1)) * student))
     drawn = np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
     low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
-    return float(low), float(high)
+    half = student * float(values.std(ddof=1)) / math.sqrt(count)
+    return min(float(low), mean - half), max(float(high), mean + half)

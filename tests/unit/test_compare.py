@@ -50,6 +50,13 @@ def test_the_interval_holds_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch)
     assert 15 <= missed <= 50  # 30 are expected
 
 
+def test_few_values_that_all_lie_on_one_side_by_chance_prove_nothing() -> None:
+    """Half of all fair coins show the first one's side, so five of five are no proof with 99 %."""
+    found = ratio.compared([1.0] * 5, [1.1, 1.5, 1.3, 1.2, 1.8], 0.999, independent=True)
+    assert found is not None
+    assert found.low < 1
+
+
 def test_b_against_a_is_one_over_a_against_b() -> None:
     a, b = drifting(1, 1.1)
     forth, back = ratio.compared(a, b, 0.95), ratio.compared(b, a, 0.95)

@@ -51,7 +51,7 @@ def test_the_interval_holds_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_few_values_that_all_lie_on_one_side_by_chance_prove_nothing() -> None:
-    """Half of all fair coins show the first one's side, so five of five are no proof with 99 %."""
+    """Five fair coins show the same side once in 16 times."""
     found = ratio.compared([1.0] * 5, [1.1, 1.5, 1.3, 1.2, 1.8], 0.999, independent=True)
     assert found is not None
     assert found.low < 1

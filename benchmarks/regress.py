@@ -8,8 +8,8 @@ seconds on the same machine, so that another machine, or the same one on a slow 
 load (benchmarks/turns.py) and of the engine alone alternate; a ratio is worse if its whole interval
 (benchmarks/ratio.py) is worse than the kept value by more than its tolerance.
 
-Keep values of a quiet machine: under another load on all cores the two of a step over the engine's fell to a third
-(the engine's threads wait for a core each, decoding for one), while the first three stayed within a few per cent.
+Keep values of a quiet machine: beside another load on all cores the steps over the engine's fell to less than half,
+as the engine's threads wait for one another, and decoding has but one.
 
 What these ratios can't show is a slower engine, as it slows both sides: for that, `python -m benchmarks.compare` an
 older .mar. A faster engine makes decoding and masks look worse beside it. Whoever changed something on purpose writes

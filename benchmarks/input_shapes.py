@@ -1,6 +1,6 @@
 """Photos of several shapes through one input shape or a few: how well they are segmented, how much of it is grey.
 
-    python -m benchmarks.shapes [CHECKPOINT] [--rooms 40] [--json]
+    python -m benchmarks.input_shapes [CHECKPOINT] [--rooms 40] [--json]
 
 `letterbox` is what is served. `stretch` fills the input with the photo, out of proportion. `3 shapes` and `5 shapes`
 have inputs of about as many pixels as the model's own: 3:4, 1:1 and 4:3, then 9:16 and 16:9 as well; each photo goes

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import shapes
-from benchmarks.shapes import measure, place, policies
+from benchmarks import input_shapes
+from benchmarks.input_shapes import measure, place, policies
 from segserve.engines import Engine
 from segserve.labels import ROOM_CLASSES
 from segserve.resize import PAD_VALUE
@@ -63,7 +63,7 @@ def test_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
             logits[:, 1, :, width // 16 :] = 2
         return logits
 
-    monkeypatch.setattr(shapes, "render", render)
+    monkeypatch.setattr(input_shapes, "render", render)
     colours = tuple((n, n, n) for n in range(len(ROOM_CLASSES)))
     segmenter = Segmenter(make_spec(classes=ROOM_CLASSES, palette=colours), cast("Engine", engine))
     rows = {row["policy"]: row for row in measure(segmenter, 1)}

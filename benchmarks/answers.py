@@ -1,0 +1,117 @@
+"""What a load test writes down of each answer, one JSON object a line, and what is counted of it.
+
+benchmarks/locustfile.py writes the file with `--answers FILE`; everything that draws, compares or judges reads it here:
+
+    rows = read(Path("answers.jsonl"))
+    percentiles_ms(rows)["p99"], goodput_per_s(rows, seconds=60.0), failure_share(rows)
+
+Latency counts from when a request was due, not from when it was sent: a load generator that waits for a slow server
+before it sends the next request would leave out just the requests that had to wait (coordinated omission; Tene, "How
+NOT to measure latency", 2015).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.client import percentile
+from segserve.errors import UsageError
+
+BODIES = ("raw", "multipart")
+PERCENTS = (50, 95, 99)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer, or none.
+
+    due, sent, done: seconds since 1970; when it should have been sent, was sent, was complete.
+    status: 0 if no answer came. wrong: what was wrong with it; None also for a 503 after which the user comes again.
+    format: asked for: png, json, npy, overlay; "error" for a file that deserves one. body: raw or multipart.
+    version, device, engine, batch_size: as the answer's headers say, None where it had none.
+    server_ms: step -> milliseconds, from Server-Timing. bytes: of the answer's body.
+    """
+
+    due: float
+    sent: float
+    done: float
+    status: int
+    wrong: str | None
+    photo: str
+    format: str
+    body: str
+    version: str | None
+    device: str | None
+    engine: str | None
+    batch_size: int | None
+    server_ms: Mapping[str, float]
+    bytes: int
+
+    def __post_init__(self) -> None:
+        if not self.due <= self.sent <= self.done:
+            raise UsageError(f"due {self.due}, sent {self.sent}, done {self.done}: expected in this order")
+        if self.body not in BODIES:
+            raise UsageError(f"body is {self.body!r}, expected one of {', '.join(BODIES)}")
+
+    @property
+    def latency_ms(self) -> float:
+        """From when it was due."""
+        return 1e3 * (self.done - self.due)
+
+    @property
+    def good(self) -> bool:
+        """A right mask: refusals that were deserved are not wrong, but no masks either."""
+        return self.status == 200 and self.wrong is None
+
+    def line(self) -> str:
+        """As it stands in the file."""
+        return json.dumps(dataclasses.asdict(self)) + "\n"
+
+
+def append(file: int, row: Answered) -> None:
+    """Write a line to a descriptor opened with O_APPEND, in one call: lines of several processes never mix."""
+    os.write(file, row.line().encode())
+
+
+def read(path: Path) -> list[Answered]:
+    """All answers, in the order in which they were written. Raises: UsageError with the line that is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            rows.append(parse(json.loads(line)))
+        except (ValueError, TypeError, UsageError) as error:
+            raise UsageError(
+                f"{path}, line {number} is no answer of benchmarks/locustfile.py: {error}"
+            ) from None
+    return rows
+
+
+def parse(fields: dict[str, Any]) -> Answered:
+    """From the object of one line. Raises: TypeError or UsageError where its fields are others."""
+    return Answered(**fields)
+
+
+def percentiles_ms(rows: Sequence[Answered], percents: Sequence[float] = PERCENTS) -> dict[str, float]:
+    """Latency of the good answers: "p50" -> milliseconds, nearest rank; NaN if there are none."""
+    latencies_ms = [row.latency_ms for row in rows if row.good]
+    return {f"p{percent:g}": percentile(latencies_ms, percent) for percent in percents}
+
+
+def goodput_per_s(rows: Sequence[Answered], seconds: float) -> float:
+    """Right masks a second; seconds: how long the load took."""
+    return sum(row.good for row in rows) / seconds
+
+
+def failure_share(rows: Sequence[Answered]) -> float:
+    """Of all answers, those that were wrong or never came; 0 if there are none."""
+    return sum(row.wrong is not None for row in rows) / max(1, len(rows))

@@ -1,7 +1,8 @@
 """Several looks at one photo, fused: mirrored, at other scales, through sliding windows; the probabilities of classes.
 
     whole = look_at(photo_hwc, segmenter, Ways())                              # one look, as it is served
-    mask, confidence = fuse(look_at(photo_hwc, segmenter, Ways(flip=True)), segmenter.spec.align_corners)
+    looks = list(look_at(photo_hwc, segmenter, Ways(flip=True)))
+    mask, confidence = fuse(looks, *photo_hwc.shape[:2], segmenter.spec.align_corners)
 
 Test-time augmentation as in section 5.1 of the PSPNet paper (arXiv:1612.01105): the softmax of each look is brought to
 the photo's size and averaged. Serving does none of it; this says what it would gain.

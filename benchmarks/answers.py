@@ -26,6 +26,13 @@ from segserve.errors import UsageError
 BODIES = ("raw", "multipart")
 PERCENTS = (50, 95, 99)
 
+# what the server says of each answer
+VERSION_HEADER = "x-segserve-version"
+DEVICE_HEADER = "x-segserve-device"
+ENGINE_HEADER = "x-segserve-engine"
+BATCH_SIZE_HEADER = "x-segserve-batch-size"
+TIMING_HEADER = "server-timing"
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -99,6 +106,18 @@ def read(path: Path) -> list[Answered]:
 def parse(fields: dict[str, Any]) -> Answered:
     """From the object of one line. Raises: TypeError or UsageError where its fields are others."""
     return Answered(**fields)
+
+
+def server_ms(timing: str | None) -> dict[str, float]:
+    """`decode;dur=5.0, engine;dur=40.0` -> milliseconds by step; parts of other servers on the way are left out."""
+    found = {}
+    for part in (timing or "").split(","):
+        step, _, value = part.strip().partition(";dur=")
+        try:
+            found[step] = float(value)
+        except ValueError:
+            continue
+    return found
 
 
 def percentiles_ms(rows: Sequence[Answered], percents: Sequence[float] = PERCENTS) -> dict[str, float]:

@@ -13,11 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load_photos import rendered_folder
 from benchmarks.mar_server import free_ports
+from benchmarks.photos import MIXED_SIZES
 from deploy import run_folder
 from deploy.options import REPOSITORY
 from deploy.run_folder import Running
@@ -48,16 +50,20 @@ def server(mar: Path, name: str, work: Path) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def locust(
-    url: str, name: str, num_classes: int, users: int, answers: Path, file: str = "locustfile.py"
-) -> Iterator[None]:
-    """Load from when the first answer is there; `answers` gets a line for each.
+    url: str, name: str, num_classes: int, users: int, answers: Path, file: str = "locustfile.py",
+    photos: Path | None = None, options: Sequence[str] = (),
+) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
+    """Load from when the first answer is there; `answers` gets a line for each. Gives Locust's process.
+
+    photos: folder of what is sent; rooms of 0.3 to 3 megapixels without it. options: more of them.
 
     Raises: ServerError if no answer comes.
     """
     command = [
         sys.executable, "-m", "locust", "-f", f"benchmarks/{file}", "--headless", "--only-summary",
         "--host", url, "--model", name, "--num-classes", str(num_classes), "--answers", str(answers),
-        "--users", str(users), "--spawn-rate", str(users),
+        "--users", str(users), "--spawn-rate", str(users), "--photos", str(photos or rendered_folder(MIXED_SIZES)),
+        *options,
     ]  # fmt: skip
     with answers.with_suffix(".log").open("w") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT)
@@ -67,14 +73,14 @@ def locust(
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ServerError(f"Locust got no answer: {answers.with_suffix('.log').read_text()[-600:]}")
             time.sleep(0.2)
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=LOCUST_END_S)
 
 
 def read(answers: Path) -> list[dict[str, Any]]:
-    """One dict an answer: sent, done (s since 1970), version, status, photo, wrong (a reason, or None)."""
+    """One dict an answer, with the fields of answers.Answered."""
     return [json.loads(line) for line in answers.read_text().splitlines()]
 
 

@@ -10,25 +10,24 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from locust import task
-
-from benchmarks import locustfile
+from benchmarks import load_users, locustfile
 from benchmarks.bad_files import BadRequest, bad_requests
+
+__all__ = ["MixedUser", "locustfile"]  # the latter for its options and events
 
 BAD_SHARE = 0.05
 
 
-class MixedUser(locustfile.RoomsUser):
+class MixedUser(load_users.RoomsUser):
     """One request after another, one in twenty of them bad. Who is told that the server is full comes again later."""
 
     patient = True
     bad: tuple[BadRequest, ...] = ()
 
-    @task
-    def segment(self) -> None:
+    def one(self, due: float) -> None:
         """A photo, or something that is none."""
         if random.random() >= BAD_SHARE:
-            super().segment()
+            super().one(due)
             return
         if not MixedUser.bad:
             MixedUser.bad = bad_requests(self.photos[0].jpeg)
@@ -42,4 +41,4 @@ class MixedUser(locustfile.RoomsUser):
             right = response.status_code == bad.status
             return None if right else f"{bad.name}: status {response.status_code}, expected {bad.status}"
 
-        self.exchange(bad.name, f"bad: {bad.name}", bad.body, headers, judge)
+        self.exchange(bad.name, "error", bad.body, headers, judge, name=f"bad: {bad.name}")

@@ -2,135 +2,209 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import dataclasses
+import hashlib
 import itertools
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+import pytest
 
-from benchmarks.photos import MIXED_SIZES
-from segserve.request import Request
+from benchmarks import answers
+from benchmarks.answers import BODIES
+from benchmarks.photos import Photo
+from segserve.encode import png
 from segserve.segmenter import Segmenter
-from segserve.service import Service
+from segserve.spec import SPEC_FILE, Golden
+from tests.e2e.load_service import SPEC, BrightestColour, mirrored, service_over_http
 from tests.e2e.serving import Server
-from tests.specs import make_spec
 
-SPEC = make_spec(classes=("red", "green", "blue"))
-
-
-class BrightestColour:
-    """An engine whose class is the strongest colour of each 8 x 8 block."""
-
-    name, device, provider, precision = "numpy", "cpu", "none", "fp32"
-
-    def __call__(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 (N, H, W, 3) → float32 (N, 3, H / 8, W / 8)."""
-        n, height, width, _ = images_nhwc.shape
-        blocks = images_nhwc.reshape(n, height // 8, 8, width // 8, 8, 3)
-        logits: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32).transpose(0, 3, 1, 2)
-        return logits
+NUM_PHOTOS = 3
 
 
-def mirrored(photo: bytes) -> bytes:
-    """Another photo of the same size, so another mask that looks as good."""
-    file = io.BytesIO()
-    ImageOps.mirror(ImageOps.exif_transpose(Image.open(io.BytesIO(photo)))).save(file, "PNG")
-    return file.getvalue()
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, rooms: tuple[Photo, ...]) -> Path:
+    """A folder of a few small photos, upright and turned."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, photo in enumerate(rooms[:NUM_PHOTOS]):
+        (folder / f"{number}.jpg").write_bytes(photo.jpeg)
+    return folder
 
 
-@contextlib.contextmanager
-def service_over_http(tamper: Callable[[int, bytes], bytes]) -> Iterator[str]:
-    """The real service behind a few lines of HTTP; `tamper` sees the number of the request and its photo."""
-    service, lock, numbers = (
-        Service(Segmenter(SPEC, BrightestColour()), 100_000_000),
-        threading.Lock(),
-        itertools.count(),
-    )
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            photo = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            with lock:
-                [reply] = service.answer([Request({"body": tamper(next(numbers), photo)}, headers)])
-            self.send_response(reply.status)
-            for name, value in {**reply.headers, "content-type": reply.content_type}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
-            self.end_headers()
-            with contextlib.suppress(ConnectionError):  # a load test hangs up when its time is over
-                self.wfile.write(reply.body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http_server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http_server.server_port}"
-    finally:
-        http_server.shutdown()
-        thread.join()
-        http_server.server_close()
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory, rooms: tuple[Photo, ...]) -> Path:
+    """An unpacked package of version 1.2 with a golden photo; that of 9.9 beside it never answers."""
+    folder = tmp_path_factory.mktemp("package")
+    photo = rooms[0].jpeg
+    mask = png(Segmenter(SPEC, BrightestColour()).segment(photo), SPEC.palette_rgb)
+    for version in (SPEC.version, "9.9"):
+        place = folder / version
+        place.mkdir()
+        digests = [hashlib.sha256(content).hexdigest() for content in (photo, mask)]
+        (place / "golden-1.jpg").write_bytes(photo)
+        (place / "golden-1-mask.png").write_bytes(mask)
+        golden = (Golden("golden-1.jpg", digests[0], "golden-1-mask.png", digests[1]),)
+        dataclasses.replace(SPEC, version=version, golden=golden).save(place / SPEC_FILE)
+    return folder
 
 
-def run_locust(repo_root: Path, url: str, num_classes: int = 3) -> tuple[int, str]:
-    """As `make load` runs it, for a moment. Returns: exit code, everything that it said."""
-    options = ["--headless", "--only-summary", "--users", "3", "--spawn-rate", "3", "--run-time", "4s"]
-    command = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", *options]
-    command += ["--host", url, "--num-classes", str(num_classes)]
+def run_locust(
+    repo_root: Path, url: str, photos: Path, *options: str, num_classes: int = 3
+) -> tuple[int, str]:
+    """As `make load` runs it, for a moment. Returns: exit code, everything that it said.
+
+    Users think a little: the client must not be the bottleneck, which is a failure, too.
+    """
+    command = [
+        sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--headless", "--only-summary", "--users",
+        "3", "--spawn-rate", "30", "--run-time", "2s", "--host", url, "--num-classes", str(num_classes), "--photos",
+        str(photos), "--think-s", "0.05", *options,
+    ]  # fmt: skip
     done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=200)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_right_masks_pass(repo_root: Path) -> None:
+def test_right_masks_pass(repo_root: Path, photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    options = ("--multipart", "0.5", "--formats", "png=1,json=1", "--answers", str(file))
     with service_over_http(lambda _, photo: photo) as url:
-        code, text = run_locust(repo_root, url)
+        code, text = run_locust(repo_root, url, photos, *options)
     assert code == 0, text
-    assert "/predictions/rooms png" in text
+    assert "png v1.2 cpu" in text
+    rows = answers.read(file)
+    assert {(row.format, row.body) for row in rows} == set(itertools.product(("png", "json"), BODIES))
+    assert all(row.good and row.version == "1.2" and row.engine == "numpy" for row in rows)
+    assert all(row.sent - row.due < 1e-3 and row.batch_size == 1 and row.bytes for row in rows)
+    assert all({"queue", "decode", "engine", "mask"} <= set(row.server_ms) for row in rows)
 
 
-def test_the_real_server_passes(repo_root: Path, server: Server, offline: Segmenter) -> None:
-    code, text = run_locust(repo_root, server.running.url, len(offline.spec.classes))
+def test_the_real_server_passes(repo_root: Path, photos: Path, server: Server, offline: Segmenter) -> None:
+    classes = len(offline.spec.classes)
+    code, text = run_locust(repo_root, server.running.url, photos, "--multipart", "0.3", num_classes=classes)
     assert code == 0, text
-    assert "/predictions/rooms png" in text
+    assert f"png v{offline.spec.version} cpu" in text
 
 
-def test_answers_that_turn_wrong_under_load_fail(repo_root: Path) -> None:
+def test_answers_that_turn_wrong_under_load_fail(repo_root: Path, photos: Path) -> None:
     def tamper(number: int, photo: bytes) -> bytes:
-        if number < len(MIXED_SIZES):  # while it is quiet
+        if number < NUM_PHOTOS:  # while it is quiet
             return photo
         return (mirrored(photo), b"junk", photo)[number % 3]
 
     with service_over_http(tamper) as url:
-        code, text = run_locust(repo_root, url)
+        code, text = run_locust(repo_root, url, photos)
     assert code == 1, text
     assert "png: another mask than version 1.2 gave when it was quiet" in text
     assert re.search("status 400.*BadImage", text)
 
 
-def test_no_mask_of_a_quiet_photo_is_the_end(repo_root: Path) -> None:
+def test_masks_that_are_always_wrong_need_a_package_to_be_seen(
+    repo_root: Path, photos: Path, package: Path
+) -> None:
+    with service_over_http(lambda _, photo: mirrored(photo)) as url:
+        code, text = run_locust(repo_root, url, photos, "--run-time", "1s")
+        assert code == 0, text
+        code, text = run_locust(repo_root, url, photos, "--mar", str(package / "1.2"))
+    assert code == 1, text
+    assert "not the mask of the package of version 1.2" in text
+
+
+def test_a_package_whose_version_never_answers_is_named(repo_root: Path, photos: Path, package: Path) -> None:
+    with service_over_http(lambda _, photo: photo) as url:
+        mars = ("--mar", str(package / "1.2"), "--mar", str(package / "9.9"))
+        code, text = run_locust(repo_root, url, photos, *mars, "--run-time", "1s")
+    assert code == 0, text
+    assert "no right mask came from version 9.9" in text
+    assert "from version 1.2" not in text
+
+
+def test_open_load_does_not_wait_and_waits_for_the_last_answer(
+    repo_root: Path, photos: Path, tmp_path: Path
+) -> None:
+    def slow(number: int, photo: bytes) -> bytes:
+        if number >= NUM_PHOTOS:
+            time.sleep(0.1)  # ten answers a second at most, because the service answers one after another
+        return photo
+
+    file = tmp_path / "answers.jsonl"
+    options = ("--rate", "20", "--arrivals", "constant", "--users", "1", "--answers", str(file))
+    with service_over_http(slow) as url:
+        code, text = run_locust(repo_root, url, photos, *options)
+    assert code == 0, text
+    rows = answers.read(file)
+    dues = sorted(row.due for row in rows)
+    assert np.diff(dues) == pytest.approx(1 / 20, abs=1e-3)
+    assert len(rows) > 20  # what was due in two seconds, though it took longer to answer
+    assert max(row.done for row in rows) - dues[-1] > 0.1 * len(rows) / 4
+    last = max(rows, key=lambda row: row.due)
+    assert last.latency_ms > 500
+    assert re.search(rf"Aggregated +{len(rows)} ", text)
+
+
+def test_two_processes_share_the_rate_and_the_master_judges_all_answers(
+    repo_root: Path, photos: Path, tmp_path: Path
+) -> None:
+    file, objectives = tmp_path / "answers.jsonl", tmp_path / "slo.toml"
+    objectives.write_text(
+        "[[objective]]\nname = 'fast'\np50_ms = 0.001\n[[objective]]\nname = 'ok'\nfailures = 0\n"
+    )
+    options = ("--rate", "20", "--arrivals", "constant", "--processes", "2", "--users", "2")
+    with service_over_http(lambda _, photo: photo) as url:
+        code, text = run_locust(
+            repo_root, url, photos, *options, "--answers", str(file), "--slo", str(objectives)
+        )
+    assert code == 1, text
+    assert "SLO 'fast': p50 was" in text
+    assert "SLO 'ok'" not in text
+    rows = answers.read(file)
+    assert re.search(rf"Aggregated +{len(rows)} ", text)
+    seconds = max(row.due for row in rows) - min(row.due for row in rows)
+    assert len(rows) / seconds == pytest.approx(20, rel=0.3)
+
+
+def test_a_shape_is_followed(repo_root: Path, photos: Path) -> None:
+    with service_over_http(lambda _, photo: photo) as url:
+        code, text = run_locust(
+            repo_root, url, photos, "-f", "benchmarks/locustfile.py,benchmarks/shapes.py", "--shape", "steps",
+            "--step-s", "1", "--steps", "2", "--step-users", "3",
+        )  # fmt: skip
+    assert code == 0, text
+    assert re.findall(r"Shape test updating to (\d+) users", text) == ["3", "6"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--rate", "5", "RoomsUser"), "--rate goes with OpenUser"),
+        (("--formats", "gif=1"), "--formats: got 'gif=1'"),
+        (("--slo", "none.toml"), "cannot read none.toml"),
+    ],
+)
+def test_options_that_make_no_sense(
+    repo_root: Path, photos: Path, options: tuple[str, ...], said: str
+) -> None:
+    code, text = run_locust(repo_root, "http://127.0.0.1:1", photos, *options)
+    assert code == 2, text
+    assert said in text
+
+
+def test_no_mask_of_a_quiet_photo_is_the_end(repo_root: Path, photos: Path) -> None:
     with service_over_http(lambda _number, _photo: b"junk") as url:
-        code, text = run_locust(repo_root, url)
+        code, text = run_locust(repo_root, url, photos)
     assert code == 1
-    assert "gave no mask of a quiet photo" in text
+    assert "gave no right mask of a quiet photo" in text
 
 
-def test_a_server_that_is_not_there_is_named(repo_root: Path, free_ports: Callable[[int], list[int]]) -> None:
+def test_a_server_that_is_not_there_is_named(
+    repo_root: Path, photos: Path, free_ports: Callable[[int], list[int]]
+) -> None:
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
-    code, text = run_locust(repo_root, url)
+    code, text = run_locust(repo_root, url, photos)
     assert code == 1
     assert url in text
     assert "make serve" in text

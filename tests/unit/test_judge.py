@@ -121,3 +121,33 @@ def test_one_class_everywhere_is_no_segmentation() -> None:
         masks.require_content()
     masks.check("b", (3, 4), answer_of("png", np.ones_like(MASK)))
     masks.require_content()
+
+
+def test_masks_must_be_like_those_of_the_package() -> None:
+    masks = Masks(num_classes=3)
+    masks.expect("a", "1.2", ONE_PIXEL_OFF)
+    with pytest.raises(CheckFailed, match=r"not the mask of the package of version 1\.2: 91\.67 %"):
+        masks.check("a", (3, 4), answer_of("png"))
+    masks.check("b", (3, 4), answer_of("png"))  # of which the package says nothing
+    masks.check("a", (3, 4), answer_of("png", ONE_PIXEL_OFF))
+
+
+def test_an_engine_may_differ_from_the_package_as_much_as_a_rollout_allows() -> None:
+    masks = Masks(num_classes=3)
+    masks.expect("a", "1.2", ONE_PIXEL_OFF)
+    masks.check("a", (3, 4), dataclasses.replace(answer_of("png"), engine="openvino-int8"))
+    with pytest.raises(CheckFailed, match="another mask than version"):
+        masks.check("a", (3, 4), answer_of("png", ONE_PIXEL_OFF))
+
+
+@pytest.mark.parametrize("answer_format", ["png", "npy", "overlay"])
+def test_a_body_that_was_right_is_right_again_and_another_is_read(answer_format: str) -> None:
+    masks = Masks(num_classes=3)
+    masks.check("a", (3, 4), answer_of("png"))
+    right = answer_of(answer_format)
+    for _ in range(2):
+        masks.check("a", (3, 4), right)
+    with pytest.raises(CheckFailed, match="content type"):
+        masks.check("a", (3, 4), dataclasses.replace(right, content_type="text/html"))
+    with pytest.raises(CheckFailed):
+        masks.check("a", (3, 4), dataclasses.replace(right, body=right.body[: len(right.body) // 2]))

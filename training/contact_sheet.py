@@ -17,7 +17,7 @@ from segserve.labels import palette
 from training.pairs import Checked
 
 TILES, COLUMNS = 48, 6
-TILE_WIDTH, TILE_HEIGHT, CAPTION_HEIGHT = 256, 192, 18
+TILE_WIDTH, TILE_HEIGHT, CAPTION_HEIGHT, GAP = 256, 192, 18, 4
 LEGEND_WIDTH, FONT_SIZE = 192, 12
 GREY, INK = (235, 235, 235), (20, 20, 20)
 EACH_CLASS = 2  # pictures of it, if there are so many
@@ -34,15 +34,18 @@ def choose(pairs: Sequence[Checked]) -> list[Checked]:
         best = np.argsort(-shares[:, label], kind="stable")[:EACH_CLASS]
         wanted += [int(index) for index in best if shares[index, label] > 0]
     wanted += [index for index, pair in enumerate(pairs) if pair.note]
-    wanted += [index * len(pairs) // TILES for index in range(TILES)]
-    return [pairs[index] for index in list(dict.fromkeys(wanted))[:TILES]]
+    chosen = list(dict.fromkeys(wanted))[:TILES]
+    others = [index for index in range(len(pairs)) if index not in set(chosen)]
+    free = TILES - len(chosen)
+    chosen += [others[index * len(others) // free] for index in range(free)]
+    return [pairs[index] for index in chosen]
 
 
 def draw(pairs: Sequence[Checked], classes: Sequence[str]) -> Image.Image:
     """The sheet."""
     columns = min(COLUMNS, max(2, len(pairs)))
     rows = -(-len(pairs) // columns)
-    width = columns * TILE_WIDTH
+    width = columns * (TILE_WIDTH + GAP)
     in_row = max(1, width // LEGEND_WIDTH)
     legend_height = -(-len(classes) // in_row) * CAPTION_HEIGHT + 6
     sheet = Image.new("RGB", (width, legend_height + rows * (TILE_HEIGHT + CAPTION_HEIGHT)), GREY)
@@ -52,7 +55,7 @@ def draw(pairs: Sequence[Checked], classes: Sequence[str]) -> Image.Image:
         pen.rectangle((left, top, left + 20, top + 12), fill=tuple(colour))
         pen.text((left + 26, top - 1), _cut(name, LEGEND_WIDTH - 34, font), INK, font)
     for index, pair in enumerate(pairs):
-        left = index % columns * TILE_WIDTH
+        left = index % columns * (TILE_WIDTH + GAP)
         top = legend_height + index // columns * (TILE_HEIGHT + CAPTION_HEIGHT)
         sheet.paste(tile(pair.image, pair.label, len(classes)), (left, top))
         caption = f"{pair.split} {pair.name}{' (see notes)' if pair.note else ''}"

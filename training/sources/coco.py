@@ -53,12 +53,12 @@ class CocoSource:
         return values
 
     def _mask(self, annotation: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
-        where = f"annotation {annotation.get('id')}"
-        if (category := annotation.get("category_id")) not in self.names:
+        where = f"annotation {annotation['id']}"
+        if (category := annotation["category_id"]) not in self.names:
             raise BadPair(
                 "unknown value", f"{where}: category {category!r}, which the file does not describe"
             )
-        shape = annotation.get("segmentation")
+        shape = annotation["segmentation"]
         try:
             if isinstance(shape, dict):
                 if list(shape["size"]) != [height, width]:
@@ -117,7 +117,7 @@ def _items(table: dict[str, Any], root: Path, folder: str, file: Path) -> tuple[
         inside = Path(entry["file_name"])
         name = "__".join(inside.with_suffix("").parts)
         split = split_of(Path(folder) / inside)
-        size = (int(entry["height"]), int(entry["width"])) if "height" in entry and "width" in entry else None
+        size = (entry["height"], entry["width"])
         items.append(Item(name, image, file, split, tuple(of_image[entry["id"]]), size))
     left_out += [LeftOut(image, "no label", f"not in {file}") for image in sorted(there)]
     if strangers := sum(map(len, of_image.values())) - sum(
@@ -134,15 +134,18 @@ def _read(path: Path) -> dict[str, Any]:
         table = json.loads(read_text(path))
     except ValueError as error:
         raise DatasetError(f"{path}: not JSON: {error}") from error
-    needed = {
-        "images": {"id", "file_name"},
-        "annotations": {"image_id", "category_id"},
-        "categories": {"id", "name"},
+    needed: dict[str, dict[str, type]] = {
+        "images": {"id": int, "file_name": str, "height": int, "width": int},
+        "annotations": {"image_id": int, "category_id": int},
+        "categories": {"id": int, "name": str},
     }
     for key, fields in needed.items():
         entries = table.get(key) if isinstance(table, dict) else None
         if not isinstance(entries, list) or not all(
-            isinstance(entry, dict) and fields <= set(entry) for entry in entries
+            isinstance(entry, dict)
+            and all(isinstance(entry.get(name), kind) for name, kind in fields.items())
+            for entry in entries
         ):
-            raise UsageError(f"{path}: expected COCO's {key}, each with {', '.join(sorted(fields))}")
+            wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in fields.items())
+            raise UsageError(f"{path}: expected COCO's {key}, each with {wanted}")
     return table  # type: ignore[no-any-return]

@@ -36,3 +36,9 @@ def inside_polygon(outline_xy: NDArray[np.float64], height: int, width: int) -> 
         columns = np.clip(np.ceil(x - 0.5), 0, width).astype(np.intp)
         cuts[rows, columns] += 1
     return (np.cumsum(cuts[:, :width], axis=1) & 1).astype(np.bool_)
+
+
+def area(outline_xy: NDArray[np.float64]) -> float:
+    """Of a polygon (N, 2), by the shoelace formula; square of the unit of the points."""
+    x, y = outline_xy.T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

@@ -1,7 +1,7 @@
 """YOLO polygons: `…/images/NAME.jpg` beside `…/labels/NAME.txt`, names in data.yaml.
 
-A line of a label file is a class number and x y pairs, each 0 to 1. Later lines are painted over earlier ones. Boxes
-(four numbers: centre and size) are refused: a box is no outline.
+A line of a label file is a class number and x y pairs, each 0 to 1. YOLO doesn't order what overlaps, so larger
+objects are painted first, or a table would cover the plant on it. Boxes (four numbers) are refused: no outlines.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from training.sources.item import (
     split_of,
     unique,
 )
-from training.sources.polygons import fill
+from training.sources.polygons import area, fill
 
 BOX_NUMBERS = 4
 OUTSIDE = 0.01  # an outline may run past the edge by so much of the image: exports round
@@ -46,11 +46,10 @@ class YoloSource:
             lines = item.label.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise BadPair("unreadable label", f"not a text file: {error}") from error
+        parsed = [self._parse(line, number) for number, line in enumerate(lines, 1) if line.strip()]
         values = np.full((height, width), UNLABELLED, np.int32)
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                value, outline = self._parse(line, number)
-                fill(values, outline * (width, height), value)
+        for value, outline in sorted(parsed, key=lambda pair: -area(pair[1])):
+            fill(values, outline * (width, height), value)
         return values
 
     def _parse(self, line: str, number: int) -> tuple[int, NDArray[np.float64]]:

@@ -47,21 +47,26 @@ def pairs(fingerprints: list[Fingerprint]) -> Iterator[tuple[int, int]]:
     """Index pairs (low, high) of images that show the same thing, mirrored ones among them."""
     plain = np.array([print_.plain for print_ in fingerprints], np.uint64)
     mirrored = np.array([print_.mirrored for print_ in fingerprints], np.uint64)
+    thumbnails = np.array([print_.thumbnail for print_ in fingerprints], np.uint8)
     for start in range(0, len(plain), BLOCK):
         rows = plain[start : start + BLOCK, None]
         for others, flip in ((plain, False), (mirrored, True)):
             # in blocks, because all pairs of 10,000 images at once would take gigabytes
             close = np.bitwise_count(rows ^ others[None, start:]) <= HASH_BITS_APART
-            for row, column in np.argwhere(np.triu(close, 1)).tolist():
-                low, high = start + row, start + column
-                if apart(fingerprints[low].thumbnail, fingerprints[high].thumbnail, flip) <= MEAN_APART:
-                    yield low, high
+            candidates = start + np.argwhere(np.triu(close, 1))
+            for first in range(0, len(candidates), BLOCK):
+                some = candidates[first : first + BLOCK]
+                near = apart(thumbnails[some[:, 0]], thumbnails[some[:, 1]], flip) <= MEAN_APART
+                yield from map(tuple, some[near].tolist())
 
 
-def apart(one: NDArray[np.uint8], other: NDArray[np.uint8], flip: bool) -> float:
-    """Mean difference of two thumbnails (16, 16, 3) whose mean brightness was made equal; `flip` mirrors the second."""
-    first, second = one.astype(np.float32), (other[:, ::-1] if flip else other).astype(np.float32)
-    return float(np.abs((first - first.mean()) - (second - second.mean())).mean())
+def apart(ones: NDArray[np.uint8], others: NDArray[np.uint8], flip: bool) -> NDArray[np.float32]:
+    """Mean differences (N,) of thumbnails (N, 16, 16, 3), set to equal brightness; `flip` mirrors the others."""
+    first, second = ones.astype(np.float32), (others[:, :, ::-1] if flip else others).astype(np.float32)
+    first -= first.mean(axis=(1, 2, 3), keepdims=True)
+    second -= second.mean(axis=(1, 2, 3), keepdims=True)
+    differences: NDArray[np.float32] = np.abs(first - second).mean(axis=(1, 2, 3))
+    return differences
 
 
 def groups(count: int, linked: list[tuple[int, int]]) -> list[int]:

@@ -112,6 +112,18 @@ def test_halves_of_pairs_are_listed(root: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("images", [".", "images"])
+def test_labels_beside_the_images_are_no_images(root: Path, images: str) -> None:
+    folder = "labels" if images == "." else images
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(root / folder / "a.png")
+    if images == ".":
+        (root / "images" / "a.jpg").rename(root / "a.jpg")
+    (root / "names.txt").write_text("wall\nfloor\n")
+    found = index_png.find(root, [images], [folder], root / "names.txt")
+    assert [item.image.name for item in found.items] == ["a.jpg"]
+    assert found.left_out == ()
+
+
 def test_ade20k_counts_from_one(tmp_path: Path) -> None:
     for folder in ("images", "annotations"):
         (tmp_path / folder / "training").mkdir(parents=True)

@@ -79,7 +79,10 @@ def pairs(
     left_out: list[LeftOut] = []
     for images_folder, labels_folder in zip(images, labels, strict=True):
         used = set()
+        beside = (root / labels_folder).is_relative_to(root / images_folder)
         for image in images_below(root / images_folder):
+            if beside and image.suffix == suffix and image.is_relative_to(root / labels_folder):
+                continue  # a label: they are in the folder of the images, or in one inside it
             inside = image.relative_to(root / images_folder)
             label = (root / labels_folder / inside).with_suffix(suffix)
             used.add(label)

@@ -98,7 +98,7 @@ def prepare(config: PrepareConfig, found: Found, console: Console) -> dict[str, 
     checked = [result for result in results if isinstance(result, Checked)]
     left_out = [*found.left_out, *(result for result in results if isinstance(result, LeftOut))]
     check_enough(config, checked, left_out, console)
-    same = list(duplicates.pairs([pair.fingerprint for pair in checked]))
+    same = duplicates.pairs([pair.fingerprint for pair in checked])
     split, splits_from = assign(config, checked, same)
     for pair, bad in split.left_out:
         pair.image.unlink()

@@ -39,7 +39,7 @@ class PrepareConfig:
     labels_as_stored: bool = False
     """Labels were drawn for the images as stored, not turned as EXIF says; they are turned with them."""
     group: str | None = None
-    """Regular expression on names (with folders: a__b) whose first bracket is the clip or house, never in two splits."""
+    """Expression on names (with folders: a__b) whose first bracket is the clip or house; never in two splits."""
     val: float | None = None
     """Share of the pairs for "val". Left out: the source's own splits, or 0.1 if it has none."""
     test: float | None = None

@@ -54,11 +54,11 @@ PEERS_READY := $(PEERS_VENV)/.ready
 PEERS_MAR ?= $(MAR)
 PEERS_BUILD ?= build/rooms
 
-.PHONY: help setup serve stop segment check test train demo-model export package load bench-peers gpu-check image clean
+.PHONY: help setup serve stop segment check test train demo-model export package load bench-regress bench-peers gpu-check image clean
 
 help: ## This list
 	@echo "usage: make TARGET [NAME=value ...]"
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  %-11s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  %-13s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Make .venv with every pinned package, Java included (PIP_ARGS='--extra-index-url …' for another torch)
 
@@ -89,8 +89,9 @@ check: $(READY) ## Formatting, lint, types
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 
+# Every test means two files at a time, as most of them wait for a server; with ARGS it is plain pytest.
 test: package ## Every test, against the real server where it matters (ARGS='-k name tests/unit')
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(if $(ARGS),$(ARGS),--numprocesses 2 --dist loadfile)
 
 train: $(READY) ## Train on your data (ARGS='…', see the README; NPROC=2 for two processes or GPUs)
 	$(PY) -m $(if $(filter 1,$(NPROC)),training.train,torch.distributed.run --nproc-per-node $(NPROC) -m training.train) $(ARGS)
@@ -118,6 +119,9 @@ $(DEMO_PHOTO): benchmarks/photos.py | $(READY)
 load: $(READY) ## Locust against the running server, judging every answer (USERS=4, DURATION=20s, PORT=8080, AUTH=token)
 	$(if $(TOKEN_FILE),TOKEN_FILE=$(TOKEN_FILE)) $(PY) -m locust -f benchmarks/locustfile.py --headless --only-summary \
 		--host $(URL) --users $(USERS) --spawn-rate $(USERS) --run-time $(DURATION)
+
+bench-regress: package ## Is serving as close to its engine as benchmarks/ratios.toml says? 2 minutes (ARGS=--update writes it anew)
+	$(PY) -m benchmarks.regress $(MAR) $(ARGS)
 
 bench-peers: package $(PEERS_READY) ## Our server beside TorchServe as usual, LitServe, Ray Serve and BentoML (PEERS_MAR, PEERS_BUILD, ARGS)
 	$(PY) -m benchmarks.peers $(PEERS_MAR) --build $(PEERS_BUILD) $(ARGS)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import isotonic_regression  # type: ignore[import-untyped]
+from scipy.optimize import isotonic_regression
 
 from benchmarks.answers import Answered, failure_share, goodput_per_s, percentiles_ms
 from benchmarks.slo import Objective

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import platform
 import re
 from collections.abc import Callable
@@ -27,11 +26,8 @@ import onnxruntime
 import PIL
 import torch
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from export import calibration, choose, golden, parity, report
+from export import build_output, calibration, choose, golden, parity, report
 from export.choose import Objective
 from export.package import package
 from export.variants import NEUTRAL, VARIANTS, Source, Variant, variants, write_file
@@ -83,7 +79,7 @@ class BuildConfig:
 def main(config: BuildConfig) -> None:
     made, left_out = variants(config.engine)
     prepare_folder(config)
-    with progress_bar() as progress:
+    with build_output.progress_bar() as progress:
         task = progress.add_task("export", total=None)
 
         def say(step: str) -> None:
@@ -102,7 +98,7 @@ def main(config: BuildConfig) -> None:
         report.save(checked, config.out / PARITY_FILE)
         summaries = {entry["name"]: entry["summary"] for entry in checked["artefacts"]}
         if config.as_json and not checked["passed"]:
-            print(as_json(spec, summaries, checked["files"], None))
+            print(build_output.as_json(spec, summaries, checked["files"], None))
         require_parity(checked, config.out)
         if config.engine == "auto":
             spec = choose_engine(config, spec, failed, left_out, say)
@@ -111,7 +107,14 @@ def main(config: BuildConfig) -> None:
         spec = dataclasses.replace(spec, parity={"passed": True, **summaries}, golden=goldens)
         spec.save(config.out / SPEC_FILE)
         mar = package(config.out)
-    show(config, spec, summaries, checked, mar)
+    if config.as_json:
+        print(build_output.as_json(spec, summaries, checked["files"], mar))
+    else:
+        build_output.show(config.checkpoint.name, spec, summaries)
+        if config.images is not None:
+            files = checked["files"]
+            print(f"compared on {files['compared']} of the {files['available']} files in {config.images}")
+        print(f"{mar}: {spec.name} {spec.version}, engine {spec.engine}")
 
 
 def prepare_folder(config: BuildConfig) -> None:
@@ -218,97 +221,6 @@ def require_parity(checked: dict[str, Any], folder: Path) -> None:
         raise CheckFailed(
             f"no package: not what the checkpoint answers{shown}{more}\nSee {folder / PARITY_FILE}"
         )
-
-
-def as_json(
-    spec: ModelSpec, summaries: dict[str, dict[str, Any]], files: dict[str, int], mar: Path | None
-) -> str:
-    """The figures of every artefact; `mar` is None where the comparison failed."""
-    document = {
-        "passed": mar is not None,
-        "mar": None if mar is None else str(mar),
-        "engine": spec.engine,
-        "num_bytes": {artefact.name: artefact.num_bytes for artefact in spec.artefacts},
-        "files": files,
-        "parity": summaries,
-        "choice": spec.choice,
-    }
-    return json.dumps(document)
-
-
-def show(
-    config: BuildConfig,
-    spec: ModelSpec,
-    summaries: dict[str, dict[str, Any]],
-    checked: dict[str, Any],
-    mar: Path,
-) -> None:
-    """Print the figures of every artefact, as tables or JSON."""
-    if config.as_json:
-        print(as_json(spec, summaries, checked["files"], mar))
-        return
-    console = Console()
-    table = Table(title=f"{config.checkpoint.name} against its exports", title_justify="left")
-    for column in (
-        "artefact",
-        "MB",
-        "comparisons",
-        "largest logit error",
-        "labels agreeing %",
-        "worst class",
-    ):
-        table.add_column(column)
-    for artefact in spec.artefacts:
-        figures = summaries[artefact.name]
-        allowed = figures["allowed_error"]
-        table.add_row(
-            f"{artefact.name} ({artefact.file})",
-            f"{artefact.num_bytes / 1e6:.1f}",
-            str(figures["comparisons"]),
-            f"{figures['max_abs_error']:.1e}" + (f" (allowed {allowed:.0e})" if allowed else ""),
-            f"{100 * figures['label_agreement']:.4f}",
-            f"{figures['worst_class']} {figures['worst_class_iou_change_points']:+.3f} IoU points",
-        )
-    console.print(table)
-    if spec.choice:
-        console.print(choice_table(spec.choice))
-        for name, reason in spec.choice["left_out"].items():
-            print(f"not here: {name}: {reason}")
-    if config.images is not None:
-        files = checked["files"]
-        print(f"compared on {files['compared']} of the {files['available']} files in {config.images}")
-    print(f"{mar}: {spec.name} {spec.version}, engine {spec.engine}")
-
-
-def choice_table(choice: dict[str, Any]) -> Table:
-    """What was measured on this host, best first."""
-    table = Table(
-        title=f"On {choice['cpu']}, {choice['threads']} threads, by {choice['objective']}",
-        title_justify="left",
-    )
-    sizes = list(choice["eager_latency_ms"])
-    for column in (
-        "engine",
-        *(f"ms, batch {size}" for size in sizes),
-        "images/s",
-        "against eager fp32",
-        "parity",
-    ):
-        table.add_column(column)
-    for row in choice["table"]:
-        latencies = [f"{row['latency_ms'][size]:.1f}" for size in sizes]
-        verdict = "holds" if row["passed"] else f"left out: {row['reason']}"
-        table.add_row(
-            row["name"], *latencies, f"{row['images_per_s']:.2f}", f"{row['ratio_to_eager']:.2f} x", verdict
-        )
-    return table
-
-
-def progress_bar() -> Progress:
-    """On standard error, so that what is printed can be piped; nothing where that is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,9 @@
-"""Versions that must never reach a client: a good package with a few lines added to its handler, and another number.
+"""Lines that make a handler one that must never reach a client; benchmarks.slowed.version adds them to a good package.
 
 Export's proof does not look at the handler, so all of them pass as packages; a rollout has to find them out.
 """
 
 from __future__ import annotations
-
-import json
-import tempfile
-import zipfile
-from pathlib import Path
-
-from export.package import HANDLER, MANIFEST
-from export.report import spec_sha256
-from segserve.spec import PARITY_FILE, SPEC_FILE, ModelSpec
 
 _WRAPPED_ENGINE = """
 
@@ -128,22 +119,3 @@ BAD = {
     "leaks": LEAKS,
     "breaks later": WRONG_AFTER_A_WHILE,
 }
-
-
-def version(source: Path, target: Path, number: str, added_to_handler: str = "") -> Path:
-    """The same package under another version number, its proof included. Returns: `target`."""
-    with zipfile.ZipFile(source) as old, tempfile.TemporaryDirectory() as work:
-        files = {name: old.read(name) for name in old.namelist()}
-        spec = json.loads(files[SPEC_FILE])
-        files[SPEC_FILE] = json.dumps({**spec, "version": number}, indent=2, sort_keys=True).encode()
-        (Path(work) / SPEC_FILE).write_bytes(files[SPEC_FILE])
-        digest = spec_sha256(ModelSpec.load(Path(work) / SPEC_FILE))
-    files[PARITY_FILE] = json.dumps({**json.loads(files[PARITY_FILE]), "spec_sha256": digest}).encode()
-    manifest = json.loads(files[MANIFEST])
-    manifest["model"]["modelVersion"] = number
-    files[MANIFEST] = json.dumps(manifest).encode()
-    files[HANDLER.name] += added_to_handler.encode()
-    with zipfile.ZipFile(target, "w") as new:
-        for name, content in files.items():
-            new.writestr(name, content)
-    return target

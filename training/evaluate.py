@@ -5,15 +5,18 @@
 
 Every photo goes through the decoder, letterbox, engine and mask making of the server, and is compared with its label
 at its own size. So these are the figures that a user of the service gets: they include what resizing costs.
+
+    … --flip --scales 0.75 1 1.25        # looks several times: what the server does not do (training/looks.py)
+    … --report out/report                # report.html with the worst photos, confusions, boundaries, calibration
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -25,9 +28,13 @@ from rich.table import Table
 from segserve import cli, encode
 from segserve.errors import DatasetError, RequestError, UsageError
 from segserve.segmenter import Segmenter
-from training.data import Dataset, load_dataset
+from training.confusions import pairs
+from training.data import Dataset, load_dataset, read_image
 from training.description import Sample
+from training.evaluate_report import Report
+from training.looks import Look, Ways, fuse, look_at
 from training.metrics import ConfusionMatrix, Scores
+from training.seen import Seen
 from training.torch_engine import checkpoint_segmenter
 
 
@@ -47,6 +54,9 @@ class EvaluateConfig:
     """Evaluate only this many photos, spread evenly over the split."""
     save_masks: Path | None = None
     """Folder for the label maps as PNG, the bytes that the server would answer."""
+    report: Path | None = None
+    """Folder for report.html, report.json and the confusion matrix as a picture; takes about twice as long."""
+    ways: Annotated[Ways, tyro.conf.arg(name="")] = field(default_factory=Ways)
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print JSON instead of a table."""
 
@@ -68,9 +78,12 @@ def evaluate(
     segmenter: Segmenter,
     dataset: Dataset,
     samples: tuple[Sample, ...],
-    on_mask: Callable[[Sample, NDArray[np.uint8]], None] = lambda sample, mask: None,
+    on_seen: Callable[[Seen], None] = lambda seen: None,
+    ways: Ways = Ways(),  # noqa: B008 (frozen)
+    *,
+    confidence: bool = False,
 ) -> ConfusionMatrix:
-    """Segment `samples` one by one and count. `on_mask` gets each label map, uint8 (H, W).
+    """Segment `samples` one by one and count. `on_seen` gets each photo's label, mask and, if asked for, confidence.
 
     Raises DatasetError: an image or label that is unusable, or a dataset of other classes than the model's.
     """
@@ -83,14 +96,31 @@ def evaluate(
     progress = Console(stderr=True)
     for sample in track(samples, "evaluate", console=progress, disable=not progress.is_terminal):
         try:
-            mask = segmenter.segment(sample.image.read_bytes())
+            mask, sure = _segment(segmenter, sample.image, ways, confidence)
         except OSError as error:
             raise DatasetError(f"{sample.image}: cannot be read ({error.strerror})") from error
         except RequestError as error:
             raise DatasetError(f"{sample.image}: {error}") from error
-        matrix.update(dataset.read_label(sample, mask.shape[0], mask.shape[1]), mask)
-        on_mask(sample, mask)
+        label = dataset.read_label(sample, mask.shape[0], mask.shape[1])
+        matrix.update(label, mask)
+        on_seen(Seen(sample, label, mask, sure))
     return matrix
+
+
+def _segment(
+    segmenter: Segmenter, image: Path, ways: Ways, confidence: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """Label map, uint8 (H, W), and the probability of each pixel's class, float32 (H, W), or None."""
+    align_corners = segmenter.spec.align_corners
+    if ways.as_served:
+        prepared = segmenter.prepare(image.read_bytes())
+        logits = segmenter.logits([prepared])[0]
+        mask = segmenter.labels(logits, prepared)
+        if not confidence:
+            return mask, None
+        return mask, fuse([Look(logits, prepared.geometry)], mask.shape[0], mask.shape[1], align_corners)[1]
+    photo = read_image(image)
+    return fuse(list(look_at(photo, segmenter, ways)), photo.shape[0], photo.shape[1], align_corners)
 
 
 def spread(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...]:
@@ -118,39 +148,75 @@ def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.2f}"
 
 
-def _mask_writer(folder: Path, segmenter: Segmenter) -> Callable[[Sample, NDArray[np.uint8]], None]:
+def _mask_writer(folder: Path, segmenter: Segmenter) -> Callable[[Seen], None]:
+    def write(seen: Seen) -> None:
+        (folder / f"{seen.sample.image.stem}.png").write_bytes(
+            encode.png(seen.mask, segmenter.spec.palette_rgb)
+        )
+
+    return write
+
+
+def _make(folder: Path, option: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--save-masks {folder}: cannot be made ({error.strerror})") from error
-
-    def write(sample: Sample, mask: NDArray[np.uint8]) -> None:
-        (folder / f"{sample.image.stem}.png").write_bytes(encode.png(mask, segmenter.spec.palette_rgb))
-
-    return write
+        raise UsageError(f"{option} {folder}: cannot be made ({error.strerror})") from error
 
 
 def main(config: EvaluateConfig) -> None:
     dataset = load_dataset(config.data, config.split, config.root)
     samples = spread(dataset.samples, config.limit)
     segmenter = load_segmenter(config.what)
-    options = {"on_mask": _mask_writer(config.save_masks, segmenter)} if config.save_masks else {}
-    scores = evaluate(segmenter, dataset, samples, **options).scores()
+    takers: list[Callable[[Seen], None]] = []
+    report = Report(dataset, segmenter.spec.palette_rgb) if config.report else None
+    if config.save_masks:
+        _make(config.save_masks, "--save-masks")
+        takers.append(_mask_writer(config.save_masks, segmenter))
+    if config.report and report:
+        _make(config.report, "--report")
+        takers.append(report.take)
+
+    def take(seen: Seen) -> None:
+        for taker in takers:
+            taker(seen)
+
+    matrix = evaluate(segmenter, dataset, samples, take, config.ways, confidence=report is not None)
+    found = _facts(config, dataset, len(samples), segmenter) | matrix.scores().as_json(dataset.classes)
+    found["pairs"] = [
+        {"classes": [dataset.classes[pair.first], dataset.classes[pair.second]], "share": pair.share,
+         "miou_points": pair.miou_points}
+        for pair in pairs(matrix.counts)[:10]
+    ]  # fmt: skip
+    if config.report and report:
+        found |= report.write(config.report, found, matrix)
     if config.as_json:
-        report = {
-            "what": str(config.what),
-            "data": dataset.name,
-            "split": dataset.split,
-            "images": len(samples),
-            "images_in_split": len(dataset.samples),
-            "engine": segmenter.engine.name,
-            "device": segmenter.engine.device,
-            "provider": segmenter.engine.provider,
-        }
-        print(json.dumps(report | scores.as_json(dataset.classes), indent=2, allow_nan=False))
+        print(json.dumps(found, indent=2, allow_nan=False))
         return
     title = f"{config.what.name} on {dataset.name} {dataset.split}, {len(samples)} images, {segmenter.engine.name}"
-    Console().print(table(scores, dataset.classes, title))
+    Console().print(table(matrix.scores(), dataset.classes, title))
+    for pair in found["pairs"][:3]:
+        first, second = pair["classes"]
+        print(
+            f"{first} / {second}: {100 * pair['share']:.2f} % of the pixels, {pair['miou_points']:.2f} points of mIoU"
+        )
+    if config.report:
+        print(f"see {config.report / 'report.html'}")
+
+
+def _facts(config: EvaluateConfig, dataset: Dataset, images: int, segmenter: Segmenter) -> dict[str, Any]:
+    """What was evaluated, on what, and how."""
+    return {
+        "what": str(config.what),
+        "data": dataset.name,
+        "split": dataset.split,
+        "images": images,
+        "images_in_split": len(dataset.samples),
+        "engine": segmenter.engine.name,
+        "device": segmenter.engine.device,
+        "provider": segmenter.engine.provider,
+        "ways": "as served" if config.ways.as_served else asdict(config.ways),
+    }
 
 
 if __name__ == "__main__":

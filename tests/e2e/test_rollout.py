@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.photos import Photo
+from benchmarks.slowed import version
 from deploy import journal, processes, served
 from deploy.management import Management
 from deploy.run_folder import Running
@@ -46,9 +47,7 @@ class Place:
         return run("deploy.rollout", mar, "--run-dir", self.run_dir, *PATIENT, *options, timeout_s=280)
 
     def mar(self, number: str, added_to_handler: str = "") -> Path:
-        return bad_versions.version(
-            self.source, self.store.parent / f"rooms-{number}.mar", number, added_to_handler
-        )
+        return version(self.source, self.store.parent / f"rooms-{number}.mar", number, added_to_handler)
 
     def versions(self) -> dict[str, str]:
         """Version → "default" or ""."""

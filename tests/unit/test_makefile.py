@@ -172,6 +172,12 @@ def test_train_uses_as_many_processes_as_asked(packaged: Project) -> None:
     ]
 
 
+def test_serving_is_held_against_the_kept_ratios(packaged: Project) -> None:
+    packaged.make("bench-regress", "ARGS=--update")
+    assert packaged.calls() == ["-m benchmarks.regress model_store/rooms.mar --update"]
+    assert packaged.make("bench-regress", fail_on="*benchmarks.regress*").returncode != 0
+
+
 def test_clean_stops_the_server_and_keeps_what_took_long(packaged: Project) -> None:
     for name in ("run/server.json", "runs/mine/best.safetensors", "segserve/__pycache__/x.pyc", "build/x"):
         packaged.touch(name, 100)
@@ -212,5 +218,9 @@ def _versions(direct: list[str]) -> dict[NormalizedName, str]:
 
 def _comes_with_cuda(name: str) -> bool:
     """A CUDA build of torch pins these itself."""
-    ours = ("cuda-bindings", "cuda-pathfinder")  # the TensorRT engine's way to the GPU
+    ours = (
+        "cuda-bindings",
+        "cuda-pathfinder",
+        "nvidia-ml-py",
+    )  # the TensorRT engine's way to the GPU; its power
     return name not in ours and (name.startswith(("nvidia-", "cuda-")) or name == "triton")

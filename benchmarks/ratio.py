@@ -1,0 +1,110 @@
+"""How many times as much: the ratio of a figure in two measurements, with an interval, and what it says.
+
+    ratio = compared(a, b, confidence=each_confidence(0.99, figures=6))
+    ratio.ratio, ratio.low, ratio.high
+    verdict(ratio, "lower", tolerance=0.03)         # "worse", "better", "same" or "unclear"
+
+`a` and `b` hold the figure in successive turns or slices that belong together in pairs: what both sides of a pair have
+in common (how fast the machine was just then, how much load a scenario sent at that moment) cancels in their ratio.
+
+- The ratio is the geometric mean of the pairs' ratios, so that B against A is one over A against B.
+- Neighbours in time resemble each other. Where no order of turns has seen to that, the mean of each block of n^(1/3)
+  neighbours counts as one value (non-overlapping blocks: Carlstein, Annals of Statistics 14, 1986; their length:
+  Hall, Horowitz and Jing, Biometrika 82, 1995).
+- The interval is the bootstrap's of the mean of the logarithms, in the form that is meant for few values: a plain
+  percentile interval of a dozen values is too narrow, so percentiles further out are taken, those with which the
+  interval of normal data would be Student's ("expanded percentile interval": Hesterberg, The American Statistician 69,
+  2015). No resample's mean leaves the range of the values, however; so each end is at least Student's own.
+- With several figures one of them would be off by chance soon. Šidák (Journal of the American Statistical Association
+  62, 1967): with k figures each interval gets the confidence c^(1/k), so that all of them hold together with c.
+- Worse is what is worse by more than the tolerance in the whole of its interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Better = Literal["lower", "higher"]
+Verdict = Literal["worse", "better", "same", "unclear"]
+
+RESAMPLES = 200_000
+MIN_PAIRS = 5
+"""With fewer an interval says nothing."""
+SEED = 5
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """B's figure over A's, its interval, and how many independent values that rests on."""
+
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+
+
+def each_confidence(confidence: float, figures: int) -> float:
+    """The confidence of each of `figures` intervals that hold together with `confidence` (Šidák)."""
+    return float(confidence ** (1 / max(1, figures)))
+
+
+def compared(
+    a: Sequence[float], b: Sequence[float], confidence: float, independent: bool = False
+) -> Ratio | None:
+    """The ratio of `b` to `a`, value by value.
+
+    independent: the pairs do not depend on their neighbours (their order alternated); otherwise blocks are made.
+
+    Returns: None where there is no such ratio: other numbers of values, fewer than `MIN_PAIRS` blocks of them, or one
+    that is not a positive number.
+    """
+    if not MIN_PAIRS <= len(a) == len(b) or not all(math.isfinite(value) and value > 0 for value in (*a, *b)):
+        return None
+    logs = np.log(np.asarray(b, np.float64)) - np.log(np.asarray(a, np.float64))
+    if not independent:
+        logs = _block_means(logs)
+    if len(logs) < MIN_PAIRS:
+        return None
+    low, high = _interval(logs, confidence)
+    return Ratio(math.exp(logs.mean()), math.exp(low), math.exp(high), len(logs))
+
+
+def verdict(ratio: Ratio, better: Better, tolerance: float) -> Verdict:
+    """What the interval says of B.
+
+    worse: all of it is worse by more than the tolerance; better: all of it is better by more than that; same: all of
+    it is within the tolerance; unclear: it lies across a border, so more turns are needed to know.
+    """
+    low, high = (ratio.low, ratio.high) if better == "lower" else (1 / ratio.high, 1 / ratio.low)
+    border = 1 + tolerance
+    if low > border:
+        return "worse"
+    if high < 1 / border:
+        return "better"
+    return "same" if 1 / border <= low and high <= border else "unclear"
+
+
+def _block_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is left over at the end joins the last block."""
+    length = max(1, round(len(values) ** (1 / 3)))
+    count = max(1, len(values) // length)
+    borders = [block * length for block in range(1, count)]
+    return np.array([part.mean() for part in np.split(values, borders)])
+
+
+def _interval(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """Of the mean. Few values don't have percentiles as far out as they should be: then Student's end holds."""
+    count, mean = len(values), float(values.mean())
+    student = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    tail = float(stats.norm.cdf(-math.sqrt(count / (count - 1)) * student))
+    drawn = np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
+    low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
+    half = student * float(values.std(ddof=1)) / math.sqrt(count)
+    return min(float(low), mean - half), max(float(high), mean + half)

@@ -1,0 +1,192 @@
+"""Outlines (YOLO, COCO, labelme): each is read to the pixels that it describes, and what is wrong in a file is said."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from segserve import encode
+from segserve.errors import UsageError
+from training.sources import coco, labelme, rle, yolo
+from training.sources.item import UNLABELLED, BadPair, Found
+from training.sources.polygons import inside_polygon
+
+HEIGHT, WIDTH = 12, 20
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """One photo, images/a.jpg."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "images" / "a.jpg")
+    return tmp_path
+
+
+def values_of(found: Found) -> NDArray[np.int32]:
+    (item,) = found.items
+    return found.source.read(item, HEIGHT, WIDTH)
+
+
+def bad(found: Found) -> BadPair:
+    with pytest.raises(BadPair) as raised:
+        values_of(found)
+    return raised.value
+
+
+def box(value: int, x0: int, x1: int, y0: int, y1: int) -> NDArray[np.int32]:
+    values = np.full((HEIGHT, WIDTH), UNLABELLED, np.int32)
+    values[y0:y1, x0:x1] = value
+    return values
+
+
+def test_a_pixel_is_inside_by_its_centre() -> None:
+    square = np.array([(2.0, 3.0), (7.0, 3.0), (7.0, 5.0), (2.0, 5.0)])
+    assert np.argwhere(inside_polygon(square, 8, 10)).tolist() == [
+        [y, x] for y in (3, 4) for x in range(2, 7)
+    ]
+    half = inside_polygon(np.array([(0.0, 0.0), (100.0, 0.0), (0.0, 100.0)]), 100, 100)
+    assert half.sum() == 100 * 99 // 2  # the centres on the diagonal are outside
+    beyond = inside_polygon(np.array([(-5.0, -5.0), (50.0, -5.0), (50.0, 50.0), (-5.0, 50.0)]), 8, 10)
+    assert beyond.all()
+
+
+def yolo_found(root: Path, text: str) -> Found:
+    (root / "labels" / "a.txt").write_text(text)
+    (root / "data.yaml").write_text("names:\n- bed\n- plant\n")
+    return yolo.find(root, None)
+
+
+def test_yolo_paints_the_small_over_the_large(root: Path) -> None:
+    plant, bed = "1 0.1 0 0.2 0 0.2 0.5 0.1 0.5\n", "0 0 0 0.5 0 0.5 1 0 1\n"
+    expected = box(0, 0, 10, 0, 12)
+    expected[:6, 2:4] = 1
+    for text in (plant + bed, bed + "\n" + plant):
+        assert np.array_equal(values_of(yolo_found(root, text)), expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "said"),
+    [
+        ("0 0.5 0.5 0.1 0.1", "unreadable label", "a box"),
+        ("2 0 0 1 0 1 1", "unknown value", "class 2"),
+        ("0 0 0 1 0 1", "unreadable label", "5 coordinates"),
+        ("0 0 0 1 0 640 640", "unreadable label", "outside"),
+        ("0 0 0 1 0 1 nan", "unreadable label", "outside"),
+        ("0 a b c d e f", "unreadable label", "not numbers"),
+    ],
+)
+def test_yolo_lines_that_are_none(root: Path, line: str, kind: str, said: str) -> None:
+    found = bad(yolo_found(root, f"0 0 0 1 0 1 1\n{line}\n"))
+    assert found.kind == kind
+    assert "line 2" in found.reason
+    assert said in found.reason
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_run_lengths_are_the_encoders(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.kron(rng.integers(0, 3, (5, 7)), np.ones((9, 13))).astype(np.uint8)
+    for value, encoded in enumerate(encode.rles(labels, range(3))):
+        assert np.array_equal(rle.decode(encoded["counts"], *labels.shape), labels == value)
+
+
+def coco_found(root: Path, annotations: list[dict[str, Any]], **image: object) -> Found:
+    table = {
+        "images": [{"id": 7, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH, **image}],
+        "annotations": [{"id": 1, "image_id": 7, **annotation} for annotation in annotations],
+        "categories": [{"id": 3, "name": "bed"}, {"id": 90, "name": "plant"}],
+    }
+    (root / "coco.json").write_text(json.dumps(table))
+    return coco.find(root, ["images"], ["coco.json"])
+
+
+def test_coco_polygons_and_run_lengths(root: Path) -> None:
+    small = {"category_id": 90, "segmentation": [[2, 1, 5, 1, 5, 4, 2, 4], [6, 1, 8, 1, 8, 4, 6, 4]]}
+    counts = [HEIGHT * 1, HEIGHT * 11, HEIGHT * 8]  # down the columns: 1 to 11
+    crowd = {"category_id": 3, "iscrowd": 1, "segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}}
+    expected = box(3, 1, 12, 0, HEIGHT)
+    expected[1:4, 2:5] = expected[1:4, 6:8] = 90
+    assert np.array_equal(values_of(coco_found(root, [small, crowd])), expected)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind"),
+    [
+        ({"category_id": 4, "segmentation": [[0, 0, 1, 0, 1, 1]]}, "unknown value"),
+        ({"category_id": 3, "segmentation": []}, "unreadable label"),
+        ({"category_id": 3, "segmentation": [[0, 0, 1]]}, "unreadable label"),
+        ({"category_id": 3, "segmentation": [["x"] * 6]}, "unreadable label"),
+        ({"category_id": 3, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [3]}}, "unreadable label"),
+        ({"category_id": 3, "segmentation": {"size": [HEIGHT, WIDTH], "counts": "\x01"}}, "unreadable label"),
+        ({"category_id": 3, "segmentation": {"size": [1, 1], "counts": [1]}}, "size"),
+    ],
+)
+def test_coco_annotations_that_are_none(root: Path, annotation: dict[str, Any], kind: str) -> None:
+    assert bad(coco_found(root, [annotation])).kind == kind
+
+
+def test_coco_of_other_images(root: Path) -> None:
+    assert bad(coco_found(root, [], height=WIDTH, width=HEIGHT)).kind == "size"
+    found = coco_found(root, [{"category_id": 3}], file_name="b.jpg", id=8)
+    assert [(half.file.name, half.kind) for half in found.left_out] == [
+        ("b.jpg", "no image"),
+        ("a.jpg", "no label"),
+        ("coco.json", "no image"),
+    ]
+    (root / "coco.json").write_text("{}")
+    with pytest.raises(UsageError, match="images"):
+        coco.find(root, ["images"], ["coco.json"])
+
+
+def labelme_found(root: Path, *shapes: dict[str, Any], **changed: object) -> Found:
+    table = {"imagePath": "..\\images\\a.jpg", "imageHeight": HEIGHT, "imageWidth": WIDTH, "shapes": shapes}
+    (root / "labels" / "a.json").write_text(json.dumps({**table, **changed}))
+    return labelme.find(root, None)
+
+
+def test_labelme_shapes(root: Path) -> None:
+    mask = io.BytesIO()
+    Image.fromarray(np.eye(3, dtype=np.uint8) * 255).save(mask, "PNG")
+    shapes: list[dict[str, Any]] = [
+        {"label": "wall", "shape_type": "rectangle", "points": [[18, 10], [2, 0]]},
+        {"label": "floor", "shape_type": "polygon", "points": [[2, 8], [20, 8], [20, 12], [2, 12]]},
+        {"label": "dot", "shape_type": "circle", "points": [[10, 4], [10, 6]]},
+        {
+            "label": "dot",
+            "shape_type": "mask",
+            "points": [[3, 1], [5, 3]],
+            "mask": base64.b64encode(mask.getvalue()).decode(),
+        },
+    ]
+    found = labelme_found(root, *shapes)
+    assert found.source.names == {0: "dot", 1: "floor", 2: "wall"}
+    expected = box(2, 2, 18, 0, 8)
+    expected[8:, 2:] = 1
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    expected[(x - 10) ** 2 + (y - 4) ** 2 < 4] = 0
+    expected[[1, 2, 3], [3, 4, 5]] = 0
+    assert np.array_equal(values_of(found), expected)
+    assert found.left_out == ()
+
+
+def test_labelme_files_that_are_none(root: Path) -> None:
+    point = {"label": "wall", "shape_type": "point", "points": [[1, 1]]}
+    assert "a point of 1 points" in bad(labelme_found(root, point)).reason
+    assert bad(labelme_found(root, point, imageHeight=1)).kind == "size"
+    (root / "labels" / "b.json").write_text('{"imagePath": "none.jpg", "shapes": []}')
+    (root / "labels" / "c.json").write_text("[]")
+    found = labelme_found(root, {**point, "points": "?"})
+    assert bad(found).kind == "unreadable label"
+    assert [(half.file.name, half.kind) for half in found.left_out] == [
+        ("b.json", "no image"),
+        ("c.json", "unreadable label"),
+    ]

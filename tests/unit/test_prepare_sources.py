@@ -1,0 +1,183 @@
+"""Labels as PNGs, and what all formats share: read to the pixels they describe, and what is wrong in a file is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from segserve.errors import DatasetError
+from tests.images import png
+from training.sources import colour_png, index_png, yolo
+from training.sources.item import UNLABELLED, BadPair, Found, Item, split_of
+
+HEIGHT, WIDTH = 12, 20
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """One photo, images/a.jpg."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "images" / "a.jpg")
+    return tmp_path
+
+
+def values_of(found: Found) -> NDArray[np.int32]:
+    (item,) = found.items
+    return found.source.read(item, HEIGHT, WIDTH)
+
+
+def bad(found: Found) -> BadPair:
+    with pytest.raises(BadPair) as raised:
+        values_of(found)
+    return raised.value
+
+
+# --- index and colour PNGs ----------------------------------------------------------------------------------
+
+
+def index_found(root: Path, label: NDArray[Any] | bytes, names: str = "wall\nfloor\n") -> Found:
+    file = root / "labels" / "a.png"
+    if isinstance(label, bytes):
+        file.write_bytes(label)
+    else:
+        Image.fromarray(label).save(file)
+    (root / "names.txt").write_text(names)
+    return index_png.find(root, ["images"], ["labels"], root / "names.txt")
+
+
+def test_index_values_and_the_usual_ignored_one(root: Path) -> None:
+    label = np.ones((HEIGHT, WIDTH), np.uint8)
+    label[0, :5] = 255
+    values = values_of(index_found(root, label))
+    assert (values[0, :5] == UNLABELLED).all()
+    assert (values[1:] == 1).all()
+
+
+def test_a_name_makes_255_a_class(root: Path) -> None:
+    found = index_found(root, np.full((HEIGHT, WIDTH), 255, np.uint8), "0 not floor\n255 floor\n")
+    assert found.source.names == {0: "not floor", 255: "floor"}
+    assert (values_of(found) == 255).all()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_grey_of_few_bits_is_not_stretched(root: Path, depth: int) -> None:
+    in_row = -(-WIDTH * depth // 8)
+    rows = (b"\0" + bytes([1 << (8 - depth)]) + b"\0" * (in_row - 1)) * HEIGHT
+    values = values_of(index_found(root, png(WIDTH, HEIGHT, depth, 0, rows)))
+    assert (values[:, 0] == 1).all()
+    assert (values[:, 1:] == 0).all()
+
+
+def test_16_bits_and_grey_as_rgb(root: Path) -> None:
+    assert (values_of(index_found(root, np.full((HEIGHT, WIDTH), 1000, np.uint16))) == 1000).all()
+    assert (values_of(index_found(root, np.ones((HEIGHT, WIDTH, 3), np.uint8))) == 1).all()
+
+
+def test_colours_are_no_index(root: Path) -> None:
+    colours = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    colours[0, 0] = (1, 2, 3)
+    assert "--format colour" in bad(index_found(root, colours)).reason
+
+
+def test_sizes_and_broken_files_are_told(root: Path) -> None:
+    found = bad(index_found(root, np.zeros((WIDTH, HEIGHT), np.uint8)))
+    assert (found.kind, found.reason) == ("size", "label is 12x20, image 20x12")
+    assert bad(index_found(root, b"\x89PNG\r\n\x1a\nrest")).kind == "unreadable label"
+
+
+def test_halves_of_pairs_are_listed(root: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(root / "labels" / "b.png")
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(root / "images" / "a.png")
+    found = index_found(root, np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert [(half.file.name, half.kind) for half in found.left_out] == [
+        ("b.png", "no image"),
+        ("a.png", "same name"),
+    ]
+
+
+@pytest.mark.parametrize("images", [".", "images"])
+def test_labels_beside_the_images_are_no_images(root: Path, images: str) -> None:
+    folder = "labels" if images == "." else images
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(root / folder / "a.png")
+    if images == ".":
+        (root / "images" / "a.jpg").rename(root / "a.jpg")
+    (root / "names.txt").write_text("wall\nfloor\n")
+    found = index_png.find(root, [images], [folder], root / "names.txt")
+    assert [item.image.name for item in found.items] == ["a.jpg"]
+    assert found.left_out == ()
+
+
+def test_ade20k_counts_from_one(tmp_path: Path) -> None:
+    for folder in ("images", "annotations"):
+        (tmp_path / folder / "training").mkdir(parents=True)
+    Image.fromarray(np.zeros((1, 4, 3), np.uint8)).save(tmp_path / "images" / "training" / "a.jpg")
+    label = np.array([[0, 1, 4, 150]], np.uint8)
+    Image.fromarray(label).save(tmp_path / "annotations" / "training" / "a.png")
+    found = index_png.find_ade20k(tmp_path, ["images"], ["annotations"])
+    (item,) = found.items
+    assert (item.name, item.split) == ("training__a", "train")
+    unlabelled, *values = found.source.read(item, 1, 4)[0].tolist()
+    assert unlabelled == UNLABELLED
+    assert [found.source.names[value] for value in values] == ["wall", "floor", "flag"]
+
+
+def test_colours(root: Path) -> None:
+    label = np.full((HEIGHT, WIDTH, 3), (0, 0, 200), np.uint8)
+    label[3:] = (10, 20, 30)
+    label[0] = (1, 1, 1)
+    Image.fromarray(label).save(root / "labels" / "a.png")
+    palette = root / "palette.txt"
+    palette.write_text("# street\n10 20 30\tRoad\n0,0,200 Sky\n1 1 1 Road\n")
+    found = colour_png.find(root, ["images"], ["labels"], palette)
+    assert found.source.names == {0: "Road", 1: "Sky"}
+    values = values_of(found)
+    assert values[:, 0].tolist() == [0, 1, 1, *[0] * (HEIGHT - 3)]
+
+    label[0, :2] = (7, 8, 9)
+    Image.fromarray(label).save(root / "labels" / "a.png")
+    assert (bad(found).kind, "2 pixels" in bad(found).reason, "7 8 9" in bad(found).reason) == (
+        "unknown value",
+        True,
+        True,
+    )
+
+
+@pytest.mark.parametrize("text", ["10 20 Road", "10 20 300 Road", "1 1 1 a\n1 1 1 b", ""])
+def test_a_palette_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "palette.txt").write_text(text)
+    with pytest.raises(DatasetError, match=r"palette\.txt"):
+        colour_png.read_palette(tmp_path / "palette.txt")
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("train/images/a.jpg", "train"),
+        ("images/validation/a.jpg", "val"),
+        ("valid/images/a.jpg", "val"),
+        ("val2017/a.jpg", "val"),
+        ("test_images/a.jpg", "test"),
+        ("trainer/a.jpg", None),
+        ("train.jpg", None),
+    ],
+)
+def test_folders_name_splits(path: str, split: str | None) -> None:
+    assert split_of(Path(path)) == split
+
+
+def test_equal_names_in_two_splits_stay_apart(root: Path) -> None:
+    for split in ("train", "val"):
+        for folder in ("images", "labels"):
+            (root / split / folder).mkdir(parents=True)
+        Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(root / split / "images" / "1.jpg")
+        (root / split / "labels" / "1.txt").write_text("")
+    (root / "images" / "a.jpg").unlink()
+    (root / "data.yaml").write_text("names: {0: bed}\n")
+    items: tuple[Item, ...] = yolo.find(root, None).items
+    assert [(item.name, item.split) for item in items] == [("train__1", "train"), ("val__1", "val")]

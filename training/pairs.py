@@ -1,0 +1,145 @@
+"""Check a pair of image and label and write it to the dataset; thousands of them in several processes.
+
+What is written is what `training.data` reads: the photo, and a palette PNG of labels for the photo turned upright.
+A worker holds one pair at a time and gives back some hundred numbers, so memory doesn't grow with the images.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segserve import encode, image
+from segserve.errors import DatasetError, RequestError
+from segserve.labels import palette
+from training.duplicates import Fingerprint, fingerprint
+from training.remap import Remap
+from training.sources.item import BadPair, Item, LeftOut, Source
+
+IMAGES, LABELS = "images", "labels"
+CHUNK = 4  # pairs that a process takes at a time
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A pair that is in the dataset's folders now."""
+
+    name: str
+    source: Path  # the image where it came from
+    split: str | None
+    image: Path
+    label: Path
+    pixels: tuple[int, ...]  # of each class
+    ignored: int
+    fingerprint: Fingerprint
+    note: str | None  # what somebody should look at
+
+
+@dataclass(frozen=True)
+class Checker:
+    """What a process needs to check pairs."""
+
+    source: Source
+    remap: Remap
+    out: Path
+    labels_as_stored: bool  # labels were drawn for images not turned as EXIF says
+
+    def check(self, item: Item) -> Checked | LeftOut:
+        """Read, compare, write. Never raises for what is wrong with a pair."""
+        try:
+            photo = _read_image(item.image)
+            label = self._label(item, photo)
+        except BadPair as bad:
+            return LeftOut(item.image, bad.kind, bad.reason)
+        pixels = encode.shares(label, len(self.remap.classes))
+        if not pixels.any():
+            return LeftOut(item.image, "empty", f"no pixel of any class in {item.label}")
+        upright = photo.rgb if photo.turn is None else photo.rgb.transpose(photo.turn)
+        image_path = self.out / IMAGES / f"{item.name}{item.image.suffix}"
+        label_path = self.out / LABELS / f"{item.name}.png"
+        _link(item.image, image_path)
+        label_path.write_bytes(encode.png(label, palette(len(self.remap.classes))))
+        return Checked(
+            item.name, item.image, item.split, image_path, label_path, tuple(pixels.tolist()),
+            int(label.size - pixels.sum()), fingerprint(upright), _note(photo, self.labels_as_stored),
+        )  # fmt: skip
+
+    def _label(self, item: Item, photo: image.Photo) -> NDArray[np.uint8]:
+        """For the upright photo, uint8 (height, width). Raises BadPair."""
+        stored = (photo.width, photo.height) if photo.sideways else (photo.height, photo.width)
+        size = stored if self.labels_as_stored else (photo.height, photo.width)
+        try:
+            label = self.remap.apply(self.source.read(item, *size))
+        except BadPair as bad:
+            if bad.kind == "size" and photo.sideways:
+                other = "without" if self.labels_as_stored else "with"
+                hint = f"; EXIF turns the image on its side: try {other} --labels-as-stored"
+                raise BadPair("size", bad.reason + hint) from bad
+            raise
+        if self.labels_as_stored and photo.turn is not None:
+            label = np.array(Image.fromarray(label).transpose(photo.turn))
+        return label
+
+
+def _read_image(path: Path) -> image.Photo:
+    try:
+        return image.read(path.read_bytes())
+    except OSError as error:
+        raise BadPair("unreadable image", error.strerror or str(error)) from error
+    except RequestError as error:
+        raise BadPair("unreadable image", str(error)) from error
+
+
+def _note(photo: image.Photo, labels_as_stored: bool) -> str | None:
+    """EXIF turns that no size gives away: by 180 degrees, mirrored, or of a square."""
+    if photo.turn is None or labels_as_stored or (photo.sideways and photo.height != photo.width):
+        return None
+    return "EXIF turns the image, and the sizes don't tell whether the label was drawn for it as it is seen"
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link costs nothing and survives the source; elsewhere, or where it isn't allowed, a copy."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+# --- many ---------------------------------------------------------------------------------------------------
+
+_checker: Checker | None = None  # of this process
+
+
+def _start(checker: Checker) -> None:
+    global _checker
+    _checker = checker
+
+
+def _check(item: Item) -> Checked | LeftOut:
+    assert _checker is not None
+    return _checker.check(item)
+
+
+def check_all(checker: Checker, items: Sequence[Item], workers: int) -> Iterator[Checked | LeftOut]:
+    """In the order of the items. Raises DatasetError: a process was killed."""
+    for folder in (IMAGES, LABELS):
+        (checker.out / folder).mkdir(parents=True)
+    if workers == 1:
+        yield from map(checker.check, items)
+        return
+    context = multiprocessing.get_context("spawn")  # fork copies locks that other threads hold
+    try:
+        with ProcessPoolExecutor(workers, context, _start, (checker,)) as pool:
+            yield from pool.map(_check, items, chunksize=CHUNK)
+    except BrokenProcessPool as error:
+        raise DatasetError("a process that reads pairs was killed; out of memory? Try --workers 1") from error

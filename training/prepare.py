@@ -1,0 +1,156 @@
+r"""Other people's labels to a dataset that `training.train` reads: checked, remapped, split, and put on one picture.
+
+    python -m training.prepare camvid --format index --images train val --labels train_labels val_labels \
+        --names camvid/classes.txt --ignore 11 --out data/camvid
+    python -m training.prepare furniture --format yolo --table training/remaps/furniture_rooms.toml --out data/furniture
+    python -m training.prepare floors --format index --labels masks --names training/remaps/floors.txt \
+        --table training/remaps/floors_rooms.toml --group "^(.+)_" --out data/floors
+    python -m training.prepare ADEChallengeData2016 --format ade20k --table training/remaps/ade20k150_rooms.toml \
+        --out data/ade_rooms
+    python -m training.train --data data/camvid/dataset.toml --out runs/camvid
+
+Every image is decoded and every label read. What is bad is left out and listed, on the screen and in left_out.csv, with
+the reason. contact_sheet.png shows labels over photos: look at it before you train. Exit code 0: there is a dataset;
+1: too much was bad (--max-left-out), or too few groups for the splits; 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from segserve import cli
+from segserve.errors import CheckFailed
+from segserve.labels import IGNORE_LABEL
+from training import contact_sheet, duplicates, pairs, prepare_report, remap, splits
+from training.pairs import Checked, Checker
+from training.prepare_options import LEFT_OUT, PrepareConfig
+from training.sources import coco, colour_png, index_png, labelme, yolo
+from training.sources.item import Found, LeftOut
+from training.splits import Split
+
+DEFAULT_VAL = 0.1
+
+
+def main(config: PrepareConfig) -> None:
+    """Exit code as above."""
+    console = Console(stderr=config.as_json, highlight=False, soft_wrap=True)
+    source = find(config)
+    config.out.mkdir(parents=True, exist_ok=True)
+    try:
+        found = prepare(config, source, console)
+    except BaseException:
+        # half a dataset is in the way of the next try; the list of what was bad stays
+        for folder in (pairs.IMAGES, pairs.LABELS):
+            shutil.rmtree(config.out / folder, ignore_errors=True)
+        raise
+    if config.as_json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        prepare_report.show(console, found)
+        print(
+            f"{config.out / 'dataset.toml'} is what training.train reads; look at contact_sheet.png beside it"
+        )
+
+
+def find(config: PrepareConfig) -> Found:
+    """The pairs of the format. Raises DatasetError, UsageError."""
+    root, images, labels, names = config.root, config.images, config.label_paths, config.names
+    if config.format == "index":
+        assert names is not None  # checked with the options
+        return index_png.find(root, images, labels, names)
+    if config.format == "colour":
+        assert names is not None
+        return colour_png.find(root, images, labels, names)
+    if config.format == "ade20k":
+        return index_png.find_ade20k(root, images, labels)
+    if config.format == "coco":
+        return coco.find(root, images, labels)
+    if config.format == "yolo":
+        return yolo.find(root, names)
+    return labelme.find(root, names)
+
+
+def prepare(config: PrepareConfig, found: Found, console: Console) -> dict[str, Any]:
+    """Check, split, write. Returns: the report. Raises CheckFailed, DatasetError, UsageError."""
+    names = found.source.names
+    table = (
+        remap.read(config.table, names, config.ignore) if config.table else remap.plain(names, config.ignore)
+    )
+    checker = Checker(found.source, table, config.out, config.labels_as_stored)
+    progress = Console(stderr=True)
+    results = list(
+        track(
+            pairs.check_all(checker, found.items, config.workers),
+            "checking pairs",
+            len(found.items),
+            console=progress,
+            disable=not progress.is_terminal,
+        )
+    )
+    checked = [result for result in results if isinstance(result, Checked)]
+    left_out = [*found.left_out, *(result for result in results if isinstance(result, LeftOut))]
+    check_enough(config, checked, left_out, console)
+    same = duplicates.pairs([pair.fingerprint for pair in checked])
+    split, splits_from = assign(config, checked, same)
+    for pair, bad in split.left_out:
+        pair.image.unlink()
+        pair.label.unlink()
+        left_out.append(bad)
+    check_enough(config, [pair for members in split.members.values() for pair in members], left_out, console)
+    prepare_report.show_left_out(console, left_out, config.out / LEFT_OUT)
+    twins = [(checked[low], checked[high]) for low, high in same]
+    report = prepare_report.report(table.classes, split, left_out, twins, splits_from)
+    write(config.out, table.classes, split, report)
+    return report
+
+
+def check_enough(
+    config: PrepareConfig, checked: list[Checked], left_out: list[LeftOut], console: Console
+) -> None:
+    """Raises CheckFailed, when what was left out is listed."""
+    prepare_report.write_left_out(config.out / LEFT_OUT, left_out)
+    everything = len(checked) + len(left_out)
+    if checked and len(left_out) <= config.max_left_out * everything:
+        return
+    prepare_report.show_left_out(console, left_out, config.out / LEFT_OUT)
+    raise CheckFailed(
+        f"{len(left_out)} of {everything} were bad, --max-left-out allows {config.max_left_out:.0%}: "
+        "an option does not fit the data, or mend the data, or allow more"
+    )
+
+
+def assign(config: PrepareConfig, checked: list[Checked], same: list[tuple[int, int]]) -> tuple[Split, str]:
+    """The splits, and where they are from in words."""
+    keys = splits.group_keys(re.compile(config.group) if config.group else None, checked)
+    given = {pair.split for pair in checked}
+    if config.own_splits is None and None not in given and {"train", "val"} <= given:
+        return splits.keep(checked, keys, same), "the source"
+    shares = config.own_splits or {"val": DEFAULT_VAL, "test": 0.0}
+    return splits.make(checked, keys, same, shares, config.seed), f"seed {config.seed}"
+
+
+def write(out: Path, classes: tuple[str, ...], split: Split, report: dict[str, Any]) -> None:
+    """The lists, the picture, the report, and dataset.toml last: where it is, all is."""
+    # JSON's text is TOML's, but for what no class name has: lone surrogates
+    lines = [f"name = {json.dumps(out.resolve().name, ensure_ascii=False)}"]
+    lines += [f"classes = {json.dumps(classes, ensure_ascii=False)}", f"ignore_label = {IGNORE_LABEL}"]
+    for name, members in split.members.items():
+        (out / f"{name}.txt").write_text("".join(f"{pair.name}\n" for pair in members), encoding="utf-8")
+        entry = f'images = "{pairs.IMAGES}"\nlabels = "{pairs.LABELS}"\nlist = "{name}.txt"'
+        lines.append(f"\n[splits.{name}]\n{entry}")
+    shown = [replace(pair, split=name) for name, inside in split.members.items() for pair in inside]
+    contact_sheet.draw(contact_sheet.choose(shown), classes).save(out / "contact_sheet.png")
+    (out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+    (out / "dataset.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    cli.run(PrepareConfig, main)

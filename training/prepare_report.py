@@ -1,0 +1,108 @@
+"""What `training.prepare` found, as a dictionary (report.json), as CSV (left_out.csv), and in words."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from training.pairs import Checked
+from training.sources.item import LeftOut
+from training.splits import Split
+
+SCHEMA = 1
+SHOWN = 20
+
+
+def report(
+    classes: Sequence[str],
+    split: Split,
+    left_out: Sequence[LeftOut],
+    same: Sequence[tuple[Checked, Checked]],
+    splits_from: str,
+) -> dict[str, Any]:
+    """JSON. Shares are of the pixels that are not ignored."""
+    members = [pair for pairs in split.members.values() for pair in pairs]
+    return {
+        "schema": SCHEMA,
+        "splits_from": splits_from,
+        "splits": {
+            name: {"images": len(pairs), "groups": split.groups[name], **_pixels(pairs)}
+            for name, pairs in split.members.items()
+        },
+        "classes": [
+            {"name": name, **{key: _class(pairs, label) for key, pairs in split.members.items()}}
+            for label, name in enumerate(classes)
+        ],
+        "left_out": [{"file": str(bad.file), "kind": bad.kind, "reason": bad.reason} for bad in left_out],
+        "left_out_by_kind": dict(Counter(bad.kind for bad in left_out).most_common()),
+        "same": [[str(one.source), str(other.source)] for one, other in same],
+        "notes": [{"file": str(pair.source), "note": pair.note} for pair in members if pair.note],
+    }
+
+
+def _pixels(pairs: Sequence[Checked]) -> dict[str, Any]:
+    labelled, ignored = sum(sum(pair.pixels) for pair in pairs), sum(pair.ignored for pair in pairs)
+    return {"pixels": labelled, "ignored_share": ignored / max(1, labelled + ignored)}
+
+
+def _class(pairs: Sequence[Checked], label: int) -> dict[str, Any]:
+    pixels = np.array([pair.pixels for pair in pairs], np.int64)
+    mine = int(pixels[:, label].sum())
+    return {"pixels": mine, "share": mine / int(pixels.sum()), "images": int((pixels[:, label] > 0).sum())}
+
+
+def write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "kind", "reason"))
+        writer.writerows((bad.file, bad.kind, bad.reason) for bad in left_out)
+
+
+def show_left_out(console: Console, left_out: Sequence[LeftOut], path: Path) -> None:
+    """The first of each kind, so that many of one don't hide the others."""
+    kinds = Counter(bad.kind for bad in left_out)
+    if not kinds:
+        return
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    console.print(f"left out: {counts}; all in {path}", style="yellow", markup=False)
+    each = max(1, SHOWN // len(kinds))
+    for kind in kinds:
+        of_kind = [bad for bad in left_out if bad.kind == kind]
+        for bad in of_kind[:each]:
+            console.print(f"  {kind}: {bad.file}: {bad.reason}", markup=False)
+        if len(of_kind) > each:
+            console.print(f"  {kind}: {len(of_kind) - each} more", markup=False)
+
+
+def show(console: Console, found: dict[str, Any]) -> None:
+    """Table of the classes, and what deserves a look."""
+    splits = found["splits"]
+    table = Table("class", title=f"splits from {escape(found['splits_from'])}", title_justify="left")
+    for name in splits:
+        table.add_column(f"{name}: share %", justify="right")
+        table.add_column("images", justify="right")
+    for entry in found["classes"]:
+        cells = [(f"{100 * entry[name]['share']:.2f}", str(entry[name]["images"])) for name in splits]
+        table.add_row(escape(entry["name"]), *(cell for pair in cells for cell in pair))
+    table.add_section()
+    ignored = [(f"{100 * split['ignored_share']:.2f}", str(split["images"])) for split in splits.values()]
+    table.add_row("ignored; images in all", *(cell for pair in ignored for cell in pair))
+    console.print(table)
+    for name in splits:
+        if absent := [entry["name"] for entry in found["classes"] if not entry[name]["pixels"]]:
+            console.print(f"{name} has no pixel of {', '.join(absent)}", style="yellow", markup=False)
+    if found["same"]:
+        console.print(
+            f"{len(found['same'])} pairs of images show the same (report.json, `same`)", markup=False
+        )
+    if found["notes"]:
+        first = found["notes"][0]
+        console.print(f"{len(found['notes'])} to look at, as {first['file']}: {first['note']}", markup=False)

@@ -1,0 +1,119 @@
+"""Source classes → the classes of the dataset that comes out, by a small TOML file (examples: `training/remaps/`).
+
+    classes = ["wall", "floor", "other"]   # of the dataset; a label is the position
+    unlabelled = "ignore"                  # pixels that the source says nothing about (optional, as is)
+    rest = "other"                         # source classes that [map] doesn't name (optional; without it, all must be)
+    [map]
+    "rug" = "floor"                        # "ignore" is a possible target too
+
+Partial labels: a source that knows floors only leaves the other pixels unlabelled. "ignore" makes them `ignore_label`,
+which neither loss nor metrics count; so sources that label different classes can be trained on together, as their
+class lists are the same. What can't be said in a label map is "something, but not floor".
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segserve.errors import DatasetError, UsageError
+from segserve.labels import IGNORE_LABEL
+from training.sources.item import UNLABELLED, BadPair, read_text
+
+IGNORE = "ignore"
+UNKNOWN = -1
+SHOWN_VALUES = 8
+
+
+@dataclass(frozen=True)
+class Remap:
+    """Labels of a dataset with `classes`: source value (or UNLABELLED) → label."""
+
+    classes: tuple[str, ...]
+    labels: Mapping[int, int]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.classes) < IGNORE_LABEL or len(set(self.classes)) < len(self.classes):
+            raise UsageError(
+                f"{len(self.classes)} classes, expected 1 to {IGNORE_LABEL - 1} different ones; --table FILE joins some"
+            )
+
+    def apply(self, values: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Labels uint8 (H, W) of source values (H, W). Raises BadPair: values without a class."""
+        table = np.full(
+            max(self.labels) + 3, UNKNOWN, np.int16
+        )  # UNLABELLED is -1; the last is for all beyond
+        for value, label in self.labels.items():
+            table[value + 1] = label
+        found = table[np.minimum(values, len(table) - 2) + 1]
+        if found.min() == UNKNOWN:
+            unknown, counts = np.unique(values[found == UNKNOWN], return_counts=True)
+            shown = ", ".join(map(str, unknown[:SHOWN_VALUES])) + (
+                " …" if len(unknown) > SHOWN_VALUES else ""
+            )
+            raise BadPair("unknown value", f"{counts.sum()} pixels of values without a class: {shown}")
+        labels: NDArray[np.uint8] = found.astype(np.uint8)
+        return labels
+
+
+def plain(names: Mapping[int, str], ignored: Sequence[str]) -> Remap:
+    """The source's own classes, in the order of their values, without the ignored ones (names, or values)."""
+    values = _ignored(names, ignored)
+    kept = {value: name for value, name in sorted(names.items()) if value not in values}
+    labels = {value: label for label, value in enumerate(kept)}
+    return Remap(tuple(kept.values()), labels | dict.fromkeys((UNLABELLED, *values), IGNORE_LABEL))
+
+
+def read(path: Path, names: Mapping[int, str], ignored: Sequence[str]) -> Remap:
+    """The table of a TOML file for a source of these names. Raises DatasetError, UsageError."""
+    table = _parse(path)
+    classes = tuple(table["classes"])
+    label_of = {name: label for label, name in enumerate(classes)} | {IGNORE: IGNORE_LABEL}
+    targets: dict[str, str] = table["map"]
+    values = _ignored(names, ignored)
+    nameless = [name for value, name in names.items() if name not in targets and value not in values]
+    if nameless and "rest" not in table:
+        raise UsageError(f"{path}: [map] has no {nameless}; add them, or say what the `rest` becomes")
+    if strange := sorted(set(targets) - set(names.values())):
+        raise UsageError(f"{path}: [map] has {strange}, the source has {sorted(names.values())}")
+    wanted = [*targets.values(), table.get("unlabelled", IGNORE), table.get("rest", IGNORE)]
+    if wrong := sorted({str(target) for target in wanted} - set(label_of)):
+        raise DatasetError(f"{path}: targets {wrong} are neither among its classes nor {IGNORE!r}")
+    labels = {value: label_of[targets.get(name, table.get("rest", IGNORE))] for value, name in names.items()}
+    labels[UNLABELLED] = label_of[table.get("unlabelled", IGNORE)]
+    return Remap(classes, labels | dict.fromkeys(values, IGNORE_LABEL))
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    """Keys and types checked. Raises DatasetError."""
+    try:
+        table = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise DatasetError(f"{path}: not TOML: {error}") from error
+    if not {"classes", "map"} <= set(table) <= {"classes", "map", "unlabelled", "rest"}:
+        raise DatasetError(
+            f"{path}: keys {sorted(table)}, expected classes, map and, optionally, unlabelled, rest"
+        )
+    classes, targets = table["classes"], table["map"]
+    if not isinstance(classes, list) or not isinstance(targets, dict) or IGNORE in classes:
+        raise DatasetError(
+            f"{path}: expected classes, a list of names without {IGNORE!r}, and [map], a table"
+        )
+    if not all(isinstance(name, str) and name for name in (*classes, *targets.values())):
+        raise DatasetError(f"{path}: expected text as classes and targets")
+    return table
+
+
+def _ignored(names: Mapping[int, str], ignored: Sequence[str]) -> list[int]:
+    """Values of --ignore, each a class name or a number. Raises UsageError."""
+    of_name = {name: value for value, name in names.items()}
+    wrong = [text for text in ignored if text not in of_name and not text.isdigit()]
+    if wrong:
+        raise UsageError(f"--ignore {wrong}: neither a class ({sorted(of_name)}) nor a value")
+    return [of_name[text] if text in of_name else int(text) for text in ignored]

@@ -1,0 +1,151 @@
+"""COCO: a JSON file with the polygons and run lengths of a folder of images.
+
+COCO doesn't order what overlaps, so larger objects are painted first and smaller ones over them. A crowd is painted
+as its class. Annotations without an outline (boxes alone) make the image a bad one, listed with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segserve.errors import DatasetError, UsageError
+from training.sources import rle
+from training.sources.index_png import found
+from training.sources.item import (
+    UNLABELLED,
+    BadPair,
+    Found,
+    Item,
+    LeftOut,
+    check_names,
+    check_size,
+    images_below,
+    read_text,
+    split_of,
+    unique,
+)
+from training.sources.polygons import inside_polygon
+
+
+@dataclass(frozen=True)
+class CocoSource:
+    """Source value = category id."""
+
+    names: Mapping[int, str]
+
+    def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
+        if item.size is not None:
+            check_size(item, *item.size, height, width)
+        values = np.full((height, width), UNLABELLED, np.int32)
+        for inside, category in sorted(
+            ((self._mask(annotation, height, width), annotation) for annotation in item.annotations),
+            key=lambda pair: -int(pair[0].sum()),
+        ):
+            values[inside] = int(category["category_id"])
+        return values
+
+    def _mask(self, annotation: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+        where = f"annotation {annotation['id']}"
+        if (category := annotation["category_id"]) not in self.names:
+            raise BadPair(
+                "unknown value", f"{where}: category {category!r}, which the file does not describe"
+            )
+        shape = annotation["segmentation"]
+        try:
+            if isinstance(shape, dict):
+                if list(shape["size"]) != [height, width]:
+                    raise BadPair("size", f"{where}: runs of {shape['size']}, image {[height, width]}")
+                return rle.decode(shape["counts"], height, width)
+            if isinstance(shape, list) and shape:
+                return _polygons(shape, height, width)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadPair("unreadable label", f"{where}: {error}") from error
+        raise BadPair("unreadable label", f"{where}: no outline, only a box")
+
+
+def _polygons(polygons: list[list[float]], height: int, width: int) -> NDArray[np.bool_]:
+    mask = np.zeros((height, width), np.bool_)
+    for polygon in polygons:
+        outline = np.array(polygon, np.float64).reshape(-1, 2)
+        if len(outline) < 3 or not np.isfinite(outline).all():
+            raise ValueError(f"a polygon of {len(outline)} points, expected 3 or more")
+        mask |= inside_polygon(outline, height, width)
+    return mask
+
+
+def find(root: Path, images: Sequence[str], labels: Sequence[str]) -> Found:
+    """labels: a JSON file for each folder of images. Raises DatasetError, UsageError."""
+    names: dict[int, str] = {}
+    items: list[Item] = []
+    left_out: list[LeftOut] = []
+    for folder, file in zip(images, labels, strict=True):
+        table = _read(root / file)
+        listed = {entry["id"]: entry["name"] for entry in table["categories"]}
+        if any(names.get(value, name) != name for value, name in listed.items()):
+            raise DatasetError(f"{root / file}: other categories than in {labels[0]}; prepare them apart")
+        names |= listed
+        more, missing = _items(table, root, folder, root / file)
+        items += more
+        left_out += missing
+    check_names(names, len(names), root / labels[0])
+    kept, doubled = unique(items)
+    return found(CocoSource(names), kept, left_out + doubled)
+
+
+def _items(table: dict[str, Any], root: Path, folder: str, file: Path) -> tuple[list[Item], list[LeftOut]]:
+    of_image: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for entry in table["annotations"]:
+        kept = {key: entry.get(key) for key in ("id", "category_id", "segmentation")}
+        of_image[entry["image_id"]].append(kept)
+    items: list[Item] = []
+    left_out: list[LeftOut] = []
+    there = set(images_below(root / folder))
+    for entry in table["images"]:
+        image = root / folder / entry["file_name"]
+        if image not in there:
+            left_out.append(LeftOut(image, "no image", f"{file} has it, the folder has not"))
+            continue
+        there.remove(image)
+        inside = Path(entry["file_name"])
+        name = "__".join(inside.with_suffix("").parts)
+        split = split_of(Path(folder) / inside)
+        size = (entry["height"], entry["width"])
+        items.append(Item(name, image, file, split, tuple(of_image[entry["id"]]), size))
+    left_out += [LeftOut(image, "no label", f"not in {file}") for image in sorted(there)]
+    if strangers := sum(map(len, of_image.values())) - sum(
+        len(of_image.get(entry["id"], ())) for entry in table["images"]
+    ):
+        left_out.append(
+            LeftOut(file, "no image", f"{strangers} annotations are of images that it does not list")
+        )
+    return items, left_out
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(read_text(path))
+    except ValueError as error:
+        raise DatasetError(f"{path}: not JSON: {error}") from error
+    needed: dict[str, dict[str, type]] = {
+        "images": {"id": int, "file_name": str, "height": int, "width": int},
+        "annotations": {"image_id": int, "category_id": int},
+        "categories": {"id": int, "name": str},
+    }
+    for key, fields in needed.items():
+        entries = table.get(key) if isinstance(table, dict) else None
+        if not isinstance(entries, list) or not all(
+            isinstance(entry, dict)
+            and all(isinstance(entry.get(name), kind) for name, kind in fields.items())
+            for entry in entries
+        ):
+            wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in fields.items())
+            raise UsageError(f"{path}: expected COCO's {key}, each with {wanted}")
+    return table  # type: ignore[no-any-return]

@@ -1,0 +1,153 @@
+"""What every label format comes down to: a list of pairs, and a way to read the label of one as source values.
+
+A source value is a number that the format or this package gave a class; `Source.names` says which. Pixels that the
+source says nothing about are `UNLABELLED`. What the values become is the business of `training.remap`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segserve.errors import DatasetError, UsageError
+from training.description import IMAGE_SUFFIXES
+
+UNLABELLED: Final = -1
+MAX_SOURCE_VALUE: Final = 65_535
+
+Kind = Literal[
+    "no label", "no image", "unreadable image", "unreadable label", "size", "unknown value", "empty", "same name",
+    "duplicate", "group",
+]  # fmt: skip
+"""Why a pair is left out."""
+
+_SPLIT = re.compile(r"(train|val|test)(ing|id|idation)?[_-]?\d*", re.IGNORECASE)
+
+
+class BadPair(Exception):
+    """A pair that can't be used; ends in the list of what was left out, never with the user as an error."""
+
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(kind, reason)
+        self.kind, self.reason = kind, reason
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image and where its label is."""
+
+    name: str  # unique in the dataset; its files are called so
+    image: Path
+    label: Path
+    split: str | None  # the one that the source puts it in
+    annotations: tuple[dict[str, Any], ...] = ()  # COCO: the image's own, because one file has those of all
+    size: tuple[int, int] | None = None  # COCO: height, width as the file says
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A pair, or half of one, that the dataset goes without."""
+
+    file: Path
+    kind: Kind
+    reason: str
+
+
+class Source(Protocol):
+    """A label format with its class names. Sent to other processes, so it can be pickled."""
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Source value → class name."""
+
+    def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
+        """Source values (height, width) of an image of that size. Raises BadPair."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds."""
+
+    source: Source
+    items: tuple[Item, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def check_size(item: Item, label_height: int, label_width: int, height: int, width: int) -> None:
+    """Raises BadPair."""
+    if (label_height, label_width) != (height, width):
+        raise BadPair("size", f"label is {label_width}x{label_height}, image {width}x{height}")
+
+
+def split_of(path: Path) -> str | None:
+    """The split that a relative path names: `train/a.jpg`, `images/validation/a.jpg`, `val2017/a.jpg`."""
+    for part in path.parts[:-1]:
+        if match := _SPLIT.fullmatch(part.replace("_images", "").replace("_labels", "")):
+            return match[1].lower()
+    return None
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """Image files in a folder and the folders in it, in order. Raises UsageError: no such folder."""
+    if not folder.is_dir():
+        raise UsageError(f"no folder {folder}; name the folders of images and labels below the data's own")
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
+            yield path
+
+
+def unique(items: list[Item]) -> tuple[list[Item], list[LeftOut]]:
+    """Items with different names. Splits that use the same ones get theirs before them; of a.jpg and a.png in the
+    same place, which would share a label, the first stays."""
+    splits: dict[str, set[str | None]] = {}
+    for item in items:
+        splits.setdefault(item.name, set()).add(item.split)
+    kept: dict[str, Item] = {}
+    left_out: list[LeftOut] = []
+    for item in items:
+        name = item.name.strip()  # a list of names, one a line, knows no spaces around them
+        if len(splits[item.name]) > 1 and item.split:
+            name = f"{item.split}__{name}"
+        if name in kept:
+            left_out.append(LeftOut(item.image, "same name", f"has the name of {kept[name].image}"))
+        else:
+            kept[name] = replace(item, name=name)
+    return list(kept.values()), left_out
+
+
+def read_text(path: Path) -> str:
+    """Raises UsageError: for the files that the user names as options."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not text in UTF-8: {error}") from error
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """Class names, one a line; the value is the line's number from 0, or stands before the name: `255 floor`."""
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    numbered = [re.fullmatch(r"(\d+)[\s,:]+(.+)", line) for line in lines]
+    if lines and all(numbered):
+        names = {int(match[1]): match[2] for match in numbered if match}
+    else:
+        names = dict(enumerate(lines))
+    check_names(names, len(lines), path)
+    return names
+
+
+def check_names(names: Mapping[int, str], count: int, path: Path) -> None:
+    """Raises DatasetError: none, the same name or value twice, values beyond 65535."""
+    if not names or len(names) < count or len(set(names.values())) < len(names):
+        raise DatasetError(f"{path}: expected class names, each with its own value, got {count} lines")
+    if max(names) > MAX_SOURCE_VALUE:
+        raise DatasetError(f"{path}: value {max(names)}, expected 0 to {MAX_SOURCE_VALUE}")

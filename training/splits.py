@@ -1,0 +1,128 @@
+"""Which pair goes where: never the same clip, house or picture in two splits.
+
+- Splits of the source are kept if it has "train" and "val" for all. What the two share is left out of "train", so that
+  published evaluation sets stay whole.
+- Otherwise they are made: pairs of a group, and pairs that show the same thing, stay together. The order is that of a
+  hash of seed and name, so the same data and seed give the same splits on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segserve.errors import CheckFailed, UsageError
+from training.duplicates import groups
+from training.pairs import Checked
+from training.sources.item import LeftOut
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The outcome."""
+
+    members: dict[str, tuple[Checked, ...]]
+    left_out: tuple[tuple[Checked, LeftOut], ...]
+    groups: dict[str, int]  # how many different ones are in each split
+
+
+def group_keys(pattern: re.Pattern[str] | None, checked: Sequence[Checked]) -> list[str]:
+    """First bracket of the pattern in each name, or all that matches; without one the name. Raises UsageError."""
+    if pattern is None:
+        return [pair.name for pair in checked]
+    found = [pattern.search(pair.name) for pair in checked]
+    if missed := [pair.name for pair, match in zip(checked, found, strict=True) if match is None]:
+        raise UsageError(
+            f"--group {pattern.pattern!r} doesn't match {len(missed)} of {len(checked)} names, as {missed[0]!r}"
+        )
+    return [match[1] if match.re.groups else match[0] for match in found if match]
+
+
+def keep(checked: Sequence[Checked], keys: Sequence[str], same: Sequence[tuple[int, int]]) -> Split:
+    """The source's splits. `same`: index pairs that show the same thing."""
+    rank = {name: SPLITS.index(name) for name in SPLITS}
+    ranks = [rank[pair.split or "train"] for pair in checked]
+    reasons: dict[int, LeftOut] = {}
+    highest: dict[str, int] = {}
+    for key, place in zip(keys, ranks, strict=True):
+        highest[key] = max(place, highest.get(key, place))
+    for index, (key, place) in enumerate(zip(keys, ranks, strict=True)):
+        if place < highest[key]:
+            reason = f"its group {key!r} is in {SPLITS[highest[key]]} too"
+            reasons[index] = LeftOut(checked[index].source, "group", reason)
+    for low, high in same:
+        if ranks[low] != ranks[high]:
+            loser, winner = (low, high) if ranks[low] < ranks[high] else (high, low)
+            other = checked[winner]
+            reason = f"shows the same as {other.source}, which is in {other.split}"
+            reasons.setdefault(loser, LeftOut(checked[loser].source, "duplicate", reason))
+    placed = {index: SPLITS[ranks[index]] for index in range(len(checked)) if index not in reasons}
+    return _split(checked, keys, placed, [(checked[index], bad) for index, bad in sorted(reasons.items())])
+
+
+def make(
+    checked: Sequence[Checked],
+    keys: Sequence[str],
+    same: Sequence[tuple[int, int]],
+    shares: dict[str, float],
+    seed: int,
+) -> Split:
+    """New splits. shares: of the pairs, for "val" and "test". Raises CheckFailed: too few groups."""
+    first: dict[str, int] = {}
+    links = [(first.setdefault(key, index), index) for index, key in enumerate(keys)]
+    joined = groups(len(checked), [*links, *same])
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for index, root in enumerate(joined):
+        members[root].append(index)
+    waiting = sorted(members.values(), key=lambda group: _order(seed, checked[group[0]].name))
+    placed: dict[int, str] = {}
+    for split, share in shares.items():
+        chosen = _choose(waiting, round(share * len(checked)), share)
+        waiting = [group for group in waiting if group not in chosen]
+        placed |= {index: split for group in chosen for index in group}
+    placed |= {index: "train" for group in waiting for index in group}
+    if not waiting and sum(shares.values()) < 1:
+        raise CheckFailed(
+            f"{len(members)} groups of {len(checked)} pairs are too few for the splits; choose a --group that "
+            "tells more apart, or splits by hand in folders train/ and val/"
+        )
+    return _split(checked, [str(root) for root in joined], placed, [])
+
+
+def _choose(waiting: list[list[int]], wanted: int, share: float) -> list[list[int]]:
+    """Groups in order as long as they fit; the smallest if none does and any is wanted."""
+    chosen: list[list[int]] = []
+    count = 0
+    for group in waiting:
+        if count + len(group) <= wanted:
+            chosen.append(group)
+            count += len(group)
+    if not chosen and share > 0 and waiting:
+        chosen.append(min(waiting, key=len))
+    return chosen
+
+
+def _order(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
+def _split(
+    checked: Sequence[Checked],
+    keys: Sequence[str],
+    placed: dict[int, str],
+    left_out: list[tuple[Checked, LeftOut]],
+) -> Split:
+    used = [split for split in SPLITS if split in placed.values()]
+    return Split(
+        {
+            split: tuple(checked[index] for index, where in sorted(placed.items()) if where == split)
+            for split in used
+        },
+        tuple(left_out),
+        {split: len({keys[index] for index, where in placed.items() if where == split}) for split in used},
+    )

@@ -131,7 +131,7 @@ def _between(values: torch.Tensor, positions: NDArray[np.float32], dim: int) -> 
     """Linear interpolation along one axis."""
     last = values.shape[dim] - 1
     low = np.minimum(positions.astype(np.int64), last)
-    weight = torch.from_numpy(positions - low).clamp(0, 1)
+    weight = torch.from_numpy(positions - low.astype(np.float32)).clamp(0, 1)
     high = torch.from_numpy(np.minimum(low + 1, last))
     shape = [1] * values.dim()
     shape[dim] = -1

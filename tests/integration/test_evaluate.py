@@ -126,7 +126,10 @@ def test_counts_every_labelled_pixel_at_the_photos_own_size(description: Path, e
     dataset = load_dataset(description, "val")
     masks: dict[str, NDArray[np.uint8]] = {}
     matrix = evaluate(
-        load_segmenter(exported), dataset, dataset.samples, lambda s, mask: masks.update({s.image.stem: mask})
+        load_segmenter(exported),
+        dataset,
+        dataset.samples,
+        lambda s: masks.update({s.sample.image.stem: s.mask}),
     )
     assert [masks[str(number)].shape for number in range(4)] == list(SIZES)
     assert matrix.counts.sum() == sum(height * width - 5 for height, width in SIZES)

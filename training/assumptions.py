@@ -130,30 +130,33 @@ def _layouts(now: Pipeline, bottleneck: bool) -> list[Mend]:
     return found
 
 
-# --- of labels: counts[value of the label file, predicted class] --------------------------------------------
+# --- of labels: counts[photo, value of the label file, predicted class] --------------------------------------------
 
 
 @dataclass(frozen=True)
 class Reading:
     """How the values of label files are to be read: `table` uint8 (256,), value -> class or ignore label.
 
-    `changes`: how many things that assumes.
+    `changes`: how many things that assumes. `certain`: it holds whatever the score says.
     """
 
     kind: str
     words: str
     table: NDArray[np.uint8]
     changes: int = 1
+    certain: bool = False
 
     def counts(self, counts: Counts) -> Counts:
         """The same counts with the values read this way."""
         read = np.zeros_like(counts)
-        np.add.at(read, self.table, counts)
+        for value in np.flatnonzero(counts.any(axis=(0, 2))):
+            read[:, self.table[value]] += counts[:, value]
         return read
 
 
 def readings(counts: Counts, classes: tuple[str, ...], ignore_label: int) -> list[Reading]:
-    """All readings that may explain something; `counts` int64 (256, num_classes)."""
+    """All readings that may explain something; `counts` int64 (photos, 256, num_classes)."""
+    counts = counts.sum(axis=0)
     return [
         *_offsets(ignore_label),
         *_ignored(counts, classes, ignore_label),
@@ -181,10 +184,9 @@ def _ignored(counts: Counts, classes: tuple[str, ...], ignore_label: int) -> lis
         table = np.arange(256, dtype=np.uint8)
         table[beyond] = ignore_label
         shown = ", ".join(map(str, beyond[:8]))
-        found.append(
-            Reading("ignore label", f"label values {shown} are unlabelled pixels, and no class", table)
-        )
-    for value in values[values < len(classes)]:
+        words = f"label values {shown} are unlabelled pixels, and no class"
+        found.append(Reading("ignore label", words, table, certain=True))
+    for value in {0, len(classes) - 1}:  # where void is put by custom
         never = counts[:, value].sum() < NEVER * labelled.sum()
         if never and labelled[value] > SELDOM * labelled.sum():
             table = np.arange(256, dtype=np.uint8)

@@ -89,12 +89,13 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _State:
-    """A pipeline, its score, its best explaining reading of the labels, and the score with that."""
+    """A pipeline, its score, its best explaining reading of the labels, and score and counts with that."""
 
     pipeline: Pipeline
     plain: float
     reading: Reading | None
     reached: float
+    counts: Counts
 
 
 @dataclass
@@ -107,29 +108,38 @@ class _Search:
 
     def score(self, counts: Counts) -> float:
         measure = agreement if self.references else miou
-        return measure(counts, self.patient.meta.ignore_label)
+        return measure(counts.sum(axis=0), self.patient.meta.ignore_label)
 
-    def explains(self, before: float, after: float, changes: int = 1) -> bool:
-        """Whether going from `before` to `after` is more than chance or fitting."""
+    def explains(self, before: Counts, after: Counts, changes: int = 1) -> bool:
+        """Whether going from `before` to `after` is more than chance, or than fitting a few photos.
+
+        Against labels the gain must be there whichever photo is left out.
+        """
         if self.references:
-            return 1 - before > SAME and after - before >= CLOSED * (1 - before)
-        return after - before >= min(GAIN * changes, MOST_GAIN)
+            gap = 1 - self.score(before)
+            return gap > SAME and self.score(after) - (1 - gap) >= CLOSED * gap
+        needed, photos = min(GAIN * changes, MOST_GAIN), len(before)
+        subsets = [np.arange(photos) != left_out for left_out in range(photos if photos > 1 else 0)]
+        return all(
+            self.score(after[kept]) - self.score(before[kept]) >= needed
+            for kept in [np.full(photos, True), *subsets]
+        )
 
     def state(self, pipeline: Pipeline, *, keep: bool = False) -> _State:
         """Ask the network, then read the labels in every way."""
         counts, meta = self.patient.counts(pipeline), self.patient.meta
-        plain = self.score(counts)
-        best, top = None, plain
+        state = _State(pipeline, self.score(counts), None, self.score(counts), counts)
         for reading in readings(counts, meta.classes, meta.ignore_label):
-            score = self.score(reading.counts(counts))
+            read = reading.counts(counts)
+            score = self.score(read)
             if keep:
                 self.tries.append(Try(reading.kind, reading.words, score))
             # of readings that are as good, the one that assumes least
-            if self.explains(plain, score, reading.changes) and score > top + self.price * (
-                reading.changes - 1
-            ):
-                best, top = reading, score
-        return _State(pipeline, plain, best, top)
+            better = score > state.reached + self.price * (reading.changes - 1)
+            certain = reading.certain and score > state.plain + PRICE
+            if better and (certain or self.explains(counts, read, reading.changes)):
+                state = replace(state, reading=reading, reached=score, counts=read)
+        return state
 
     def changes(self, now: Pipeline, used: set[str]) -> list[Mend]:
         meta = self.patient.meta
@@ -146,8 +156,9 @@ class _Search:
         """
         singles = self.changes(now.pipeline, used)
         chosen = self.best([[mend] for mend in singles])
-        if chosen is None or (self.references and 1 - chosen[1].reached <= SAME):
-            return self.explaining(now, chosen)
+        single = self.explaining(now, chosen)
+        if chosen is None or (single and (not self.references or 1 - chosen[1].reached <= SAME)):
+            return single
         order = [mend for mend in singles if mend.kind == "channel order"]
         pairs = [
             [replace(mend, pipeline=replace(mend.pipeline, bgr=turned.pipeline.bgr)), turned]
@@ -156,7 +167,7 @@ class _Search:
             if mend.kind in ("mean and std", "pixel scale")
         ]
         paired = self.best(pairs)
-        if paired is not None and self.explains(chosen[1].reached, paired[1].reached):
+        if paired is not None and self.explains(chosen[1].counts, paired[1].counts):
             chosen = paired
         return self.explaining(now, chosen)
 
@@ -176,7 +187,7 @@ class _Search:
         self, now: _State, chosen: tuple[list[Mend], _State] | None
     ) -> tuple[list[Mend], _State] | None:
         """`chosen`, if it is better than what there is by more than chance."""
-        return chosen if chosen and self.explains(now.reached, chosen[1].reached) else None
+        return chosen if chosen and self.explains(now.counts, chosen[1].counts) else None
 
     def worth(self, state: _State) -> float:
         return state.reached - (self.price * state.reading.changes if state.reading else 0)

@@ -53,12 +53,13 @@ class Patient:
         return any(_orientation(photo) != 1 for photo in self.photos)
 
     def counts(self, pipeline: Pipeline) -> Counts:
-        """int64 (256, num_classes): pixels of a label's value that were predicted as a class."""
-        num_classes, counts = len(self.meta.classes), np.zeros(256 * len(self.meta.classes), np.int64)
+        """int64 (photos, 256, num_classes): pixels of a label's value that were predicted as a class."""
+        num_classes = len(self.meta.classes)
+        counts = []
         for mask, expected in zip(self.masks(pipeline), self.expected, strict=True):
             cells = fitted(expected, mask).astype(np.int64) * num_classes + mask
-            counts += np.bincount(cells.ravel(), minlength=counts.size)
-        return counts.reshape(256, num_classes)
+            counts.append(np.bincount(cells.ravel(), minlength=256 * num_classes))
+        return np.stack(counts).reshape(-1, 256, num_classes)
 
     def masks(self, pipeline: Pipeline) -> list[Pixels]:
         """Label maps, uint8, at each photo's own size."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import nn
 
 from segserve.errors import UsageError
 from segserve.labels import IGNORE_LABEL, ROOM_CLASSES
+from tests.sabotage import IMAGENET, Sabotage, bgr, both, described, other_eps, permute, scaled
 from training import pspnet
 from training.assumptions import Pipeline
 from training.checkpoint import load_checkpoint, load_model, save_checkpoint
@@ -32,10 +32,8 @@ from training.meta import CheckpointMeta
 from training.patient import Patient
 from training.rooms import render
 
-COUNT, PHOTO, INPUT = 3, (120, 160), (96, 128)
-EPS = 1e-3  # Lite0's
+COUNT, PHOTO, INPUT = 2, (120, 160), (96, 128)
 Pixels = NDArray[np.uint8]
-Sabotage = Callable[[pspnet.PSPNet, CheckpointMeta], CheckpointMeta | None]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -100,56 +98,6 @@ def converted(patient: Patient, sabotage: Sabotage) -> Patient:
     return Patient(model, meta, patient.photos, patient.expected)
 
 
-def first_conv(model: pspnet.PSPNet) -> nn.Conv2d:
-    return next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-
-
-def bgr(model: pspnet.PSPNet, meta: CheckpointMeta) -> None:
-    weight = first_conv(model).weight
-    weight.data = weight.data.flip(1)
-
-
-def other_eps(model: pspnet.PSPNet, meta: CheckpointMeta) -> None:
-    """As if trained with 1e-5: the variances are larger by what the epsilon was."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
-            module.running_var += EPS - 1e-5
-
-
-def permute(model: pspnet.PSPNet, meta: CheckpointMeta) -> None:
-    last = model.head[-1]
-    assert isinstance(last, nn.Conv2d)
-    assert last.bias is not None
-    order = list(range(len(meta.classes)))
-    order[0], order[1], order[2], order[3] = 2, 0, 1, 5
-    order[5] = 3
-    last.weight.data, last.bias.data = last.weight.data[order], last.bias.data[order]
-
-
-def described(**changes: Any) -> Sabotage:
-    return lambda model, meta: replace(meta, **changes)
-
-
-def scaled(factor: float) -> Sabotage:
-    def scale(model: pspnet.PSPNet, meta: CheckpointMeta) -> CheckpointMeta:
-        (a, b, c), (d, e, f) = meta.mean, meta.std
-        return replace(
-            meta, mean=(factor * a, factor * b, factor * c), std=(factor * d, factor * e, factor * f)
-        )
-
-    return scale
-
-
-def both(*sabotages: Sabotage) -> Sabotage:
-    def spoil(model: pspnet.PSPNet, meta: CheckpointMeta) -> CheckpointMeta:
-        for sabotage in sabotages:
-            meta = sabotage(model, meta) or meta
-        return meta
-
-    return spoil
-
-
-IMAGENET = described(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 OF_THE_DEMO: dict[str, tuple[Sabotage, set[str]]] = {
     "BGR weights": (bgr, {"channel order"}),
     "ImageNet's mean and std": (IMAGENET, {"mean and std"}),
@@ -217,8 +165,8 @@ def test_a_forgotten_exif_orientation_is_named(demo: Patient, rooms: list[tuple[
 @pytest.fixture(scope="module")
 def labelled(demo: Patient) -> Patient:
     """Larger photos: on thumbnails the model is so poor that its errors hide what is wrong."""
-    large = [render(71_000_000 + seed, 192, 256) for seed in range(2)]
-    meta = replace(demo.meta, input_height=192, input_width=256)
+    large = [render(71_000_000 + seed, 144, 192) for seed in range(2)]
+    meta = replace(demo.meta, input_height=144, input_width=192)
     return Patient(demo.model, meta, [file(image) for image, _ in large], [label for _, label in large])
 
 
@@ -226,7 +174,7 @@ def test_labels_that_fit_are_left_alone(labelled: Patient) -> None:
     found = diagnose(labelled, references=False)
     assert found.kinds == ()
     assert found.healthy
-    assert found.as_is > 0.2
+    assert found.as_is > 0.15
 
 
 def test_an_offset_of_the_labels_is_named(labelled: Patient) -> None:

@@ -24,7 +24,7 @@ CLOSED = 0.3
 """Share of the gap to a reference that a change must close to be named."""
 SAME = 0.001
 """A share of pixels that differ from a reference's: no gap left to explain."""
-GAIN = 0.05
+GAIN = 0.03
 """mIoU that a change must gain where labels were drawn by people: there the gap is mostly the model's."""
 NOISE = 0.01
 """mIoU by which a later one of the changes must be better (those come first that are made most often), and that each
@@ -75,12 +75,20 @@ class Diagnosis:
             what = "; and ".join(one.words for one in self.found)
             return f"{' and '.join(self.kinds)}: {what}. {score} as is, {100 * self.mended:.2f} % mended."
         if self.healthy and self.measure == MIOU:
-            return (
-                f"no usual assumption is wrong by {100 * GAIN:g} points or more: {score} is the model's own."
-            )
+            return f"no usual assumption is surely wrong: {score}.{self.suspicion()}"
         if self.healthy:
             return f"nothing is wrong: {score}."
         return f"none of the usual assumptions explains it: {score}, {100 * self.mended:.2f} % at best."
+
+    def suspicion(self) -> str:
+        """What comes nearest to an explanation, where labels show too little to be sure."""
+        nearest = max(self.tries, key=lambda one: one.score)
+        if nearest.score - self.as_is < NOISE:
+            return ""
+        return (
+            f" Nearest to an explanation: {nearest.kind}, {100 * nearest.score:.2f} %; more photos, or the original's "
+            "masks as --reference-masks, would decide."
+        )
 
     def read_labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Values of a label file -> classes, as found."""

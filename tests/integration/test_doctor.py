@@ -175,6 +175,7 @@ def test_labels_that_fit_are_left_alone(labelled: Patient) -> None:
     assert found.kinds == ()
     assert found.healthy
     assert found.as_is > 0.15
+    assert found.words().startswith("no usual assumption is surely wrong: mIoU")
 
 
 def test_an_offset_of_the_labels_is_named(labelled: Patient) -> None:

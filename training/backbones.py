@@ -7,10 +7,15 @@ filters see what they were trained to see while the resolution stays (Yu and Kol
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from training.layout import Layout
+
+OWN = Layout()
 
 
 def conv_bn(
@@ -33,10 +38,12 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int, dilation: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, dilations: tuple[int, int], layout: Layout
+    ) -> None:
         super().__init__()
-        self.conv1 = conv_bn(in_channels, channels, 3, stride=stride, dilation=dilation)
-        self.conv2 = conv_bn(channels, channels, 3, dilation=dilation)
+        self.conv1 = conv_bn(in_channels, channels, 3, stride=stride, dilation=dilations[0])
+        self.conv2 = conv_bn(channels, channels, 3, dilation=dilations[1])
         self.shortcut = shortcut(in_channels, channels, stride)
         self.relu = nn.ReLU(inplace=True)
 
@@ -46,14 +53,17 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which carries stride and dilation), 1x1 and a shortcut (ResNet-50 and deeper)."""
+    """1x1, 3x3 (which carries dilation and, by default, stride), 1x1 and a shortcut (ResNet-50 and deeper)."""
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int, dilation: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, dilations: tuple[int, int], layout: Layout
+    ) -> None:
         super().__init__()
-        self.conv1 = conv_bn(in_channels, channels, 1)
-        self.conv2 = conv_bn(channels, channels, 3, stride=stride, dilation=dilation)
+        first, second = (stride, 1) if layout.stride_in == "1x1" else (1, stride)
+        self.conv1 = conv_bn(in_channels, channels, 1, stride=first)
+        self.conv2 = conv_bn(channels, channels, 3, stride=second, dilation=dilations[0])
         self.conv3 = conv_bn(channels, channels * self.expansion, 1)
         self.shortcut = shortcut(in_channels, channels * self.expansion, stride)
         self.relu = nn.ReLU(inplace=True)
@@ -72,32 +82,38 @@ def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """Deep-stem ResNet, stages 3 and 4 dilated. `c3_channels` and `c4_channels` tell the heads what to expect."""
+    """ResNet, stages 3 and 4 dilated. `c3_channels` and `c4_channels` tell the heads what to expect."""
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int], layout: Layout = OWN
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.c3_channels, self.c4_channels = 256 * block.expansion, 512 * block.expansion
+        self.block, self.layout = block, layout
+        e, width, stem = block.expansion, layout.width, layout.stem
+        self.c3_channels, self.c4_channels = 4 * width * e, 8 * width * e
         relu = nn.ReLU(inplace=True)
-        self.stem = nn.Sequential(
-            conv_bn(3, 64, 3, stride=2), relu, conv_bn(64, 64, 3), relu, conv_bn(64, 128, 3), relu,
-            nn.MaxPool2d(3, stride=2, padding=1),
-        )  # fmt: skip
-        e = block.expansion
-        self.layer1 = self._stage(block, 128, 64, depths[0], stride=1, dilation=1)
-        self.layer2 = self._stage(block, 64 * e, 128, depths[1], stride=2, dilation=1)
-        self.layer3 = self._stage(block, 128 * e, 256, depths[2], stride=1, dilation=2)
-        self.layer4 = self._stage(block, 256 * e, 512, depths[3], stride=1, dilation=4)
+        inputs, kernel = (3, *stem[:-1]), 7 if len(stem) == 1 else 3
+        convs = [
+            conv_bn(n, m, kernel, stride=1 if i else 2)
+            for i, (n, m) in enumerate(zip(inputs, stem, strict=True))
+        ]
+        parts = [part for conv in convs for part in (conv, relu)]
+        self.stem = nn.Sequential(*parts, nn.MaxPool2d(3, stride=2, padding=1))
+        self.layer1 = self._stage(stem[-1], width, 1, layout.dilations(depths[0], 1, last=False))
+        self.layer2 = self._stage(width * e, 2 * width, 2, layout.dilations(depths[1], 1, last=False))
+        self.layer3 = self._stage(2 * width * e, 4 * width, 1, layout.dilations(depths[2], 2, last=False))
+        self.layer4 = self._stage(4 * width * e, 8 * width, 1, layout.dilations(depths[3], 4, last=True))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    @staticmethod
     def _stage(
-        block: type[BasicBlock] | type[Bottleneck], in_channels: int, channels: int, depth: int, *, stride: int,
-        dilation: int,
-    ) -> nn.Sequential:  # fmt: skip
-        blocks = [block(in_channels, channels, stride, dilation)]
-        blocks += [block(channels * block.expansion, channels, 1, dilation) for _ in range(depth - 1)]
+        self, in_channels: int, channels: int, stride: int, dilations: list[tuple[int, int]]
+    ) -> nn.Sequential:
+        """One block for each dilation."""
+        blocks = [self.block(in_channels, channels, stride, dilations[0], self.layout)]
+        wide = channels * self.block.expansion
+        blocks += [self.block(wide, channels, 1, dilation, self.layout) for dilation in dilations[1:]]
         return nn.Sequential(*blocks)
 
     def forward(self, images_nchw: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,9 +213,12 @@ def load_imagenet_lite0(backbone: EfficientNetLite0) -> None:
     backbone.load_state_dict({ours: source[theirs] for ours, theirs in pairs}, strict=False)
 
 
+RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "pspnet18": (BasicBlock, (2, 2, 2, 2)),
+    "pspnet50": (Bottleneck, (3, 4, 6, 3)),
+    "pspnet101": (Bottleneck, (3, 4, 23, 3)),
+}
 BACKBONES: dict[str, Callable[[], ResNet | EfficientNetLite0]] = {
-    "pspnet18": lambda: ResNet(BasicBlock, (2, 2, 2, 2)),
-    "pspnet50": lambda: ResNet(Bottleneck, (3, 4, 6, 3)),
-    "pspnet101": lambda: ResNet(Bottleneck, (3, 4, 23, 3)),
+    **{preset: functools.partial(ResNet, *shape) for preset, shape in RESNETS.items()},
     "pspnet_lite0": EfficientNetLite0,
 }

@@ -11,12 +11,8 @@ a copy for people.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -25,71 +21,20 @@ from torch import Tensor
 
 from segserve.errors import CheckpointError
 from training import pspnet
+from training.meta import CheckpointMeta
 
-SCHEMA = 1
+__all__ = [
+    "CheckpointMeta",
+    "load_checkpoint",
+    "load_model",
+    "load_state",
+    "load_training",
+    "save_checkpoint",
+]
+
 _META_KEY, _DIGEST_KEY = "segserve", "sha256"  # of the safetensors header
 _TRAINING = "train/"  # prefix of what only a resumed training needs; no parameter name contains a slash
 AUX = "aux."  # prefix of the auxiliary head: needed to train, may be absent from a shipped checkpoint
-
-
-@dataclass(frozen=True)
-class CheckpointMeta:
-    """What must be known to use the weights. `mean` and `std` are RGB on the 0..255 scale."""
-
-    preset: str
-    classes: tuple[str, ...]
-    ignore_label: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    align_corners: bool
-    input_height: int
-    input_width: int
-    epoch: int  # epochs completed
-    metrics: dict[str, float]
-    provenance: dict[str, str]
-
-    def __post_init__(self) -> None:
-        wrong = [name for name, holds in self._checks().items() if not holds]
-        if wrong:
-            got = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
-            raise CheckpointError(f"checkpoint description does not make sense: {got}")
-
-    def _checks(self) -> dict[str, bool]:
-        return {
-            "preset": isinstance(self.preset, str) and bool(self.preset),
-            "classes": 0 < len(self.classes) <= 255 and all(isinstance(c, str) for c in self.classes),
-            "ignore_label": _is_int(self.ignore_label) and 0 <= self.ignore_label <= 255,
-            "mean": len(self.mean) == 3 and all(map(_is_number, self.mean)),
-            "std": len(self.std) == 3 and all(_is_number(x) and x > 0 for x in self.std),
-            "align_corners": isinstance(self.align_corners, bool),
-            "input_height": _is_int(self.input_height) and self.input_height > 0,
-            "input_width": _is_int(self.input_width) and self.input_width > 0,
-            "epoch": _is_int(self.epoch) and self.epoch >= 0,
-            "metrics": all(isinstance(v, int | float) for v in self.metrics.values()),
-            "provenance": all(isinstance(v, str) for v in self.provenance.values()),
-        }
-
-    def to_json(self, indent: int | None = None) -> str:
-        """JSON with `schema` first; a metric that is nan (class not seen) becomes null."""
-        content: dict[str, Any] = {"schema": SCHEMA} | asdict(self)
-        content["metrics"] = {k: None if math.isnan(v) else v for k, v in self.metrics.items()}
-        return json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> CheckpointMeta:
-        """The inverse of `to_json`. Raises CheckpointError for anything else."""
-        try:
-            content = json.loads(text)
-            if content.pop("schema") != SCHEMA:
-                raise CheckpointError(f"checkpoint schema is not {SCHEMA}: use the version that wrote it")
-            if wrong := set(content) ^ {field.name for field in fields(cls)}:
-                raise CheckpointError(f"checkpoint description: fields missing or unknown: {sorted(wrong)}")
-            for name in ("classes", "mean", "std"):
-                content[name] = tuple(content[name])
-            content["metrics"] = {k: math.nan if v is None else v for k, v in content["metrics"].items()}
-            return cls(**content)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise CheckpointError(f"checkpoint description cannot be read: {error!r}") from error
 
 
 def save_checkpoint(
@@ -154,7 +99,12 @@ def load_model(path: Path) -> tuple[pspnet.PSPNet, CheckpointMeta]:
     state, meta = load_checkpoint(path)
     if meta.preset not in pspnet.PRESETS:
         raise CheckpointError(f"{path}: preset {meta.preset!r} is not one of {', '.join(pspnet.PRESETS)}")
-    model = pspnet.build(meta.preset, len(meta.classes), align_corners=meta.align_corners)
+    if not meta.classes:
+        raise CheckpointError(
+            f"{path} holds a trunk without heads: start a training from it (--pretrained-from)"
+        )
+    model = pspnet.build(meta.preset, len(meta.classes), align_corners=meta.align_corners, layout=meta.layout)
+    pspnet.set_bn_eps(model, meta.bn_eps)
     if not any(name.startswith(AUX) for name in state):
         del model.aux
     load_state(model, state, path)
@@ -233,11 +183,3 @@ def _hint(path: Path) -> str:
     if start == b"PK" or start[:1] == b"\x80":  # the zip of torch.save, or a bare pickle
         return " It looks like a pickled PyTorch file; those can run code and are not opened here."
     return " Copy it again, or take an earlier checkpoint."
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

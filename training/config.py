@@ -34,6 +34,8 @@ class TrainConfig:
     """The network."""
     pretrained: bool = False
     """Start the backbone from ImageNet weights (pspnet_lite0 has them)."""
+    pretrained_from: Path | None = None
+    """Start the trunk from this checkpoint: of training.import_checkpoint, or of another training."""
     align_corners: bool = True
     """How maps are upsampled, in training and in serving."""
     epochs: int = 100
@@ -81,6 +83,8 @@ class TrainConfig:
         for name, value in (least | {"input_height": 33, "input_width": 33, "limit": 1, "seed": 0}).items():
             if (got := getattr(self, name)) is not None and got < value:
                 raise UsageError(f"--{name.replace('_', '-')} {got}: expected {value} or more")
+        if self.pretrained and self.pretrained_from is not None:
+            raise UsageError("--pretrained and --pretrained-from are two trunks: give one of them")
         if self.base_lr <= 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
             raise UsageError("expected base_lr > 0, weight_decay >= 0 and dropout from 0 to below 1")
 
@@ -92,5 +96,9 @@ class TrainConfig:
     def recorded(self) -> str:
         """The options that decide what comes out, as JSON: those that a resumed training must share."""
         left_out = {"out", "root", "workers", "resume", "as_json"}
+        if self.pretrained_from is None:
+            left_out.add(
+                "pretrained_from"
+            )  # so that trainings from before there was this option can be resumed
         options = {name: value for name, value in asdict(self).items() if name not in left_out}
         return json.dumps(options, default=str, sort_keys=True)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from segserve.errors import UsageError
-from training.backbones import BACKBONES, EfficientNetLite0, conv_bn, load_imagenet_lite0
+from training.backbones import BACKBONES, RESNETS, EfficientNetLite0, ResNet, conv_bn, load_imagenet_lite0
+from training.layout import Layout
 
 PYRAMID_BINS = (1, 2, 3, 6)
 PRESETS = tuple(BACKBONES)
@@ -65,13 +66,15 @@ def upsampling_matrix(num_bins: int, positions: Tensor, align_corners: bool) -> 
 class PyramidPooling(nn.Module):
     """Averages over 1, 4, 9 and 36 regions, each reduced by a 1x1 convolution and spread back over the map.
 
-    (N, C, h, w) -> (N, 2C, h, w): the input and the four levels side by side.
+    (N, C, h, w) -> (N, 2C, h, w): the input and the four levels side by side, of C / 4 channels each unless
+    `reduced` says otherwise.
     """
 
-    def __init__(self, channels: int, align_corners: bool) -> None:
+    def __init__(self, channels: int, align_corners: bool, reduced: int | None = None) -> None:
         super().__init__()
         self.align_corners = align_corners
-        reduced = channels // len(PYRAMID_BINS)
+        reduced = reduced or channels // len(PYRAMID_BINS)
+        self.out_channels = channels + len(PYRAMID_BINS) * reduced
         self.levels = nn.ModuleList(
             nn.Sequential(conv_bn(channels, reduced, 1), nn.ReLU(inplace=True)) for _ in PYRAMID_BINS
         )
@@ -97,21 +100,26 @@ class PSPNet(nn.Module):
 
     stride = 8
 
-    def __init__(self, preset: str, num_classes: int, *, align_corners: bool, dropout: float) -> None:
+    def __init__(
+        self, preset: str, num_classes: int, *, align_corners: bool, dropout: float, layout: Layout | None = None
+    ) -> None:  # fmt: skip
         super().__init__()
         self.preset, self.num_classes, self.align_corners = preset, num_classes, align_corners
-        self.backbone = BACKBONES[preset]()
-        c3, c4, width = self.backbone.c3_channels, self.backbone.c4_channels, HEAD_CHANNELS[preset]
-        self.pyramid = PyramidPooling(c4, align_corners)
+        self.backbone = BACKBONES[preset]() if layout is None else ResNet(*RESNETS[preset], layout)
+        c3, c4 = self.backbone.c3_channels, self.backbone.c4_channels
+        width, aux_width, reduced = HEAD_CHANNELS[preset], AUX_CHANNELS, None
+        if layout is not None:
+            width, aux_width, reduced = layout.head, layout.aux, layout.pyramid
+        self.pyramid = PyramidPooling(c4, align_corners, reduced)
         self.head = nn.Sequential(
-            conv_bn(2 * c4, width, 3),
+            conv_bn(self.pyramid.out_channels, width, 3),
             nn.ReLU(inplace=True),
             nn.Dropout2d(dropout),
             nn.Conv2d(width, num_classes, 1),
         )
         self.aux = nn.Sequential(
-            conv_bn(c3, AUX_CHANNELS, 3), nn.ReLU(inplace=True), nn.Dropout2d(dropout),
-            nn.Conv2d(AUX_CHANNELS, num_classes, 1),
+            conv_bn(c3, aux_width, 3), nn.ReLU(inplace=True), nn.Dropout2d(dropout),
+            nn.Conv2d(aux_width, num_classes, 1),
         )  # fmt: skip
 
         for classifier in (self.head[-1], self.aux[-1]):
@@ -146,16 +154,20 @@ def build(
     align_corners: bool = True,
     pretrained: bool = False,
     dropout: float = 0.1,
+    layout: Layout | None = None,
 ) -> PSPNet:
     """A PSPNet by preset name; `pretrained` puts ImageNet weights into the backbone (pspnet_lite0 only).
 
-    Raises UsageError for an unknown preset or weights that are not to be had.
+    `layout` is for ResNets of other origin than this repository's.
+    Raises UsageError for an unknown preset, and for weights or a layout that it has not.
     """
     if preset not in BACKBONES:
         raise UsageError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
     if not 1 <= num_classes <= 255:
         raise UsageError(f"num_classes is {num_classes}: labels are stored in one byte, 1 to 255 classes fit")
-    net = PSPNet(preset, num_classes, align_corners=align_corners, dropout=dropout)
+    if layout is not None and preset not in RESNETS:
+        raise UsageError(f"{preset} has one layout only; those with several are {', '.join(RESNETS)}")
+    net = PSPNet(preset, num_classes, align_corners=align_corners, dropout=dropout, layout=layout)
     if pretrained:
         if not isinstance(net.backbone, EfficientNetLite0):
             raise UsageError(
@@ -163,3 +175,10 @@ def build(
             )
         load_imagenet_lite0(net.backbone)
     return net
+
+
+def set_bn_eps(model: nn.Module, bn_eps: float | None) -> None:
+    """Give every batch norm this epsilon; None leaves them as they are."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and bn_eps is not None:
+            module.eps = bn_eps

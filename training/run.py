@@ -23,6 +23,7 @@ from training.config import TrainConfig
 from training.data import Dataset
 from training.distributed import Processes
 from training.losses import AUX_WEIGHT, SegmentationLoss, TrainNet
+from training.start import start
 
 MOMENTUM, POLY_POWER, NEW_LAYERS_RATE = 0.9, 0.9, 10.0  # of the paper
 LAST, BEST, SHIPPED = "last.safetensors", "best.safetensors", "model.safetensors"
@@ -34,11 +35,13 @@ class Run:
     def __init__(self, config: TrainConfig, processes: Processes, datasets: list[Dataset]) -> None:
         self.config, self.processes = config, processes
         dataset = datasets[0]  # all have its classes
+        begin = start(config)
         torch.manual_seed(config.seed)
         self.model = pspnet.build(
             config.preset, dataset.num_classes, align_corners=config.align_corners,
-            pretrained=config.pretrained, dropout=config.dropout,
+            pretrained=config.pretrained, dropout=config.dropout, layout=begin.layout,
         )  # fmt: skip
+        begin.fill(self.model, config)
         self.dtype = distributed.compute_dtype(config.precision, processes.device)
         self.model_dtype = torch.promote_types(self.dtype, torch.float32)
         self.model.to(self.model_dtype)
@@ -53,11 +56,11 @@ class Run:
         )
         # Float16 loses small gradients: the loss is scaled up before backward. Other types don't need it.
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.dtype == torch.float16)
-        mean, std = pspnet.normalisation(config.preset)
         self.meta = CheckpointMeta(
-            config.preset, dataset.classes, dataset.ignore_label, mean, std, config.align_corners,
+            config.preset, dataset.classes, dataset.ignore_label, begin.mean, begin.std, config.align_corners,
             *config.input_size, epoch=0, metrics={},
             provenance=journal.provenance(config.recorded(), datasets, processes, self.dtype),
+            layout=begin.layout, bn_eps=begin.bn_eps,
         )  # fmt: skip
 
     def set_learning_rate(self, done: float) -> float:

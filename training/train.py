@@ -26,7 +26,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from segserve import cli
 from segserve.errors import CheckFailed, UsageError
-from training import checkpoint, distributed, pspnet
+from training import checkpoint, distributed
 from training.config import TrainConfig
 from training.data import Dataset, EvalSamples, TrainSamples, load_dataset
 from training.distributed import Processes, ShardedBatches
@@ -34,6 +34,7 @@ from training.journal import Journal
 from training.losses import AUX_WEIGHT
 from training.metrics import ConfusionMatrix, Scores
 from training.run import BEST, LAST, SHIPPED, Run
+from training.start import start
 
 Items = TorchDataset[tuple[Tensor, Tensor]]
 Batches = DataLoader[tuple[Tensor, Tensor]]
@@ -87,15 +88,15 @@ class TrainBatches:
     """This process's augmented batches; call it with the number of the epoch."""
 
     def __init__(self, config: TrainConfig, processes: Processes, datasets: list[Dataset]) -> None:
-        mean, std = pspnet.normalisation(config.preset)
+        begin = start(config)
         self.parts = [
             TrainSamples(
                 dataset,
                 config.crop_height,
                 config.crop_width,
                 config.seed,
-                mean,
-                std,
+                begin.mean,
+                begin.std,
                 input_size=config.input_size,
             )
             for dataset in datasets
@@ -118,8 +119,8 @@ class TrainBatches:
 
 def val_batches(config: TrainConfig, processes: Processes, val: Dataset) -> Batches:
     """This process's share of the validation images, letterboxed to the size that will be served."""
-    mean, std = pspnet.normalisation(config.preset)
-    samples = EvalSamples(val, *config.input_size, mean, std)
+    begin = start(config)
+    samples = EvalSamples(val, *config.input_size, begin.mean, begin.std)
     mine = Subset(samples, range(processes.rank, len(samples), processes.world_size))
     return DataLoader(mine, max(1, config.batch_size // processes.world_size), num_workers=config.workers)
 

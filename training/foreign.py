@@ -1,0 +1,131 @@
+"""The names and habits of other repositories' PSPNets and ResNets: what `training.import_checkpoint` needs to know.
+
+    source, tensors = recognise(read_tensors_of_a_file)
+
+Names are theirs, taken from their published code: hszhao/semseg (model/pspnet.py), open-mmlab/mmsegmentation
+(ResNetV1c, PSPHead, FCNHead), CSAILVision/semantic-segmentation-pytorch (ResnetDilated, PPMDeepsup), torchvision and
+timm (ResNet). A habit is what the tensors do not show: dilations, align_corners, normalisation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from segserve.errors import CheckpointError
+from training.layout import Second
+from training.pspnet import PYRAMID_BINS
+
+Name = Literal["semseg", "mmseg", "csail", "torchvision"]
+WRAPPERS = (
+    ("module.",),
+    ("_orig_mod.",),
+    ("encoder.", "decoder."),
+)  # DataParallel, torch.compile, CSAIL's module
+
+# convolution and batch norm in turn, as each stem's author named them
+STEMS = {
+    "layer0.0": ("layer0.0", "layer0.1", "layer0.3", "layer0.4", "layer0.6", "layer0.7"),
+    "stem.0": ("stem.0", "stem.1", "stem.3", "stem.4", "stem.6", "stem.7"),
+    "conv1.0": ("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1"),
+    "conv3": ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"),
+    "conv1": ("conv1", "bn1"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One repository. `level` are the names of a pyramid level's convolution and batch norm, with {} for its number.
+
+    `head` and `aux`: convolution, batch norm, classifier. `trunk`: prefix of the trunk's names.
+    """
+
+    name: Name
+    level: tuple[str, str] | None
+    head: tuple[str, str, str] | None
+    aux: tuple[str, str, str] | None
+    trunk: str
+    align_corners: bool
+    contracted: bool
+    second: Second
+    left_out: str = r"$^"
+    """Tensors that no segmentation needs."""
+
+
+SOURCES = (
+    Source(
+        "semseg", ("ppm.features.{}.1", "ppm.features.{}.2"), ("cls.0", "cls.1", "cls.4"), ("aux.0", "aux.1", "aux.4"),
+        trunk="", align_corners=True, contracted=False, second="block",
+    ),
+    Source(
+        "mmseg", ("decode_head.psp_modules.{}.1.conv", "decode_head.psp_modules.{}.1.bn"),
+        ("decode_head.bottleneck.conv", "decode_head.bottleneck.bn", "decode_head.conv_seg"),
+        ("auxiliary_head.convs.0.conv", "auxiliary_head.convs.0.bn", "auxiliary_head.conv_seg"),
+        trunk="backbone.", align_corners=False, contracted=True, second="none",
+    ),
+    Source(
+        "csail", ("ppm.{}.1", "ppm.{}.2"), ("conv_last.0", "conv_last.1", "conv_last.4"),
+        ("cbr_deepsup.0", "cbr_deepsup.1", "conv_last_deepsup"),
+        trunk="", align_corners=False, contracted=True, second="stage",
+    ),
+    Source(
+        "torchvision", None, None, None, trunk="", align_corners=True, contracted=False, second="block",
+        left_out=r"fc\.(weight|bias)$",
+    ),
+)  # fmt: skip
+
+
+def unwrap(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes that wrappers put before every name."""
+    plain = dict(tensors)
+    for wrapper in WRAPPERS:
+        if plain and all(name.startswith(wrapper) for name in plain):
+            plain = {name.split(".", 1)[1]: tensor for name, tensor in plain.items()}
+    return plain
+
+
+def recognise(tensors: Mapping[str, Tensor], name: str) -> Source:
+    """The source of these names; `name` is "auto" or says it. Raises CheckpointError for names of no source here."""
+    by_name = {source.name: source for source in SOURCES}
+    for source in SOURCES if name == "auto" else [by_name[name]]:  # type: ignore[index]
+        if f"{source.trunk}layer1.0.conv1.weight" not in tensors:
+            continue
+        if source.head is None or f"{source.head[0]}.weight" in tensors:
+            return source
+    what = "none of the known networks" if name == "auto" else f"not {name}'s"
+    raise CheckpointError(
+        f"the names of the tensors are {what}: {', '.join(sorted(tensors)[:4])}… ({len(tensors)} in all); expected a "
+        "PSPNet of semseg, mmseg or csail (of csail give the encoder's and the decoder's file), or a ResNet of "
+        "torchvision or timm"
+    )
+
+
+def stem(tensors: Mapping[str, Tensor], source: Source) -> tuple[str, ...]:
+    """Names of the stem's convolutions and batch norms, in turn. Raises CheckpointError."""
+    for first, names in STEMS.items():
+        if f"{source.trunk}{first}.weight" in tensors:
+            return tuple(source.trunk + name for name in names)
+    raise CheckpointError(f"no stem that is known: expected one of {', '.join(STEMS)} under '{source.trunk}'")
+
+
+def their_name(ours: str, source: Source, stem_names: tuple[str, ...]) -> str:
+    """What the source calls a tensor of ours, as in backbone.layer1.0.conv2.1.bias -> layer1.0.bn2.bias."""
+    module, leaf = ours.rsplit(".", 1)
+    if found := re.fullmatch(r"backbone\.stem\.(\d+)\.([01])", module):
+        return f"{stem_names[int(found[1]) + int(found[2])]}.{leaf}"  # ours: 0, 2, 4 with a ReLU after each
+    if found := re.fullmatch(r"backbone\.(layer\d\.\d+)\.conv(\d)\.([01])", module):
+        return f"{source.trunk}{found[1]}.{'bn' if found[3] == '1' else 'conv'}{found[2]}.{leaf}"
+    if found := re.fullmatch(r"backbone\.(layer\d\.\d+)\.shortcut\.([01])", module):
+        return f"{source.trunk}{found[1]}.downsample.{found[2]}.{leaf}"
+    if source.level and (found := re.fullmatch(r"pyramid\.levels\.(\d)\.0\.([01])", module)):
+        assert int(found[1]) < len(PYRAMID_BINS)
+        return f"{source.level[int(found[2])].format(found[1])}.{leaf}"
+    for prefix, names in (("head", source.head), ("aux", source.aux)):
+        parts = {f"{prefix}.0.0": 0, f"{prefix}.0.1": 1, f"{prefix}.3": 2}
+        if names and module in parts:
+            return f"{names[parts[module]]}.{leaf}"
+    raise AssertionError(f"{ours}: no rule for it")

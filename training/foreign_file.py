@@ -1,0 +1,102 @@
+"""Open a file of weights that somebody else made, without running anything that is in it.
+
+    content = read((Path("train_epoch_100.pth"),), "auto")
+
+A .pth is a pickle, and a pickle can run programs. It is opened with torch's weights-only unpickler, which knows
+tensors and plain containers. A file that needs more is refused; the message says how its owner makes one that does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from segserve.errors import CheckpointError
+from training.foreign import Source, recognise, unwrap
+
+CONTAINERS = ("state_dict", "model", "model_state_dict", "network")
+
+
+@dataclass(frozen=True)
+class Read:
+    """Tensors by their source's names, and class names where the file has some."""
+
+    tensors: dict[str, Tensor]
+    classes: tuple[str, ...]
+    source: Source
+
+
+def read(files: tuple[Path, ...], source: str) -> Read:
+    """All tensors of the files together. Raises CheckpointError for what cannot be read or recognised."""
+    tensors: dict[str, Tensor] = {}
+    classes: tuple[str, ...] = ()
+    for path in files:
+        content = _open(path)
+        found = unwrap(_tensors(content, path))
+        if twice := sorted(tensors.keys() & found.keys()):
+            raise CheckpointError(
+                f"{path} has {twice[0]} as the file before it has: these are no two parts of one"
+            )
+        tensors |= found
+        classes = classes or _classes(content)
+    return Read(tensors, classes, recognise(tensors, source))
+
+
+def _open(path: Path) -> Mapping[str, object]:
+    if not path.is_file():
+        raise CheckpointError(f"no file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is no whole file of weights ({error}): copy it again") from None
+    except Exception as error:  # torch raises many kinds, pickle.UnpicklingError among them
+        raise CheckpointError(_refusal(path, error)) from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, expected a state dict: save net.state_dict(), not the network"
+        )
+    return content
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    with path.open("rb") as file:
+        pickled = file.read(2) in (b"PK", b"\x80\x02")  # torch.save's zip, and what it wrote before 1.6
+    if not pickled or "Unpickling" not in type(error).__name__:
+        return f"{path} is no whole file of weights ({first}): copy it again"
+    keep = f"torch.save({{k: v for k, v in c.get('state_dict', c).items()}}, '{path.stem}-weights.pth')"
+    wanted = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), first)
+    return (
+        f"{path} holds more than tensors, and opening that could run a program ({wanted}). If you trust where it comes "
+        f'from, strip it where it was trained, then import the result: python -c "import torch; c = '
+        f"torch.load('{path.name}', map_location='cpu', weights_only=False); {keep}\""
+    )
+
+
+def _tensors(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
+    inner: object = next(
+        (content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)), content
+    )
+    assert isinstance(inner, Mapping)
+    tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path}: no tensors in it (keys: {', '.join(map(str, list(content)[:6]))})")
+    return tensors
+
+
+def _classes(content: Mapping[str, object]) -> tuple[str, ...]:
+    """mmseg writes them: meta.CLASSES, later meta.dataset_meta.classes."""
+    meta = content.get("meta")
+    if not isinstance(meta, Mapping):
+        return ()
+    inner = meta.get("dataset_meta")
+    names = meta.get("CLASSES") or (inner.get("classes") if isinstance(inner, Mapping) else None)
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()

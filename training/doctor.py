@@ -117,7 +117,7 @@ def _label(path: Path) -> NDArray[np.uint8]:
                     f"{path}: a PNG of mode {image.mode}, expected class ids: 8-bit grey or palette"
                 )
             return np.array(image, np.uint8)
-    except (SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError) as error:  # how Pillow names what it cannot read
         raise UsageError(f"{path}: not a readable PNG ({error})") from None
 
 

@@ -39,6 +39,7 @@ table { border-collapse: collapse; } td, th { padding: .25rem .8rem; border-bott
 td:not(:first-child), th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1.2rem 0; padding: .6rem; background: var(--soft); border-radius: .4rem; }
 figure div { display: flex; gap: .4rem; flex-wrap: wrap; } figure img { max-width: 24%; min-width: 10rem; }
+i { display: inline-block; width: .8em; height: .8em; margin-right: .5em; border-radius: .2em; }
 figcaption { margin-bottom: .4rem; } .big { font-size: 1.3rem; font-weight: 600; } .note { opacity: .7; }
 """
 
@@ -123,8 +124,9 @@ class Report:
         )
 
     def _classes(self, facts: Mapping[str, Any]) -> str:
+        colours = dict(zip(self.dataset.classes, self.palette_rgb.tolist(), strict=True))
         rows = [
-            f"<tr><td>{escape(name)}<td>{_percent(row['iou'])}<td>{_percent(row['accuracy'])}"
+            f"<tr><td><i style='background:rgb{tuple(colours[name])}'></i>{escape(name)}<td>{_percent(row['iou'])}<td>{_percent(row['accuracy'])}"
             f"<td>{_percent(facts['boundary_f1_classes'][name])}<td>{_percent(row['share'])}"
             for name, row in facts["classes"].items()
         ]

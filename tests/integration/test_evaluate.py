@@ -253,3 +253,36 @@ def test_segmenter_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(UsageError, match=r"model\.onnx: expected a checkpoint"):
         load_segmenter(tmp_path / "model.onnx")
+
+
+def test_report_names_the_worst_photo_and_what_was_confused(run: Run, exported: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(write_dataset(tmp_path / "data"), "val")
+    wrong = np.full(SIZES[1], 0, np.uint8)  # all wall, where the photo shows a third of each
+    Image.fromarray(wrong).save(dataset.samples[1].label)
+    code, out, err = run(
+        exported, "--data", tmp_path / "data/dataset.toml", "--report", tmp_path / "page", "--json"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert found == json.loads((tmp_path / "page/report.json").read_text())
+    assert Path(found["worst"][0]["image"]).name == "1.png"
+    assert found["worst"][0]["wrong"] == pytest.approx(2 / 3, abs=0.1)
+    assert found["worst"][0]["most"].startswith("wall taken for ceiling: ")
+    assert found["pairs"][0]["classes"] == ["wall", "ceiling"]
+    assert sum(map(sum, found["confusion"])) == sum(height * width for height, width in SIZES) - 3 * 5
+    assert 0.3 < found["boundary_f1"] <= 1
+    assert 0 < found["calibration_error"] < 1
+    page = (tmp_path / "page/report.html").read_text()
+    assert page.index("1.png: ") < page.index("0.png: ")
+    assert page.count("<img") == 4 * len(SIZES)
+    assert (tmp_path / "page/confusion.svg").read_text() in page
+
+
+def test_looks_that_the_server_does_not_take_are_said(run: Run, description: Path, exported: Path) -> None:
+    served = json.loads(run(exported, "--data", description, "--json")[1])
+    code, out, err = run(exported, "--data", description, "--flip", "--scales", 1, 2, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert served["ways"] == "as served"
+    assert found["ways"] == {"scales": [1.0, 2.0], "flip": True, "sliding": False}
+    assert found["miou"] > served["miou"]  # cells of 4 pixels follow the edges more closely than those of 8

@@ -125,11 +125,13 @@ class Report:
 
     def _classes(self, facts: Mapping[str, Any]) -> str:
         colours = dict(zip(self.dataset.classes, self.palette_rgb.tolist(), strict=True))
-        rows = [
-            f"<tr><td><i style='background:rgb{tuple(colours[name])}'></i>{escape(name)}<td>{_percent(row['iou'])}<td>{_percent(row['accuracy'])}"
-            f"<td>{_percent(facts['boundary_f1_classes'][name])}<td>{_percent(row['share'])}"
-            for name, row in facts["classes"].items()
-        ]
+        rows = []
+        for name, row in facts["classes"].items():
+            red, green, blue = colours[name]
+            figures = (row["iou"], row["accuracy"], facts["boundary_f1_classes"][name], row["share"])
+            cells = "".join(f"<td>{_percent(value)}" for value in figures)
+            swatch = f'<i style="background: rgb({red}, {green}, {blue})"></i>'
+            rows.append(f"<tr><td>{swatch}{escape(name)}{cells}")
         head = "<tr><th>class<th>IoU<th>accuracy<th>boundary F1<th>share of pixels"
         return f"<table>{head}{''.join(rows)}</table>"
 

@@ -242,3 +242,26 @@ def test_the_kept_file_is_whole() -> None:
     kept = regress.read(regress.KEPT)
     assert kept["served_over_engine"].value > 0.5
     assert all(0 < one.tolerance < 0.5 for one in kept.values())
+
+
+def test_some_wild_pairs_do_not_hide_a_slower_version() -> None:
+    """Something else had the machine in three turns of 24: once A's, twice B's."""
+    a, b = [1.0] * 24, [1.2 * (1 + 0.01 * (turn % 5 - 2)) for turn in range(24)]
+    b[3], b[11], b[20] = 0.6, 2.1, 2.4
+    each = ratio.each_confidence(0.99, 6)
+    found = ratio.compared(a, b, each, independent=True)
+    assert found is not None
+    assert found.ratio == pytest.approx(1.2, rel=0.02)
+    assert ratio.verdict(found, "lower", 0.03) == "worse"
+    assert found.low == pytest.approx(1.2, rel=0.1)
+
+
+def test_the_interval_of_signed_ranks_is_that_of_the_tables() -> None:
+    """Of 12 values' 78 pairwise means, 13 are left out at each end: P(W <= 13) = 0.0212, P(W <= 14) = 0.0261."""
+    values = np.random.default_rng(8).normal(0, 1, 12)
+    means = sorted((x + y) / 2 for i, x in enumerate(values) for y in values[i:])
+    found = ratio.compared([1.0] * 12, np.exp(values).tolist(), 0.95, independent=True)
+    assert found is not None
+    assert found.low == pytest.approx(np.exp(means[13]))
+    assert found.high == pytest.approx(np.exp(means[-14]))
+    assert found.ratio == pytest.approx(np.exp(np.median(means)))

@@ -79,7 +79,7 @@ def test_right_masks_pass(repo_root: Path, photos: Path, tmp_path: Path) -> None
     rows = answers.read(file)
     assert {(row.format, row.body) for row in rows} == set(itertools.product(("png", "json"), BODIES))
     assert all(row.good and row.version == "1.2" and row.engine == "numpy" for row in rows)
-    assert all(row.sent - row.due < 1e-3 and row.batch_size == 1 and row.bytes for row in rows)
+    assert all(row.sent >= row.due and row.batch_size == 1 and row.bytes for row in rows)
     assert all({"queue", "decode", "engine", "mask"} <= set(row.server_ms) for row in rows)
 
 

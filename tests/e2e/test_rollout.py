@@ -27,7 +27,7 @@ from segserve.segmenter import Segmenter
 from tests import bad_versions
 from tests.e2e.serving import REPO, command, labels_of, run, start_options, started
 
-PATIENT = ("--ready-timeout-s", "200", "--max-slowdown", "20", "--watch-s", "3")
+PATIENT = ("--ready-timeout-s", "200", "--max-slowdown", "500", "--watch-s", "3")
 
 
 @dataclass(frozen=True)

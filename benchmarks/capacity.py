@@ -5,9 +5,10 @@ knee([Trial(10.0, …), …], objectives) -> Knee(rate_per_s=12.3, low=11.9, hig
 
 Held or missed is little to learn from a trial. How far it was from its limit says more: of the trials' margins the
 logarithm is fitted with the closest curve that never falls (isotonic regression: Barlow and others, "Statistical
-Inference under Order Restrictions", 1972), and where that crosses 0 is the knee. The interval is a bootstrap's: trials
-are drawn with replacement, and within each the answers, in blocks of seconds, because neighbours waited in one queue
-(Künsch, Annals of Statistics 17, 1989). 95 % of what comes out is between `low` and `high`.
+Inference under Order Restrictions", 1972), and where that crosses 0 is the knee. The interval is a bootstrap's: the
+trials between the lowest and the highest rate are drawn with replacement, and within each the answers, in blocks of
+seconds, because neighbours waited in one queue (Künsch, Annals of Statistics 17, 1989). 95 % of what comes out is
+between `low` and `high`.
 """
 
 from __future__ import annotations
@@ -95,9 +96,11 @@ def knee(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Knee:
         [margin(objectives, _resampled(trial, chance), trial.seconds) for _ in range(RESAMPLES // 5)]
         for trial in trials
     ]
+    # the ends of the range are in every draw: without a rate that held there would be nothing to cross from
+    ends = sorted(range(len(trials)), key=rates.__getitem__)[:: max(1, len(trials) - 1)]
     drawn = []
     for _ in range(RESAMPLES):
-        numbers = [chance.randrange(len(trials)) for _ in trials]
+        numbers = [*ends, *(chance.randrange(len(trials)) for _ in trials[len(ends) :])]
         rates_drawn = [rates[n] for n in numbers]
         drawn.append(crossing(rates_drawn, [chance.choice(pools[n]) for n in numbers]))
     low, high = np.quantile(drawn, [0.025, 0.975])

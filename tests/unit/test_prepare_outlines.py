@@ -15,31 +15,15 @@ from PIL import Image
 
 from segserve import encode
 from segserve.errors import UsageError
+from tests.label_sources import HEIGHT, WIDTH, bad, one_photo, values_of
 from training.sources import coco, labelme, rle, yolo
-from training.sources.item import UNLABELLED, BadPair, Found
+from training.sources.item import UNLABELLED, Found
 from training.sources.polygons import inside_polygon
-
-HEIGHT, WIDTH = 12, 20
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """One photo, images/a.jpg."""
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
-    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "images" / "a.jpg")
-    return tmp_path
-
-
-def values_of(found: Found) -> NDArray[np.int32]:
-    (item,) = found.items
-    return found.source.read(item, HEIGHT, WIDTH)
-
-
-def bad(found: Found) -> BadPair:
-    with pytest.raises(BadPair) as raised:
-        values_of(found)
-    return raised.value
+    return one_photo(tmp_path)
 
 
 def box(value: int, x0: int, x1: int, y0: int, y1: int) -> NDArray[np.int32]:

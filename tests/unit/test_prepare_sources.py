@@ -12,30 +12,14 @@ from PIL import Image
 
 from segserve.errors import DatasetError
 from tests.images import png
+from tests.label_sources import HEIGHT, WIDTH, bad, one_photo, values_of
 from training.sources import colour_png, index_png, yolo
-from training.sources.item import UNLABELLED, BadPair, Found, Item, split_of
-
-HEIGHT, WIDTH = 12, 20
+from training.sources.item import UNLABELLED, Found, Item, split_of
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """One photo, images/a.jpg."""
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
-    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "images" / "a.jpg")
-    return tmp_path
-
-
-def values_of(found: Found) -> NDArray[np.int32]:
-    (item,) = found.items
-    return found.source.read(item, HEIGHT, WIDTH)
-
-
-def bad(found: Found) -> BadPair:
-    with pytest.raises(BadPair) as raised:
-        values_of(found)
-    return raised.value
+    return one_photo(tmp_path)
 
 
 # --- index and colour PNGs ----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Does the load test measure what is there? The same load from two clients, and the server's own histograms beside it.
 
-    python -m benchmarks.agreement model_store/rooms.mar --clients 4 --round-s 20 --rounds 3
+    python -m benchmarks.agreement model_store/rooms.mar --clients 4 --round-s 12 --rounds 20
 
 Locust (as `benchmarks.run` drives it) and the raw asyncio client (benchmarks/client.py) take turns, A B, B A, …, at one
 server: closed load, the same photos, PNG. Printed are the ratios of their percentiles; and of the times in the worker
@@ -12,6 +12,7 @@ p95, or that of the means, is off by more than `--tolerance`.
 from __future__ import annotations
 
 import json
+import random
 import statistics
 import tempfile
 import time
@@ -29,7 +30,7 @@ from benchmarks.answers import PERCENTS, Answered, percentiles_ms
 from benchmarks.client import drive, percentile
 from benchmarks.load_photos import rendered_folder
 from benchmarks.photos import MIXED_SIZES, photos_of
-from benchmarks.served import failures_of, requests_of
+from benchmarks.served import SEED, failures_of, requests_of
 from benchmarks.session import sleep_while_running
 from deploy.metrics import Histogram, scrape
 from deploy.run_folder import Running
@@ -40,6 +41,8 @@ from segserve.spec import ModelSpec
 
 JUDGED = ("p50", "p95", "mean in the worker")
 """p99 of some hundred answers is chance; it is shown."""
+DRAWN = 10_000
+"""Requests in the raw client's order, more than a turn sends."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,10 @@ class AgreementConfig:
     """Package to serve."""
     clients: int = 4
     """Requests on their way at any time."""
-    round_s: float = 20.0
+    round_s: float = 12.0
     """Of one client's turn."""
-    rounds: int = 3
-    """Turns of each client."""
+    rounds: int = 20
+    """Turns of each client: many short ones, so that both meet the same moods of the machine."""
     tolerance: float = 0.05
     """How far a ratio may be from 1."""
     json: bool = False
@@ -72,7 +75,7 @@ def main(config: AgreementConfig) -> int:
     with tempfile.TemporaryDirectory(prefix="agreement-") as folder:
         work = Path(folder)
         with loaded.server(config.mar, spec.name, work) as running:
-            raw_turn(config, running, spec)  # what is first is slow
+            raw_turn(config, running, spec, -1)  # what is first is slow
             for number in track(range(config.rounds), "rounds", console=Console(stderr=True), transient=True):
                 for of_locust in (True, False) if number % 2 == 0 else (False, True):
                     if of_locust:
@@ -80,7 +83,7 @@ def main(config: AgreementConfig) -> int:
                         ours += rows
                         told = plus(told, counted)
                     else:
-                        theirs += raw_turn(config, running, spec)
+                        theirs += raw_turn(config, running, spec, number)
     found = ratios(ours, theirs, told)
     off = [row for row in found if row["what"] in JUDGED and abs(row["ratio"] - 1) > config.tolerance]
     report = {**host.describe(), "answers": {"locust": len(ours), "raw": len(theirs)}, "rows": found}
@@ -109,15 +112,16 @@ def locust_turn(
     return rows, scrape(running.metrics_url).steps(spec.name, spec.version, "total").minus(before)
 
 
-def raw_turn(config: AgreementConfig, running: Running, spec: ModelSpec) -> list[float]:
-    """Latencies, ms. Raises: CheckFailed if a request failed."""
+def raw_turn(config: AgreementConfig, running: Running, spec: ModelSpec, number: int) -> list[float]:
+    """Latencies, ms. Raises: CheckFailed if a request failed.
+
+    The photos are drawn by chance, as Locust does: in a fixed order the same ones would always share a batch, which
+    is another load.
+    """
     photos = photos_of(rendered_folder(MIXED_SIZES))
-    load = drive(
-        running.url,
-        requests_of(f"{running.url}/predictions/{spec.name}", photos),
-        config.clients,
-        config.round_s,
-    )
+    requests = requests_of(f"{running.url}/predictions/{spec.name}", photos)
+    drawn = random.Random(SEED + number).choices(requests, k=DRAWN)
+    load = drive(running.url, drawn, config.clients, config.round_s)
     if failures := failures_of(load):
         raise CheckFailed(f"{len(failures)} requests of the raw client failed, the first: {failures[0]}")
     return [1e3 * answer.latency_s for answer in load.answers]

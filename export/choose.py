@@ -25,6 +25,8 @@ Objective = Literal["throughput", "latency"]
 MIN_ROUNDS, MAX_ROUNDS = 3, 15
 MEASURE_S = 45.0
 """Rounds go on until so many seconds have passed."""
+NEARLY = 0.95
+"""Of the most images/s: what is left is not worth the latency and the memory of a larger batch."""
 
 
 @dataclass(frozen=True)
@@ -100,3 +102,15 @@ def choice(
         "eager_latency_ms": {str(n): round(ms, 2) for n, ms in eager.latency_ms.items()},
         "left_out": dict(left_out),
     }
+
+
+def batch_size(table: Mapping[str, Any], name: str) -> int | None:
+    """The smallest measured batch size at which artefact `name` makes nearly the most images/s; None: not measured.
+
+    table: what `choice` returned.
+    """
+    for row in table.get("table", ()):
+        if row["name"] == name:
+            per_s = {int(count): 1e3 * int(count) / ms for count, ms in row["latency_ms"].items()}
+            return min(count for count, speed in per_s.items() if speed >= NEARLY * max(per_s.values()))
+    return None

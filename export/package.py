@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from export import choose
 from export import report as reports
 from segserve.errors import CheckFailed, SpecError
 from segserve.spec import PARITY_FILE, SPEC_FILE, Artefact, ModelSpec, sha256_file
@@ -59,6 +61,7 @@ def package(folder: Path) -> Path:
         beside = {artefact.file for artefact in packed[1:]} - {packed[0].file}
         for file in {PARITY_FILE, *beside, *golden_files(spec)}:
             shutil.copyfile(folder / file, staged / file)
+        (Path(work) / MODEL_CONFIG.name).write_text(model_config(spec), encoding="utf-8")
         made = _archive(spec, folder / packed[0].file, staged, Path(work))
         check_package(made)
         return Path(shutil.move(made, folder / made.name))
@@ -68,6 +71,15 @@ def to_pack(spec: ModelSpec) -> tuple[Artefact, ...]:
     """The chosen artefact; with it what runs the same file, and, if engines were measured, model.onnx for any host."""
     files = {spec.served().file} | ({ANYWHERE} if spec.choice else set())
     return tuple(artefact for artefact in spec.in_order() if artefact.file in files)
+
+
+def model_config(spec: ModelSpec) -> str:
+    """The template, with a larger batchSize where the chosen engine was measured to be faster with one."""
+    text = MODEL_CONFIG.read_text(encoding="utf-8")
+    measured = choose.batch_size(spec.choice, spec.engine)
+    return re.sub(
+        r"(?m)^batchSize: (\d+)$", lambda line: f"batchSize: {max(int(line[1]), measured or 0)}", text
+    )
 
 
 def golden_files(spec: ModelSpec) -> dict[str, str]:
@@ -149,7 +161,7 @@ def _archive(spec: ModelSpec, artefact: Path, staged: Path, work: Path) -> Path:
         "--serialized-file", str(artefact),
         "--handler", str(HANDLER),
         "--extra-files", str(staged),
-        "--config-file", str(MODEL_CONFIG),
+        "--config-file", str(work / MODEL_CONFIG.name),
         "--export-path", str(out),
         "--archive-format", "zip-store",
     ]  # fmt: skip

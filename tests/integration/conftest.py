@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +44,12 @@ class ColourEngine:
         blocks = images_nhwc.reshape(n, height // 8, 8, width // 8, 8, 3)
         logits_nchw: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32).transpose(0, 3, 1, 2)
         return logits_nchw
+
+
+@pytest.fixture
+def good_build(tiny_build: Path, tmp_path: Path) -> Path:
+    """A copy of a good build, to spoil."""
+    return Path(shutil.copytree(tiny_build, tmp_path / "build"))
 
 
 @pytest.fixture

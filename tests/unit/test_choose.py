@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.choose import MIN_ROUNDS, Objective, Timing, choice, measure
+from export.choose import MIN_ROUNDS, Objective, Timing, batch_size, choice, measure
 
 EAGER = Timing({1: 100.0, 8: 800.0})
 TIMINGS = {
@@ -56,3 +56,15 @@ def test_engines_take_turns_at_every_batch_size() -> None:
     timed = calls[4:]
     assert timed[:4] == [("a", 1), ("a", 3), ("b", 1), ("b", 3)]
     assert len(timed) >= 4 * MIN_ROUNDS
+
+
+def test_a_larger_batch_is_taken_only_where_it_pays() -> None:
+    timings = {
+        "flat": Timing({1: 50.0, 8: 396.0}),  # 1 % faster with 8
+        "gpu": Timing({1: 5.0, 8: 10.0, 32: 39.0}),  # 200, 800, 821 images/s
+    }
+    table = choice(timings, EAGER, {}, {}, "throughput")
+    assert batch_size(table, "flat") == 1
+    assert batch_size(table, "gpu") == 8
+    assert batch_size(table, "unknown") is None
+    assert batch_size({}, "gpu") is None

@@ -39,7 +39,7 @@ COPY --chown=segserve:segserve deploy deploy
 COPY --from=build --chown=segserve:segserve /app/model_store/rooms.mar model_store/
 EXPOSE 8080
 # Not /ping, which is content before any worker is ready: a READY worker for every model.
-HEALTHCHECK --interval=30s --timeout=20s --start-period=2m CMD [".venv/bin/python", "-m", "deploy.server", "status"]
+HEALTHCHECK --interval=30s --timeout=20s --start-period=2m CMD [".venv/bin/python", "-m", "deploy.status"]
 CMD [".venv/bin/python", "-m", "deploy.server", "start", "--host", "0.0.0.0"]
 
 FROM runtime AS cuda

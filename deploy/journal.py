@@ -60,6 +60,15 @@ def clear(run_dir: Path) -> None:
     (run_dir / JOURNAL_FILE).unlink(missing_ok=True)
 
 
+def at_work(run_dir: Path) -> bool:
+    """Whether a rollout or rollback of that server is going on now."""
+    try:
+        with exclusive(run_dir):
+            return False
+    except UsageError:
+        return True
+
+
 @contextlib.contextmanager
 def exclusive(run_dir: Path) -> Iterator[None]:
     """Raises: UsageError while another rollout or rollback of that server is at work."""

@@ -136,7 +136,7 @@ def scrape(metrics_url: str) -> Scrape:
     except (httpx.HTTPError, ValueError) as error:
         raise ServerError(
             f"no metrics from {url}: {error or type(error).__name__}; is the server running, and is this its "
-            "metrics address (`python -m deploy.server status --json`)?"
+            "metrics address (`python -m deploy.status`)?"
         ) from None
 
 

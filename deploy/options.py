@@ -59,14 +59,6 @@ class Attach:
 
 
 @dataclass(frozen=True)
-class Status:
-    """What runs. Exit code 0: running, and every model has a READY worker; 1: not."""
-
-    run_dir: Path = Path("run")
-    json: bool = False
-
-
-@dataclass(frozen=True)
 class Stop:
     """Stop the server and everything that belongs to it."""
 
@@ -80,7 +72,7 @@ class RenewTokens:
     run_dir: Path = Path("run")
 
 
-Command = Annotated[Start | Attach | Status | Stop | RenewTokens, tyro.conf.arg(name="")]
+Command = Annotated[Start | Attach | Stop | RenewTokens, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True)

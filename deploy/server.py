@@ -1,8 +1,9 @@
-"""Start, watch and stop the model server.
+"""Start and stop the model server.
 
     python -m deploy.server start                  # until Ctrl-C or SIGTERM
     python -m deploy.server start --detach         # in the background, returns when a worker is READY
-    python -m deploy.server status | attach | stop | renew-tokens
+    python -m deploy.server attach | stop | renew-tokens
+    python -m deploy.status                        # what it serves
 
 One run folder (--run-dir, default run) is one server. Inference listens on loopback without tokens; `--auth token`
 turns tokens on for inference and management, and any `--host` that other machines can reach does so by itself.
@@ -11,22 +12,18 @@ Management listens on a unix socket in the run folder, which only its owner may 
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import psutil  # type: ignore[import-untyped]
 from rich.console import Console
-from rich.table import Table
 
 from deploy import launch, processes, run_folder, served
 from deploy.addresses import address, is_loopback
 from deploy.interrupts import Asked, Interrupts
-from deploy.management import Management, ModelState
-from deploy.options import Attach, Options, RenewTokens, Start, Status, Stop
+from deploy.management import Management
+from deploy.options import Attach, Options, RenewTokens, Start, Stop
 from deploy.ready import StartLogs, wait_ready
 from deploy.run_folder import Running
 from segserve.cli import command, run
@@ -110,31 +107,6 @@ def attach(options: Attach) -> int:
     return code
 
 
-def status(options: Status) -> int:
-    """Exit code: 0 if every model has a READY worker, 1 if not or if nothing runs."""
-    running = run_folder.load(options.run_dir)
-    alive = running is not None and running.alive()
-    models: list[ModelState] = []
-    defaults: dict[str, str] = {}
-    if running is not None and alive:
-        with Management.of(running) as management:
-            try:
-                defaults = {name: management.default_version(name) for name in management.names()}
-                models = [version for name in defaults for version in management.versions(name)]
-            except httpx.TransportError:
-                _say("the management API does not answer")
-    ready = bool(models) and all(model.ready for model in models)
-    if options.json:
-        found = dataclasses.asdict(running) if running is not None and alive else None
-        rows = [{**dataclasses.asdict(m), "default": defaults[m.name] == m.version} for m in models]
-        print(json.dumps({"ready": ready, "server": found, "models": rows}))
-    elif running is None or not alive:
-        print(f"nothing runs in {options.run_dir}")
-    else:
-        _print_status(running, models, defaults)
-    return 0 if ready else 1
-
-
 def stop(options: Stop) -> int:
     """Exit code 0, also when nothing runs."""
     running = run_folder.load(options.run_dir)
@@ -185,23 +157,10 @@ def _print_ready(running: Running, defaults: dict[str, str]) -> None:
     print(f"  tokens: {key_file}" if running.auth == "token" else "  tokens: off (loopback only)", flush=True)
 
 
-def _print_status(running: Running, models: list[ModelState], defaults: dict[str, str]) -> None:
-    table = Table("model", "version", "default", "READY workers", title=running.url)
-    for model in models:
-        table.add_row(
-            model.name,
-            model.version,
-            "*" if defaults[model.name] == model.version else "",
-            f"{model.workers_ready}/{model.workers}",
-        )
-    Console().print(table)
-    print(f"process {running.pid}, tokens {running.auth}, management {running.management_socket}")
-
-
 def main(options: Options) -> int:
     """Exit codes: see each command."""
     actions: dict[type, Callable[..., int]] = {
-        Start: start, Attach: attach, Status: status, Stop: stop, RenewTokens: renew_tokens,
+        Start: start, Attach: attach, Stop: stop, RenewTokens: renew_tokens,
     }  # fmt: skip
     return actions[type(options.command)](options.command)
 

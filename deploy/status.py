@@ -2,7 +2,8 @@
 
     python -m deploy.status --run-dir run [--json]
 
-Exit code: 0 if every version has all its workers READY and no rollout was cut off; 1 otherwise, or if nothing runs.
+Exit code: 0 if every version has a READY worker (while a rollout is at work: every default version) and no rollout was
+cut off; 1 otherwise, or if nothing runs. So it serves as a health check.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
 from deploy import journal, run_folder, served
+from deploy.journal import Journal
 from deploy.management import Management
 from deploy.probe import memory_mib
+from deploy.run_folder import Running
 from segserve.cli import run
 
 
@@ -36,16 +40,33 @@ def main(config: StatusConfig) -> int:
     """Exit code as above."""
     running = run_folder.load(config.run_dir)
     if running is None or not running.alive():
-        print(json.dumps({"running": False}) if config.json else f"nothing runs in {config.run_dir}")
+        nothing: dict[str, Any] = {"ready": False, "server": None, "versions": [], "rollout": None}
+        print(json.dumps(nothing) if config.json else f"nothing runs in {config.run_dir}")
         return 1
-    with Management.of(running) as management:
-        rows = versions(management, served.load(config.run_dir))
-    left = journal.load(config.run_dir)
-    good = left is None and all(row["workers_ready"] == row["workers"] > 0 for row in rows)
+    rollout = journal.load(config.run_dir)
+    at_work = rollout is not None and journal.at_work(config.run_dir)
+    try:
+        with Management.of(running) as management:
+            rows = versions(management, served.load(config.run_dir))
+    except httpx.TransportError:
+        Console(stderr=True).print("the management API does not answer")
+        rows = []
+    # what a rollout at work is loading need not be ready yet; what it left behind when it was killed is an error
+    ready = bool(rows) and all(row["workers_ready"] > 0 for row in rows if row["default"] or not at_work)
+    ready = ready and (at_work or rollout is None)
     if config.json:
-        cut_off = dataclasses.asdict(left) if left else None
-        print(json.dumps({"running": True, "url": running.url, "versions": rows, "rollout": cut_off}))
-        return 0 if good else 1
+        left = dataclasses.asdict(rollout) | {"at_work": at_work} if rollout else None
+        server = dataclasses.asdict(running)
+        print(json.dumps({"ready": ready, "server": server, "versions": rows, "rollout": left}))
+    else:
+        show(running, rows)
+        if rollout is not None:
+            print(_told(rollout, at_work))
+    return 0 if ready else 1
+
+
+def show(running: Running, rows: list[dict[str, Any]]) -> None:
+    """The table, and what else an operator looks for."""
     table = Table(
         "model", "version", "", "READY", "waiting", "MiB", "from", title=running.url, title_justify="left"
     )
@@ -56,11 +77,13 @@ def main(config: StatusConfig) -> int:
             f"{row['memory_mib']:.0f}", row["file"],
         )  # fmt: skip
     Console(highlight=False).print(table)
-    if left is not None:
-        print(
-            f"a rollout of {left.name} {left.new} is on its way, or was cut off: the next rollout clears up after it"
-        )
-    return 0 if good else 1
+    print(f"process {running.pid}, tokens {running.auth}, metrics {running.metrics_url}/metrics")
+    print(f"management {running.management_socket}, logs {running.log_dir}")
+
+
+def _told(rollout: Journal, at_work: bool) -> str:
+    what = f"a rollout of {rollout.name} {rollout.new}"
+    return f"{what} is at work" if at_work else f"{what} was cut off: the next rollout clears up after it"
 
 
 def versions(management: Management, known: dict[str, served.Served]) -> list[dict[str, Any]]:

@@ -129,7 +129,7 @@ def test_a_worker_that_dies_is_replaced(server: Server) -> None:
     os.kill(pid, signal.SIGKILL)
 
     def replaced() -> bool:
-        status = run("deploy.server", "status", "--json", "--run-dir", server.running.run_dir)
+        status = run("deploy.status", "--json", "--run-dir", server.running.run_dir)
         return status.returncode == 0 and server.worker_pids("batched") != [pid]
 
     assert processes.wait_until(replaced, timeout_s=60)

@@ -117,18 +117,19 @@ def test_status_attach_second_start_and_stop(
     ports = free_ports(2)
     options = start_options(store, run_dir, ports, ["echo=echo.mar"])
     there = ("--run-dir", run_dir)
-    assert run("deploy.server", "status", *there).returncode == 1
+    assert run("deploy.status", *there).returncode == 1
     first = run("deploy.server", "start", "--detach", *options)
     assert first.returncode == 0, first.stderr
     running = started(run_dir)
 
-    status = run("deploy.server", "status", "--json", *there)
+    status = run("deploy.status", "--json", *there)
     assert status.returncode == 0
-    [model] = json.loads(status.stdout)["models"]
+    [model] = json.loads(status.stdout)["versions"]
     assert model["worker_pids"]
-    assert {**model, "worker_pids": None} == {
+    assert model["memory_mib"] > 10
+    assert {**model, "worker_pids": None, "memory_mib": None} == {
         "name": "echo", "version": "1.0", "workers_ready": 1, "workers": 1, "default": True, "worker_pids": None,
-        "pending": 0, "file": "echo.mar",
+        "pending": 0, "file": "echo.mar", "kept": False, "memory_mib": None,
     }  # fmt: skip
 
     second = run("deploy.server", "start", "--detach", *options)
@@ -163,7 +164,7 @@ def test_a_killed_server_leaves_nothing_that_stops_the_next(
     killed = started(run_dir)
     os.kill(killed.pid, signal.SIGKILL)
     assert processes.wait_until(lambda: not killed.alive(), timeout_s=10)
-    assert run("deploy.server", "status", "--run-dir", run_dir).returncode == 1
+    assert run("deploy.status", "--run-dir", run_dir).returncode == 1
     again = run("deploy.server", "start", "--detach", *options)
     assert again.returncode == 0, again.stderr
     assert processes.session_members(killed.pid) == []

@@ -259,6 +259,9 @@ def test_an_interrupted_rollout_leaves_nothing_or_the_next_one_clears_up(
         cwd=REPO, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert processes.wait_until(lambda: "9.9" in place.versions(), timeout_s=100)
+        status = run("deploy.status", "--run-dir", place.run_dir)
+        assert status.returncode == 0  # a version that is being loaded is no reason to alarm anybody
+        assert "a rollout of rooms 9.9 is at work" in status.stdout
         process.send_signal(number)
         _, said = process.communicate(timeout=120)
     if number == signal.SIGINT:
@@ -266,7 +269,9 @@ def test_an_interrupted_rollout_leaves_nothing_or_the_next_one_clears_up(
         assert "interrupted\nrolled back: rooms 1.0 is in service" in said
         place.assert_untouched(workers)
     else:
-        assert run("deploy.status", "--run-dir", place.run_dir).returncode == 1
+        status = run("deploy.status", "--run-dir", place.run_dir)
+        assert status.returncode == 1
+        assert "a rollout of rooms 9.9 was cut off" in status.stdout
     assert place.rollout(place.mar("2.0")).returncode == 0
     assert place.versions() == {"2.0": "default"}
 

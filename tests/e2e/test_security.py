@@ -174,4 +174,4 @@ def test_renewed_tokens_replace_the_old_ones(token_server: Server, room: Photo) 
         for key in (old, new)
     ]
     assert answers == [400, 200]
-    assert run("deploy.server", "status", "--run-dir", token_server.running.run_dir).returncode == 0
+    assert run("deploy.status", "--run-dir", token_server.running.run_dir).returncode == 0

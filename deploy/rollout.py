@@ -35,7 +35,7 @@ from deploy.ready import MAX_DEATHS, StartLogs
 from deploy.rollout_options import RolloutConfig
 from deploy.run_folder import Running, require_running
 from deploy.undo import commit, recover, retire, undo
-from deploy.watch import Before, watch
+from deploy.watch import Before, Watcher
 from segserve.cli import run
 from segserve.errors import CheckFailed, SegserveError, ServerError, UsageError
 from segserve.spec import ModelSpec
@@ -120,11 +120,13 @@ class Rollout:
         goldens = incoming.golden_photos(self._store / incoming.folder_name(self._new))
         with Asker(self._running, name, resting=new) as asker:
             before = self._probe(asker, goldens, at_start)
+            watcher = Watcher(asker, self._management, self._running.metrics_url, (name, new), self._config)
             self._note(reached=True)
             if self._config.canary:
                 with self._step(f"canary: {100 * self._config.canary:g} % of the requests"):
                     canary.set_canary(self._running, name, new, self._config.canary)
-                    self._watch(asker, goldens, before, "canary", self._config.canary_s, default=False)
+                    seen = watcher.watch(before, goldens, self._config.canary_s, default=False)
+                    self.found["canary"] = dataclasses.asdict(seen)
             with self._step(f"{new} is the default"):
                 asked = time.time()
                 self._management.set_default(name, new)
@@ -132,7 +134,8 @@ class Rollout:
                 canary.clear_canary(self._running, name)
             before = dataclasses.replace(before, at_end=scrape(self._running.metrics_url))
             with self._step("watched"):
-                self._watch(asker, goldens, before, "watch", self._config.watch_s, default=True)
+                seen = watcher.watch(before, goldens, self._config.watch_s, default=True)
+                self.found["watch"] = dataclasses.asdict(seen)
         with self._step(f"{old} is {'kept warm' if self._config.keep else 'retired'}"):
             self._console.print(retire(self._running, self._management, self._commit()), markup=False)
 
@@ -190,22 +193,6 @@ class Rollout:
         if state is None:
             raise ServerError(f"{self._old.name} {self._old.version} is no longer registered")
         return state.file
-
-    def _watch(
-        self,
-        asker: Asker,
-        goldens: list[incoming.GoldenPhoto],
-        before: Before,
-        step: str,
-        seconds: float,
-        *,
-        default: bool,
-    ) -> None:
-        found = watch(
-            asker, self._management, self._running.metrics_url, self._new.name, self._new.version, before, goldens,
-            self._config, seconds, default=default,
-        )  # fmt: skip
-        self.found[step] = dataclasses.asdict(found)
 
     def _note(self, **changes: Any) -> Journal:
         """In the journal, before it happens."""

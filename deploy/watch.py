@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from deploy.asking import Asker, require_golden
@@ -53,88 +53,89 @@ class Watched:
     growth_mib: float
 
 
-def watch(
-    asker: Asker,
-    management: Management,
-    metrics_url: str,
-    name: str,
-    new: str,
-    before: Before,
-    photos: Sequence[GoldenPhoto],
-    limits: RolloutConfig,
-    seconds: float,
-    *,
-    default: bool,
-) -> Watched:
-    """Returns after `seconds` without a fault; `default`: requests that name no version must reach the new one.
+class Watcher:
+    """Of one new version (name, number), beside what is known of the one before it. Raises: CheckFailed at a fault."""
 
-    Raises: CheckFailed at the first fault.
-    """
-    first, state, pings = scrape(metrics_url), management.version(name, new), list[float]()
-    pids = state.worker_pids if state else ()
-    start_mib, started = memory_mib(pids), time.monotonic()
-    for number in itertools.count():
-        photo = photos[number % len(photos)]
-        seen = asker.ask(photo.photo, None if default else new)
-        if seen.version != new:
-            raise CheckFailed(f"version {seen.version} answered where {new} should")
-        require_golden(seen, photo.labels, f"{name} {new}", photo.name)
-        pings.append(seen.latency_ms)
-        _require_workers(management, name, new, pids)
-        now, seconds_so_far = scrape(metrics_url), time.monotonic() - started
-        found = _compare(first, now, name, new, before, seconds_so_far, pings, memory_mib(pids) - start_mib)
-        _require(found, new, before, limits)
-        if seconds_so_far >= seconds:
-            return found
-        time.sleep(max(0.0, started + (number + 1) * PERIOD_S - time.monotonic()))
-    raise AssertionError("count() does not end")
+    def __init__(
+        self, asker: Asker, management: Management, metrics_url: str, version: tuple[str, str], limits: RolloutConfig
+    ) -> None:  # fmt: skip
+        self._asker, self._management, self._metrics_url = asker, management, metrics_url
+        self._name, self._new = version
+        self._limits = limits
 
+    def watch(
+        self, before: Before, photos: Sequence[GoldenPhoto], seconds: float, *, default: bool
+    ) -> Watched:
+        """Returns after `seconds` without a fault; `default`: requests that name no version must reach the new one."""
+        first, state = scrape(self._metrics_url), self._management.version(self._name, self._new)
+        pids = state.worker_pids if state else ()
+        start_mib, started, pings = memory_mib(pids), time.monotonic(), list[float]()
+        for number in itertools.count():
+            pings.append(self._ping(photos[number % len(photos)], default=default))
+            self._require_workers(pids)
+            now, so_far_s = scrape(self._metrics_url), time.monotonic() - started
+            found = self._compare(before, first, now, so_far_s, pings, memory_mib(pids) - start_mib)
+            _require(found, self._new, before, self._limits)
+            if so_far_s >= seconds:
+                return found
+            time.sleep(max(0.0, started + (number + 1) * PERIOD_S - time.monotonic()))
+        raise AssertionError("count() does not end")
 
-def _require_workers(management: Management, name: str, new: str, pids: tuple[int, ...]) -> None:
-    state = management.version(name, new)
-    if state is None:
-        raise CheckFailed(f"{name} {new} is no longer registered: somebody else unregistered it")
-    if state.worker_pids != pids or not state.ready:
-        raise CheckFailed(
-            f"a worker of {name} {new} died: {state.workers_ready} of {state.workers} are READY"
+    def _ping(self, photo: GoldenPhoto, *, default: bool) -> float:
+        """Latency in ms of a golden photo, which must come back right."""
+        seen = self._asker.ask(photo.photo, None if default else self._new)
+        if seen.version != self._new:
+            raise CheckFailed(f"version {seen.version} answered where {self._new} should")
+        require_golden(seen, photo.labels, f"{self._name} {self._new}", photo.name)
+        return seen.latency_ms
+
+    def _require_workers(self, pids: tuple[int, ...]) -> None:
+        state, version = self._management.version(self._name, self._new), f"{self._name} {self._new}"
+        if state is None:
+            raise CheckFailed(f"{version} is no longer registered: somebody else unregistered it")
+        if state.worker_pids != pids or not state.ready:
+            raise CheckFailed(
+                f"a worker of {version} died: {state.workers_ready} of {state.workers} are READY"
+            )
+
+    def _compare(
+        self,
+        before: Before,
+        first: Scrape,
+        now: Scrape,
+        seconds: float,
+        pings: list[float],
+        growth_mib: float,
+    ) -> Watched:
+        name, new = self._name, self._new
+        at_first = first.answers(name, new)
+        answers = {
+            status: count - at_first.get(status, 0.0) for status, count in now.answers(name, new).items()
+        }
+        total = sum(answers.values())
+        errors = sum(count for status, count in answers.items() if status >= 500)
+        enough = total >= MIN_ANSWERS
+        steps = now.steps(name, new, TOTAL).minus(first.steps(name, new, TOTAL))
+        old = before.at_end.steps(name, before.version, TOTAL)
+        recent = old.minus(before.at_start.steps(name, before.version, TOTAL))
+        old = recent if recent.count >= MIN_ANSWERS else old
+        old_shares, new_shares = before.at_end.class_shares(name, before.version), now.class_shares(name, new)
+        known = min(total, old.count) >= MIN_SHARE_ANSWERS and old_shares and new_shares
+        return Watched(
+            seconds,
+            len(pings),
+            statistics.median(pings),
+            int(total),
+            errors / total if enough else None,
+            steps.mean_s() / old.mean_s() if enough and old.count >= MIN_ANSWERS else None,
+            _changed(old_shares, new_shares) if known else None,
+            growth_mib,
         )
 
 
-def _compare(
-    first: Scrape,
-    now: Scrape,
-    name: str,
-    new: str,
-    before: Before,
-    seconds: float,
-    pings: list[float],
-    growth_mib: float,
-) -> Watched:
-    answers = {
-        status: count - first.answers(name, new).get(status, 0.0)
-        for status, count in now.answers(name, new).items()
-    }
-    total = sum(answers.values())
-    errors = sum(count for status, count in answers.items() if status >= 500)
-    enough = total >= MIN_ANSWERS
-    steps = now.steps(name, new, TOTAL).minus(first.steps(name, new, TOTAL))
-    old = before.at_end.steps(name, before.version, TOTAL)
-    recent = old.minus(before.at_start.steps(name, before.version, TOTAL))
-    old = recent if recent.count >= MIN_ANSWERS else old
-    comparable = enough and old.count >= MIN_ANSWERS
-    old_shares = before.at_end.class_shares(name, before.version)
-    new_shares = now.class_shares(name, new)
-    change = sum(abs(new_shares.get(c, 0.0) - old_shares.get(c, 0.0)) for c in {*old_shares, *new_shares}) / 2
-    return Watched(
-        seconds,
-        len(pings),
-        statistics.median(pings),
-        int(total),
-        errors / total if enough else None,
-        steps.mean_s() / old.mean_s() if comparable else None,
-        change if min(total, old.count) >= MIN_SHARE_ANSWERS and old_shares and new_shares else None,
-        growth_mib,
-    )
+def _changed(old: Mapping[str, float], new: Mapping[str, float]) -> float:
+    """Share of the pixels that another class has."""
+    return sum(abs(new.get(c, 0.0) - old.get(c, 0.0)) for c in {*old, *new}) / 2
 
 
 def _require(found: Watched, new: str, before: Before, limits: RolloutConfig) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,6 +81,14 @@ def wrap(net: nn.Module, processes: Processes) -> nn.Module:
     )
 
 
+def joining(net: nn.Module, joins: bool) -> AbstractContextManager[None]:
+    """Forward and backward inside it join the gradients over the processes, or leave that to a later backward."""
+    if joins or not isinstance(net, DistributedDataParallel):
+        return nullcontext()
+    waiting: AbstractContextManager[None] = net.no_sync()
+    return waiting
+
+
 def join_sum(values: Tensor) -> Tensor:
     """The sum of `values` over all processes, in place."""
     if dist.is_initialized():
@@ -113,11 +121,19 @@ class ShardedBatches(Sampler[list[int]]):
     last full batch is left out (in each epoch something else).
     """
 
-    def __init__(self, num_items: int, batch_size: int, seed: int, processes: Processes) -> None:
-        if batch_size % processes.world_size:
+    def __init__(
+        self, num_items: int, batch_size: int, seed: int, processes: Processes, accumulate: int = 1
+    ) -> None:
+        if batch_size % (parts := processes.world_size * accumulate):
+            times = f" times {accumulate} micro-batches" if accumulate > 1 else ""
             raise UsageError(
-                f"batch_size {batch_size} is the size over all {processes.world_size} processes: "
-                "choose a multiple of them"
+                f"batch_size {batch_size} is the size over all {processes.world_size} processes{times}: "
+                f"choose a multiple of {parts}"
+            )
+        if batch_size < 2 * accumulate:
+            raise UsageError(
+                f"--accumulate {accumulate} leaves 1 of {batch_size} images in a micro-batch, which batch norm cannot "
+                "work with: lower it, or raise --batch-size"
             )
         if num_items < batch_size:
             raise UsageError(f"{num_items} training images do not fill one batch of {batch_size}: lower it")

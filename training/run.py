@@ -45,8 +45,8 @@ class Run:
         self.dtype = distributed.compute_dtype(config.precision, processes.device)
         self.model_dtype = torch.promote_types(self.dtype, torch.float32)
         self.model.to(self.model_dtype)
-        net = TrainNet(self.model, SegmentationLoss(dataset.ignore_label, config.align_corners))
-        self.net = distributed.wrap(net, processes)
+        self.loss = SegmentationLoss(dataset.ignore_label, config.align_corners)
+        self.net = distributed.wrap(TrainNet(self.model, self.loss), processes)
         groups = [
             {"params": list(self.model.pretrained_parameters()), "rate": 1.0},
             {"params": list(self.model.new_parameters()), "rate": NEW_LAYERS_RATE},
@@ -80,13 +80,24 @@ class Run:
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step of SGD. Returns the losses (main, auxiliary) that this process contributes, (2,)."""
-        with self.autocast():
-            main, aux = self.net(*self.to_device(images, labels))
-        self.optimizer.zero_grad()
-        self.scaler.scale(main + AUX_WEIGHT * aux).backward()
+        losses = self.gradients(images, labels)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return torch.stack([main, aux]).detach()
+        return losses
+
+    def gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Loss and gradients of this process's part of the batch, one micro-batch after the other. Returns as `step`."""
+        num_parts = self.config.machines.accumulate
+        num_valid = self.loss.count_valid(labels.to(self.processes.device))  # of all micro-batches and processes
+        losses = torch.zeros(2, dtype=self.model_dtype, device=self.processes.device)
+        self.optimizer.zero_grad()
+        for number, part in enumerate(zip(images.chunk(num_parts), labels.chunk(num_parts), strict=True), 1):
+            with distributed.joining(self.net, number == num_parts):  # forward as well: it decides what backward does
+                with self.autocast():
+                    main, aux = self.net(*self.to_device(*part), num_valid)
+                self.scaler.scale(main + AUX_WEIGHT * aux).backward()
+            losses += torch.stack([main, aux]).detach()
+        return losses
 
     @torch.no_grad()
     def predict(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

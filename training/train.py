@@ -103,7 +103,9 @@ class TrainBatches:
         ]
         items: Items = ConcatDataset(self.parts)
         num_items = sum(len(part) for part in self.parts)
-        self.sampler = ShardedBatches(num_items, config.batch_size, config.seed, processes)
+        self.sampler = ShardedBatches(
+            num_items, config.batch_size, config.seed, processes, config.machines.accumulate
+        )
         self.loader: Batches = DataLoader(
             items, batch_sampler=self.sampler, num_workers=config.workers,
             persistent_workers=config.workers > 0, pin_memory=processes.device.type == "cuda",

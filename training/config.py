@@ -8,7 +8,7 @@ The docstrings below are that help.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -70,7 +70,7 @@ class TrainConfig:
     """Go on from OUT/last.safetensors. The options must be those that it was started with."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the last epoch's line of metrics.jsonl on standard output at the end; all else goes to standard error."""
-    machines: Annotated[Machines, tyro.conf.arg(name="")] = Machines()
+    machines: Annotated[Machines, tyro.conf.arg(name="")] = field(default_factory=Machines)
     """How the machines work."""
 
     def __post_init__(self) -> None:

@@ -38,6 +38,10 @@ class SegmentationLoss(nn.Module):
         size = (labels.shape[1], labels.shape[2])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is too coarse
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+        if (
+            torch.are_deterministic_algorithms_enabled()
+        ):  # CUDA has a deterministic loss for rows of logits only
+            logits, labels = logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
         total = F.cross_entropy(logits, labels, ignore_index=self.ignore_label, reduction="sum")
         return total * _num_processes() / num_valid.clamp(min=1)
 
@@ -50,7 +54,7 @@ class SegmentationLoss(nn.Module):
 
 
 class TrainNet(nn.Module):
-    """What is optimised, and what DDP wraps: images, labels and the step's valid pixels in, losses (main, auxiliary) out."""
+    """What is optimised, and what DDP wraps: images, labels, the step's valid pixels in, losses (main, aux) out."""
 
     def __init__(self, model: PSPNet, loss: SegmentationLoss) -> None:
         super().__init__()

@@ -51,12 +51,9 @@ def main(config: TrainConfig) -> None:
         Watch(processes) as watch,
     ):
         goes_on = decide_to_go_on(config)
-        datasets = load_datasets(config, "train")
-        val = load_datasets(config, "val")[0]
-        run, journal = (
-            Run(config, processes, datasets),
-            Journal(config.out, processes, as_json=config.as_json),
-        )
+        datasets, val = load_datasets(config, "train"), load_datasets(config, "val")[0]
+        run = Run(config, processes, datasets)
+        journal = Journal(config.out, processes, as_json=config.as_json)
         if goes_on:
             run.resume()
         check_shared(config.out, run.meta.epoch, run.progress.step)
@@ -154,21 +151,18 @@ def train_epoch(
 
     Raises CheckFailed when it diverges, Interrupted after a SIGTERM.
     """
-    config, processes, first = run.config, run.processes, run.progress.step
+    config, first = run.config, run.progress.step
     loader, steps = batches(epoch, first), len(batches.sampler)
     run.net.train()
-    sums = torch.zeros(2, dtype=torch.float64, device=processes.device)
-    if processes.is_main:  # what was lost count of on the other processes
-        sums += torch.tensor(run.progress.losses, dtype=torch.float64).to(sums) * processes.world_size
+    sums = torch.zeros(2, dtype=torch.float64, device=run.processes.device)
+    if run.processes.is_main:  # of the steps made before; once, as the sums of all processes are added up
+        sums += torch.tensor(run.progress.losses, dtype=torch.float64).to(sums) * run.processes.world_size
     title = f"epoch {epoch + 1}/{config.epochs}"
     rate = run.set_learning_rate((epoch * steps + max(0, first - 1)) / (config.epochs * steps))
     run.meter.lap()
-    for step, (images, labels, bar) in enumerate(
-        journal.track(loader, title, config.batch_size, first), first
-    ):
-        # Dropout starts anew from (seed, epoch, step, rank): a resumed training draws what it would have drawn.
-        key = (config.seed, epoch, step, processes.rank)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    batches_left = journal.track(loader, title, config.batch_size, first)
+    for step, (images, labels, bar) in enumerate(batches_left, first):
+        seed_dropout(run, epoch, step)
         rate = run.set_learning_rate((epoch * steps + step) / (config.epochs * steps))
         losses = run.step(images, labels)
         sums += losses
@@ -181,6 +175,12 @@ def train_epoch(
         "epoch": epoch + 1, "loss": main_loss + AUX_WEIGHT * aux_loss, "main_loss": main_loss, "aux_loss": aux_loss,
         "learning_rate": rate,
     }  # fmt: skip
+
+
+def seed_dropout(run: Run, epoch: int, step: int) -> None:
+    """Dropout starts anew from (seed, epoch, step, rank): a resumed training draws what it would have drawn."""
+    key = (run.config.seed, epoch, step, run.processes.rank)
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
 def save_within(run: Run, watch: Watch, step: int, steps: int, sums: Tensor) -> None:

@@ -103,3 +103,9 @@ class CheckFailed(SegserveError):
     """The thing checked does not hold (parity, SLO, content of an answer)."""
 
     exit_code = 1
+
+
+class Interrupted(SegserveError):
+    """Asked to end before the work was done; all of it is saved. 75 is EX_TEMPFAIL of sysexits.h: start it again."""
+
+    exit_code = 75

@@ -8,7 +8,7 @@ The docstrings below are that help.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ import tyro
 
 from segserve.errors import UsageError
 from training.distributed import Precision
+from training.machines import Machines
 
 Preset = Literal["pspnet18", "pspnet50", "pspnet101", "pspnet_lite0"]
 
@@ -69,6 +70,8 @@ class TrainConfig:
     """Go on from OUT/last.safetensors. The options must be those that it was started with."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the last epoch's line of metrics.jsonl on standard output at the end; all else goes to standard error."""
+    machines: Annotated[Machines, tyro.conf.arg(name="")] = field(default_factory=Machines)
+    """How the machines work."""
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -95,10 +98,11 @@ class TrainConfig:
 
     def recorded(self) -> str:
         """The options that decide what comes out, as JSON: those that a resumed training must share."""
-        left_out = {"out", "root", "workers", "resume", "as_json"}
+        left_out = {"out", "root", "workers", "resume", "as_json", "machines"}
         if self.pretrained_from is None:
             left_out.add(
                 "pretrained_from"
             )  # so that trainings from before there was this option can be resumed
         options = {name: value for name, value in asdict(self).items() if name not in left_out}
+        options |= self.machines.recorded()
         return json.dumps(options, default=str, sort_keys=True)

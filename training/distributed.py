@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,24 +43,31 @@ class Processes:
         return self.rank == 0
 
 
+def local_rank() -> int:
+    """This process's number among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
 @contextmanager
 def start() -> Iterator[Processes]:
     """Join the process group that torchrun described, if it did, and leave it at the end.
 
     Raises: UsageError if there are more processes on this machine than GPUs.
     """
-    local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     device = torch.device("cpu")
     if torch.cuda.is_available():
         if local_size > (num_gpus := torch.cuda.device_count()):
             raise UsageError(f"--nproc-per-node {local_size}, but there are {num_gpus} GPUs: start one a GPU")
-        device = torch.device("cuda", local_rank)
+        device = torch.device("cuda", local_rank())
         torch.cuda.set_device(device)
-        torch.backends.cudnn.benchmark = True  # every crop has the same size
+        # every crop has the same size, so it pays to try which algorithm is the fastest
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield Processes(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # gloo beside NCCL: what the processes agree on between steps is on the CPU
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
     finally:
@@ -81,11 +88,28 @@ def wrap(net: nn.Module, processes: Processes) -> nn.Module:
     )
 
 
+def joining(net: nn.Module, joins: bool) -> AbstractContextManager[None]:
+    """Forward and backward inside it join the gradients over the processes, or leave that to a later backward."""
+    if joins or not isinstance(net, DistributedDataParallel):
+        return nullcontext()
+    waiting: AbstractContextManager[None] = net.no_sync()
+    return waiting
+
+
 def join_sum(values: Tensor) -> Tensor:
     """The sum of `values` over all processes, in place."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def all_equal(values: tuple[int, ...]) -> bool:
+    """Whether every process gives the same values. All must call it."""
+    if not dist.is_initialized():
+        return True
+    bounds = torch.tensor([values, [-value for value in values]])
+    dist.all_reduce(bounds, dist.ReduceOp.MAX)
+    return bool((bounds[0] == -bounds[1]).all())
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -113,22 +137,31 @@ class ShardedBatches(Sampler[list[int]]):
     last full batch is left out (in each epoch something else).
     """
 
-    def __init__(self, num_items: int, batch_size: int, seed: int, processes: Processes) -> None:
-        if batch_size % processes.world_size:
+    def __init__(
+        self, num_items: int, batch_size: int, seed: int, processes: Processes, accumulate: int = 1
+    ) -> None:
+        if batch_size % (parts := processes.world_size * accumulate):
+            times = f" times {accumulate} micro-batches" if accumulate > 1 else ""
             raise UsageError(
-                f"batch_size {batch_size} is the size over all {processes.world_size} processes: "
-                "choose a multiple of them"
+                f"batch_size {batch_size} is the size over all {processes.world_size} processes{times}: "
+                f"choose a multiple of {parts}"
+            )
+        if batch_size < 2 * accumulate:
+            raise UsageError(
+                f"--accumulate {accumulate} leaves 1 of {batch_size} images in a micro-batch, which batch norm cannot "
+                "work with: lower it, or raise --batch-size"
             )
         if num_items < batch_size:
             raise UsageError(f"{num_items} training images do not fill one batch of {batch_size}: lower it")
         self.num_items, self.batch_size, self.seed, self.processes = num_items, batch_size, seed, processes
         self.epoch = 0
+        self.first = 0  # steps of the epoch that were made before it was interrupted
 
     def __len__(self) -> int:
         return self.num_items // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_items)
-        for k in range(len(self)):
+        for k in range(self.first, len(self)):
             batch = order[k * self.batch_size : (k + 1) * self.batch_size]
             yield batch[self.processes.rank :: self.processes.world_size].tolist()

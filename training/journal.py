@@ -22,6 +22,9 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from training.board import Board
+from training.checkpoint import CheckpointMeta
+from training.cost import sentence
 from training.data import Dataset
 from training.distributed import Processes
 from training.metrics import Scores
@@ -35,11 +38,15 @@ class Journal:
     def __init__(self, out: Path, processes: Processes, *, as_json: bool = False) -> None:
         self.path, self.speaks, self.as_json = out / "metrics.jsonl", processes.is_main, as_json
         self.console = Console(quiet=not self.speaks, stderr=as_json)
+        self.board: Board | None = None
 
-    def start(self, epoch: int) -> None:
-        """Keep the lines of `epoch` completed epochs: an interrupted training may have written one more."""
+    def start(self, meta: CheckpointMeta, *, tensorboard: bool = False) -> None:
+        """Keep the lines of the epochs that `meta` says are completed: an interrupted training may have one more."""
         if not self.speaks:
             return
+        epoch = meta.epoch
+        if tensorboard:
+            self.board = Board(self.path.parent, meta)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = self.path.read_text(encoding="utf-8").splitlines(True) if epoch else []
         self.path.write_text("".join(lines[:epoch]), encoding="utf-8")
@@ -50,6 +57,8 @@ class Journal:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
+        if self.board:
+            self.board.epoch(line)
         miou = line["miou"]
         quality = "no labelled pixel" if miou is None else f"mIoU {miou:.2%}, pixels {line['allacc']:.2%}"
         self.console.print(
@@ -58,14 +67,21 @@ class Journal:
         )
 
     def end(self) -> None:
-        """With `as_json`, print the line of the last epoch."""
-        if self.speaks and self.as_json:
-            print(self.path.read_text(encoding="utf-8").splitlines()[-1])
+        """Say what it cost; with `as_json`, print the line of the last epoch."""
+        if not self.speaks:
+            return
+        if self.board:
+            self.board.close()
+        last = self.path.read_text(encoding="utf-8").splitlines()[-1]
+        if cost := json.loads(last).get("cost"):  # trainings from before costs were counted have none
+            self.console.print(sentence(cost), highlight=False)
+        if self.as_json:
+            print(last)
 
     def track(
-        self, batches: DataLoader[tuple[Tensor, Tensor]], title: str, batch_size: int
+        self, batches: DataLoader[tuple[Tensor, Tensor]], title: str, batch_size: int, done: int = 0
     ) -> Iterator[tuple[Tensor, Tensor, Bar]]:
-        """Go through `batches` with a progress bar, if this process speaks to a terminal."""
+        """Go through `batches`, `done` of which were made before, with a progress bar on the main one's terminal."""
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
@@ -73,7 +89,7 @@ class Journal:
         with Progress(
             *columns, console=self.console, disable=self.console.quiet or not self.console.is_terminal
         ) as progress:
-            bar = Bar(progress, title, len(batches), batch_size)
+            bar = Bar(progress, title, len(batches) - done, batch_size)
             for images, labels in batches:
                 yield images, labels, bar
                 bar.step()

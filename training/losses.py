@@ -4,8 +4,10 @@ N processes with a part of the batch each must give the loss and the gradients o
 batch, however the ignored pixels are spread. So the sum over a process's pixels is divided by the number of valid
 pixels of *all* processes, times the number of processes, because DistributedDataParallel averages gradients.
 
-    net = TrainNet(model, SegmentationLoss(ignore_label=255, align_corners=model.align_corners))
-    main, aux = net(images_nchw, labels)
+    loss = SegmentationLoss(ignore_label=255, align_corners=model.align_corners)
+    main, aux = TrainNet(model, loss)(images_nchw, labels, loss.count_valid(labels))
+
+A step made of several micro-batches counts the pixels of all of them first and adds the losses up.
 """
 
 from __future__ import annotations
@@ -32,10 +34,14 @@ class SegmentationLoss(nn.Module):
         self.ignore_label, self.align_corners = ignore_label, align_corners
 
     def forward(self, logits: Tensor, labels: Tensor, num_valid: Tensor) -> Tensor:
-        """`num_valid`: what `count_valid` returned for these labels."""
+        """`num_valid`: what `count_valid` returned for the labels of the whole step."""
         size = (labels.shape[1], labels.shape[2])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is too coarse
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+        if (
+            torch.are_deterministic_algorithms_enabled()
+        ):  # CUDA has a deterministic loss for rows of logits only
+            logits, labels = logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
         total = F.cross_entropy(logits, labels, ignore_index=self.ignore_label, reduction="sum")
         return total * _num_processes() / num_valid.clamp(min=1)
 
@@ -48,15 +54,14 @@ class SegmentationLoss(nn.Module):
 
 
 class TrainNet(nn.Module):
-    """What is optimised, and what DDP wraps: images and labels in, losses (main, auxiliary) out."""
+    """What is optimised, and what DDP wraps: images, labels, the step's valid pixels in, losses (main, aux) out."""
 
     def __init__(self, model: PSPNet, loss: SegmentationLoss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, images_nchw: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images_nchw: Tensor, labels: Tensor, num_valid: Tensor) -> tuple[Tensor, Tensor]:
         logits, aux_logits = self.model.forward_with_aux(images_nchw)
-        num_valid = self.loss.count_valid(labels)
         with torch.autocast(images_nchw.device.type, enabled=False):
             return self.loss(logits, labels, num_valid), self.loss(aux_logits, labels, num_valid)
 

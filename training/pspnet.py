@@ -36,7 +36,10 @@ def normalisation(preset: str) -> tuple[tuple[float, float, float], tuple[float,
 
 def line(like: Tensor) -> Tensor:
     """0, 1 ... n-1 as float for a tensor (n,). Not torch.arange: tracing would write this machine's device into it."""
-    return torch.ones_like(like).cumsum(0) - 1
+    ones = torch.ones_like(like)
+    if torch.are_deterministic_algorithms_enabled():  # CUDA cannot add up floats in a fixed order
+        return ones.long().cumsum(0).to(like.dtype) - 1
+    return ones.cumsum(0) - 1
 
 
 def pooling_matrix(num_bins: int, positions: Tensor) -> Tensor:

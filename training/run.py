@@ -1,6 +1,6 @@
 """A training under way: network, optimiser, learning rate and precision; how one step is made, saved and resumed.
 
-What is saved after an epoch decides everything that follows, so that a resumed training ends with the same numbers.
+What is saved decides everything that follows, so that a resumed training ends with the same numbers.
 
     run = Run(config, processes, datasets)
     run.set_learning_rate(0.0)
@@ -20,9 +20,11 @@ from segserve.errors import UsageError
 from training import checkpoint, distributed, journal, pspnet
 from training.checkpoint import CheckpointMeta
 from training.config import TrainConfig
+from training.cost import Meter
 from training.data import Dataset
 from training.distributed import Processes
 from training.losses import AUX_WEIGHT, SegmentationLoss, TrainNet
+from training.progress import Progress
 from training.start import start
 
 MOMENTUM, POLY_POWER, NEW_LAYERS_RATE = 0.9, 0.9, 10.0  # of the paper
@@ -34,6 +36,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, processes: Processes, datasets: list[Dataset]) -> None:
         self.config, self.processes = config, processes
+        self.progress, self.meter = Progress(), Meter(processes)
         dataset = datasets[0]  # all have its classes
         begin = start(config)
         torch.manual_seed(config.seed)
@@ -45,8 +48,8 @@ class Run:
         self.dtype = distributed.compute_dtype(config.precision, processes.device)
         self.model_dtype = torch.promote_types(self.dtype, torch.float32)
         self.model.to(self.model_dtype)
-        net = TrainNet(self.model, SegmentationLoss(dataset.ignore_label, config.align_corners))
-        self.net = distributed.wrap(net, processes)
+        self.loss = SegmentationLoss(dataset.ignore_label, config.align_corners)
+        self.net = distributed.wrap(TrainNet(self.model, self.loss), processes)
         groups = [
             {"params": list(self.model.pretrained_parameters()), "rate": 1.0},
             {"params": list(self.model.new_parameters()), "rate": NEW_LAYERS_RATE},
@@ -80,13 +83,28 @@ class Run:
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step of SGD. Returns the losses (main, auxiliary) that this process contributes, (2,)."""
-        with self.autocast():
-            main, aux = self.net(*self.to_device(images, labels))
-        self.optimizer.zero_grad()
-        self.scaler.scale(main + AUX_WEIGHT * aux).backward()
+        losses = self.gradients(images, labels)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return torch.stack([main, aux]).detach()
+        return losses
+
+    def gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Loss and gradients of this process's part of the batch, micro-batch by micro-batch. Returns as `step`."""
+        num_parts = self.config.machines.accumulate
+        num_valid = self.loss.count_valid(
+            labels.to(self.processes.device)
+        )  # of all micro-batches and processes
+        losses = torch.zeros(2, dtype=self.model_dtype, device=self.processes.device)
+        self.optimizer.zero_grad()
+        for number, part in enumerate(zip(images.chunk(num_parts), labels.chunk(num_parts), strict=True), 1):
+            with distributed.joining(
+                self.net, number == num_parts
+            ):  # forward as well: it decides what backward does
+                with self.autocast():
+                    main, aux = self.net(*self.to_device(*part), num_valid)
+                self.scaler.scale(main + AUX_WEIGHT * aux).backward()
+            losses += torch.stack([main, aux]).detach()
+        return losses
 
     @torch.no_grad()
     def predict(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,9 +132,15 @@ class Run:
             for name, parameter in self.model.named_parameters()
             if self.optimizer.state[parameter]  # none yet if every step so far overflowed float16
         }
+        training |= self.progress.tensors()
         scaler = self.scaler.state_dict()
         training |= {f"scaler/{name}": torch.tensor(value) for name, value in scaler.items()}
         checkpoint.save_checkpoint(out / LAST, state, self.meta, training=training)
+
+    def save_within(self, step: int, losses: tuple[float, float]) -> None:
+        """Write last.safetensors after `step` steps of an epoch whose losses add up to `losses`. All must call it."""
+        self.progress = Progress(step, losses, self.meter.spent())
+        self.save(self.meta.epoch, self.meta.metrics, is_best=False)
 
     def resume(self) -> None:
         """Take up what `save` left. Raises CheckpointError; UsageError where the options are others."""
@@ -141,7 +165,8 @@ class Run:
         prefix = "scaler/"
         scaler = {n.removeprefix(prefix): v.item() for n, v in training.items() if n.startswith(prefix)}
         self.scaler.load_state_dict(scaler)
-        self.meta = meta
+        self.meta, self.progress = meta, Progress.of(training)
+        self.meter.before = self.progress.spent
 
 
 def _difference(theirs: CheckpointMeta, mine: str) -> str:

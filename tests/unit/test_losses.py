@@ -91,7 +91,8 @@ def test_train_net_reports_both_heads() -> None:
     model = pspnet.build("pspnet_lite0", 5, align_corners=False, dropout=0.0)
     images, labels = torch.randn(2, 3, 33, 33), some_batch()[1][:2, :, :17]
     labels = F.pad(labels, (0, 16, 0, 16), value=IGNORE)
-    main, aux = TrainNet(model, SegmentationLoss(IGNORE, align_corners=False))(images, labels)
+    criterion = SegmentationLoss(IGNORE, align_corners=False)
+    main, aux = TrainNet(model, criterion)(images, labels, criterion.count_valid(labels))
     logits, aux_logits = model.forward_with_aux(images)
     for loss, output in ((main, logits), (aux, aux_logits)):
         upsampled = F.interpolate(output, (33, 33), mode="bilinear", align_corners=False)

@@ -1,0 +1,171 @@
+"""A training that ends at any step goes on from there: same losses, same weights, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from segserve.errors import Interrupted, UsageError
+from tests import tiny_pspnet
+from tests.integration.painted import config, environment, metrics, options
+from tests.integration.tiny_training import stop_at
+from training import train
+from training.checkpoint import load_checkpoint, load_training, save_checkpoint
+from training.config import TrainConfig
+from training.machines import Machines
+from training.run import Run
+
+STEPS = 6  # 3 epochs of 2
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL, within one process."""
+
+
+def three_epochs(painted: Path, out: Path, **machines: Any) -> TrainConfig:
+    return config(
+        painted, out=out, preset=tiny_pspnet.PRESET, epochs=3, dropout=0.3, machines=Machines(**machines)
+    )
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    tiny_pspnet.register(monkeypatch)
+    return monkeypatch
+
+
+@pytest.fixture
+def whole(painted: Path, tmp_path: Path, tiny: pytest.MonkeyPatch) -> Path:
+    """The folder of an undisturbed training."""
+    train.main(three_epochs(painted, tmp_path / "whole"))
+    return tmp_path / "whole"
+
+
+def assert_same(out: Path, whole: Path) -> None:
+    found, expected = (
+        [{name: v for name, v in line.items() if name not in ("seconds", "cost")} for line in metrics(folder)]
+        for folder in (out, whole)
+    )
+    assert found == expected
+    for name in ("last", "best", "model"):
+        mine, theirs = (
+            safetensors.torch.load_file(folder / f"{name}.safetensors") for folder in (out, whole)
+        )
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine if not key.endswith("progress/spent"))
+
+
+def kill_before(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Raise Killed in place of that step (1, 2 ...)."""
+    real, made = Run.step, 0
+
+    def dying(run: Run, *batch: torch.Tensor) -> torch.Tensor:
+        nonlocal made
+        made += 1
+        if made == step:
+            raise Killed
+        return real(run, *batch)
+
+    patch.setattr(Run, "step", dying)
+
+
+def test_killed_at_each_step(
+    whole: Path, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in range(2, STEPS + 1):
+        chosen = three_epochs(painted, tmp_path / str(step), save_every_steps=1)
+        with monkeypatch.context() as patch:
+            kill_before(patch, step)
+            with pytest.raises(Killed):
+                train.main(chosen)
+        training = load_training(chosen.out / "last.safetensors")
+        made = 2 * load_checkpoint(chosen.out / "last.safetensors")[1].epoch + int(training["progress/step"])
+        assert made == step - 1
+        train.main(replace(chosen, resume=True))
+        assert_same(chosen.out, whole)
+
+
+def test_killed_for_real_at_a_random_step(
+    whole: Path, painted: Path, tmp_path: Path, repo_root: Path
+) -> None:
+    """In a process of its own, with a process that loads; saved after every second step."""
+    out, step = tmp_path / "out", random.randint(2, STEPS)
+    print("killed before step", step)
+    chosen = options(painted, out, epochs=3, dropout=0.3, workers=1, resume_if_there=True, save_every_steps=2)
+    command = [sys.executable, "-m", "tests.integration.tiny_training", *chosen]
+    stopped = environment() | {"STOP_AT": str(step), "HOW": "kill"}
+    for env, code in ((stopped, -signal.SIGKILL), (environment(), 0)):
+        done = subprocess.run(command, cwd=repo_root, env=env, capture_output=True, text=True, timeout=200)
+        assert done.returncode == code, done.stderr
+    assert_same(out, whole)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(
+    whole: Path, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of the second epoch; nothing else was asked to be saved."""
+    before = signal.getsignal(signal.SIGTERM)
+    for number in (3, 4):  # in the middle of an epoch, and before its evaluation
+        chosen = three_epochs(painted, tmp_path / str(number))
+        with monkeypatch.context() as patch:
+            stop_at(patch, number, "term")
+            with pytest.raises(
+                Interrupted, match=rf"epoch 2 after {number - 2} of 2 steps.*--resume"
+            ) as caught:
+                train.main(chosen)
+        assert caught.value.exit_code == 75
+        assert signal.getsignal(signal.SIGTERM) == before
+        with pytest.raises(UsageError, match="already holds a training"):
+            train.main(chosen)
+        train.main(replace(chosen, machines=Machines(resume_if_there=True)))
+        assert_same(chosen.out, whole)
+
+
+def test_exit_code_of_sigterm(painted: Path, tmp_path: Path, repo_root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.tiny_training", *options(painted, tmp_path)],
+        cwd=repo_root, env=environment() | {"STOP_AT": "2", "HOW": "term"}, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 75
+    assert done.stderr.startswith("error: stopped by SIGTERM in epoch 1 after 2 of 2 steps")
+    assert "Traceback" not in done.stderr
+
+
+def test_checkpoints_without_progress_are_resumed(
+    whole: Path, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those from before a training could be resumed within an epoch."""
+    chosen = three_epochs(painted, tmp_path / "old")
+    with monkeypatch.context() as patch:
+        kill_before(patch, 4)
+        with pytest.raises(Killed):
+            train.main(chosen)
+    last = chosen.out / "last.safetensors"
+    (state, meta), training = load_checkpoint(last, cast=False), load_training(last)
+    old = {name: tensor for name, tensor in training.items() if not name.startswith("progress/")}
+    assert len(old) == len(training) - 3
+    save_checkpoint(last, state, meta, training=old)
+    train.main(replace(chosen, resume=True))
+    assert_same(chosen.out, whole)
+
+
+def test_torchrun_that_restarts_goes_on(
+    painted: Path, tmp_path: Path, tiny: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever was or was not saved before."""
+    tiny.setitem(os.environ, "TORCHELASTIC_RESTART_COUNT", "1")
+    for _ in range(2):
+        train.main(replace(three_epochs(painted, tmp_path), as_json=True))
+        assert json.loads(capsys.readouterr().out)["epoch"] == 3

@@ -1,0 +1,55 @@
+"""`python -m training.train` with the tiny preset, and places where a test can get hold of it.
+
+    STOP_AT=3 python -m tests.integration.tiny_training --data painted.toml --out out
+
+STOP_AT: before that step (counted over all epochs of this process), end as HOW says: "kill" (SIGKILL), "term" (SIGTERM
+to itself, as a launcher would send it), or "hold": make the file HELD and wait to be killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from segserve import cli
+from tests import tiny_pspnet
+from training import train
+from training.config import TrainConfig
+from training.run import Run
+
+
+def stop_at(patch: pytest.MonkeyPatch, number: int, how: str) -> None:
+    """Have Run.step stop as the head of this file says."""
+    step, made = Run.step, 0
+
+    def stopping(run: Run, images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal made
+        made += 1
+        if made == number:
+            if how == "hold":
+                Path(os.environ["HELD"]).touch()
+                while True:
+                    time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
+        return step(run, images, labels)
+
+    patch.setattr(Run, "step", stopping)
+
+
+def main(config: TrainConfig) -> None:
+    """Train."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_pspnet.register(patch)
+        if number := os.environ.get("STOP_AT"):
+            stop_at(patch, int(number), os.environ["HOW"])
+        train.main(replace(config, preset=tiny_pspnet.PRESET))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    cli.run(TrainConfig, main)

@@ -38,7 +38,7 @@ class Board:
         self.meta = meta
         self.pictures: list[NDArray[np.uint8]] = []
         # what was written of epochs after the one that is resumed from is hidden
-        self.writer = SummaryWriter(str(out / FOLDER), purge_step=meta.epoch + 1)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(out / FOLDER), purge_step=meta.epoch + 1)
 
     def look(self, images: Tensor, labels: Tensor, predicted: Tensor) -> None:
         """Keep the epoch's first few: network inputs (N, 3, H, W), classes int64 (N, H, W) labelled and predicted."""
@@ -63,12 +63,12 @@ class Board:
         figures |= {f"iou/{name}": row["iou"] for name, row in line["classes"].items()}
         for name, value in figures.items():
             if value is not None:  # a class that was not there
-                self.writer.add_scalar(name, value, epoch)  # type: ignore[no-untyped-call]
+                self.writer.add_scalar(name, value, epoch)
         for number, picture in enumerate(self.pictures):
-            self.writer.add_image(f"val/{number}", picture, epoch, dataformats="HWC")  # type: ignore[no-untyped-call]
+            self.writer.add_image(f"val/{number}", picture, epoch, dataformats="HWC")
         self.pictures.clear()
-        self.writer.flush()  # type: ignore[no-untyped-call]
+        self.writer.flush()
 
     def close(self) -> None:
         """The end."""
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()

@@ -75,7 +75,7 @@ def test_micro_batches_add_up(painted: Path, tmp_path: Path, monkeypatch: pytest
 
 def test_in_two_processes(painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 micro-batches of 1 image in each of two processes; gradients are joined at the last one only."""
-    spawn(one_of_two, (painted, tmp_path), nprocs=2)
+    spawn(one_of_two, (painted, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
     tiny_pspnet.register(monkeypatch)
     whole = gradients(painted, tmp_path, 1, Processes(0, 1, CPU))
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]

@@ -76,7 +76,7 @@ def test_hyperparameters_become_options(painted: Path, tmp_path: Path) -> None:
     environ = variables(painted, tmp_path)
     expected = [
         "--data", str(painted), "--out", "/opt/ml/checkpoints", "--resume-if-there", "--base-lr", "0.01",
-        "--deterministic", "--no-pretrained", "--preset", "pspnet18",
+        "--deterministic", "--preset", "pspnet18", "--no-pretrained",
     ]  # fmt: skip
     for yes, no in (("True", "False"), ("true", "false")):
         argv = ["--base-lr", "0.01", "--deterministic", yes, "--preset", "pspnet18", "--pretrained", no]

@@ -137,7 +137,8 @@ def test_killed_and_resumed_equals_undisturbed(painted: Path, tmp_path: Path, re
             safetensors.torch.load_file(tmp_path / out / f"{name}.safetensors") for out in ("whole", "killed")
         )
         assert whole.keys() == killed.keys()
-        assert all(torch.equal(whole[key], killed[key]) for key in whole)
+        same = whole.keys() - {"train/progress/spent"}  # time is not
+        assert all(torch.equal(whole[key], killed[key]) for key in same)
 
 
 def test_resuming_drops_a_line_whose_checkpoint_was_never_written(

@@ -8,7 +8,7 @@ The docstrings below are that help.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +17,8 @@ import tyro
 from segserve.errors import UsageError
 from training.distributed import Precision
 from training.machines import Machines
+from training.options import LossOptions, WeightOptions, changed
+from training.transforms import Augmentation
 
 Preset = Literal["pspnet18", "pspnet50", "pspnet101", "pspnet_lite0"]
 
@@ -66,6 +68,9 @@ class TrainConfig:
     """Of weights, order, augmentation and dropout."""
     limit: int | None = None
     """Use only so many images of each split (to try something)."""
+    loss: Annotated[LossOptions, tyro.conf.arg(name="")] = field(default_factory=LossOptions)
+    weights: Annotated[WeightOptions, tyro.conf.arg(name="")] = field(default_factory=WeightOptions)
+    augmentation: Annotated[Augmentation, tyro.conf.arg(name="")] = field(default_factory=Augmentation)
     resume: bool = False
     """Go on from OUT/last.safetensors. The options must be those that it was started with."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -88,6 +93,10 @@ class TrainConfig:
                 raise UsageError(f"--{name.replace('_', '-')} {got}: expected {value} or more")
         if self.pretrained and self.pretrained_from is not None:
             raise UsageError("--pretrained and --pretrained-from are two trunks: give one of them")
+        if self.weights.warmup_epochs > self.epochs:
+            raise UsageError(
+                f"--warmup-epochs {self.weights.warmup_epochs:g} is more than --epochs {self.epochs}"
+            )
         if self.base_lr <= 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
             raise UsageError("expected base_lr > 0, weight_decay >= 0 and dropout from 0 to below 1")
 
@@ -98,11 +107,23 @@ class TrainConfig:
 
     def recorded(self) -> str:
         """The options that decide what comes out, as JSON: those that a resumed training must share."""
-        left_out = {"out", "root", "workers", "resume", "as_json", "machines"}
+        groups = (self.loss, self.weights, self.augmentation)
+        left_out = {
+            "out",
+            "root",
+            "workers",
+            "resume",
+            "as_json",
+            "loss",
+            "weights",
+            "augmentation",
+            "machines",
+        }
         if self.pretrained_from is None:
-            left_out.add(
-                "pretrained_from"
-            )  # so that trainings from before there was this option can be resumed
-        options = {name: value for name, value in asdict(self).items() if name not in left_out}
+            # so that trainings from before there was this option can be resumed; likewise what groups leave out
+            left_out.add("pretrained_from")
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        for group in groups:
+            options |= changed(group)
         options |= self.machines.recorded()
         return json.dumps(options, default=str, sort_keys=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,18 @@ def pairs(counts: NDArray[np.int64]) -> list[Pair]:
                 mended[first, second] = mended[second, first] = 0
                 found.append(Pair(first, second, pixels, pixels / total, 100 * (_miou(mended) - before)))
     return sorted(found, key=lambda pair: pair.miou_points, reverse=True)
+
+
+def as_json(found: Sequence[Pair], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Pairs with the names of their classes, as reports have them."""
+    return [
+        {
+            "classes": [classes[pair.first], classes[pair.second]],
+            "share": pair.share,
+            "miou_points": pair.miou_points,
+        }
+        for pair in found
+    ]
 
 
 def svg(counts: NDArray[np.int64], classes: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ from rich.table import Table
 from segserve import cli, encode
 from segserve.errors import DatasetError, RequestError, UsageError
 from segserve.segmenter import Segmenter
-from training.confusions import pairs
+from training.confusions import as_json, pairs
 from training.data import Dataset, load_dataset, read_image
 from training.description import Sample
 from training.evaluate_report import Report
@@ -183,11 +183,7 @@ def main(config: EvaluateConfig) -> None:
 
     matrix = evaluate(segmenter, dataset, samples, take, config.ways, confidence=report is not None)
     found = _facts(config, dataset, len(samples), segmenter) | matrix.scores().as_json(dataset.classes)
-    found["pairs"] = [
-        {"classes": [dataset.classes[pair.first], dataset.classes[pair.second]], "share": pair.share,
-         "miou_points": pair.miou_points}
-        for pair in pairs(matrix.counts)[:10]
-    ]  # fmt: skip
+    found["pairs"] = as_json(pairs(matrix.counts)[:10], dataset.classes)
     if config.report and report:
         found |= report.write(config.report, found, matrix)
     if config.as_json:

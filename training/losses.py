@@ -1,7 +1,7 @@
-"""Cross-entropy over the pixels that count, the same for one process and for many.
+"""The loss over the pixels that count, the same for one process and for many.
 
 N processes with a part of the batch each must give the loss and the gradients of one process with the whole
-batch, however the ignored pixels are spread. So the sum over a process's pixels is divided by the number of valid
+batch, however the ignored pixels are spread. So the sum over a process's pixels is divided by the weight of the
 pixels of *all* processes, times the number of processes, because DistributedDataParallel averages gradients.
 
     loss = SegmentationLoss(ignore_label=255, align_corners=model.align_corners)
@@ -12,49 +12,131 @@ A step made of several micro-batches counts the pixels of all of them first and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.hard_pixels import hard_pixels
 from training.pspnet import PSPNet
+from training.rivals import within_pairs
 
 AUX_WEIGHT = 0.4  # of the auxiliary head's loss, as in the paper
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the loss has besides cross-entropy; the defaults are nothing."""
+
+    class_weights: tuple[float, ...] = ()
+    """Of each class, more than 0; empty: all count the same."""
+    ohem: float = 0.0
+    """Pixels whose class has a probability above it are left out; 0: none."""
+    ohem_keep: float = 1 / 16
+    """Least share of each image's pixels that is kept."""
+    pairs: tuple[tuple[int, int], ...] = ()
+    """Classes to be told apart (training/rivals.py)."""
+    pair_weight: float = 1.0
 
 
 class SegmentationLoss(nn.Module):
     """`forward`: logits (N, C, h, w), labels int64 (N, H, W) -> scalar, float32 or wider.
 
-    The logits are upsampled bilinearly to the labels. The mean of the result over the processes is the
-    cross-entropy per valid pixel of the global batch. Without any valid pixel it is 0, with gradient 0.
+    The logits are upsampled bilinearly to the labels. The mean of the result over the processes is
+
+        1 / W  *  sum over kept pixels i of  w_i (-log p_i + pair_weight * pairs_i),    W = sum of their w_i
+
+    with w_i the weight of the pixel's class, p_i the probability of it, pairs_i of training/rivals.py; kept are all
+    valid pixels of the global batch, with OHEM the hard ones among them. Without any it is 0, with gradient 0.
+    By default this is the cross-entropy per valid pixel.
     """
 
-    def __init__(self, ignore_label: int, align_corners: bool) -> None:
+    def __init__(self, ignore_label: int, align_corners: bool, terms: Terms = Terms()) -> None:
         super().__init__()
-        self.ignore_label, self.align_corners = ignore_label, align_corners
+        self.ignore_label, self.align_corners, self.terms = ignore_label, align_corners, terms
+        self.register_buffer("class_weights", None, persistent=False)
+        self.class_weights: Tensor | None
+        if terms.class_weights:
+            self.class_weights = torch.tensor(terms.class_weights, dtype=torch.float64)
 
     def forward(self, logits: Tensor, labels: Tensor, num_valid: Tensor) -> Tensor:
-        """`num_valid`: what `count_valid` returned for the labels of the whole step."""
-        size = (labels.shape[1], labels.shape[2])
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is too coarse
-        logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
-        if (
-            torch.are_deterministic_algorithms_enabled()
-        ):  # CUDA has a deterministic loss for rows of logits only
+        """`num_valid`: what `count_valid` returned for the labels of the whole step, of which these may be a part."""
+        if not self.terms.ohem and not self.terms.pairs:
+            return self.cross_entropy(logits, labels, num_valid)
+        logits = _wide(logits)
+        losses = self._cross_entropy(self._upsampled(logits, labels), labels, None, "none")
+        counted = labels != self.ignore_label
+        if self.terms.ohem:
+            kept = hard_pixels(losses, counted, self.terms.ohem, self.terms.ohem_keep)
+            # Of a larger batch these labels have their share, of which the kept pixels get all.
+            sums = self._weigh(torch.stack([self._histogram(labels[kept]), self._histogram(labels)]))
+            num_valid, counted = sums[0] * (num_valid / sums[1].clamp(min=_LITTLE)), kept
+        if self.terms.pairs:
+            pairs = within_pairs(logits, labels, self.terms.pairs, self.align_corners)
+            losses = torch.add(losses, pairs, alpha=self.terms.pair_weight)
+        total = (losses * self._pixel_weights(labels, counted, losses.dtype)).sum()
+        return _per_weight(total, num_valid)
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, num_valid: Tensor) -> Tensor:
+        """With class weights, but without OHEM and pairs: what the auxiliary head gets. Arguments as `forward`."""
+        logits = self._upsampled(_wide(logits), labels)
+        weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        return _per_weight(self._cross_entropy(logits, labels, weight, "sum"), num_valid)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+        """Of upsampled logits: a scalar for "sum", (N, H, W) for "none"."""
+        shape = labels.shape
+        if torch.are_deterministic_algorithms_enabled():
+            # CUDA has a deterministic loss for rows of logits only
             logits, labels = logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
-        total = F.cross_entropy(logits, labels, ignore_index=self.ignore_label, reduction="sum")
-        return total * _num_processes() / num_valid.clamp(min=1)
+        losses = F.cross_entropy(logits, labels, weight, ignore_index=self.ignore_label, reduction=reduction)
+        return losses if reduction == "sum" else losses.view(shape)
 
     def count_valid(self, labels: Tensor) -> Tensor:
-        """The number of pixels that count, over all processes: int64 scalar."""
+        """The number of pixels that count, over all processes: int64 scalar; with class weights their sum, float64."""
+        if self.class_weights is not None:
+            return self._weigh(self._histogram(labels))
         num_valid = (labels != self.ignore_label).sum()
         if _num_processes() > 1:
             dist.all_reduce(num_valid)
         return num_valid
 
+    def _upsampled(self, logits: Tensor, labels: Tensor) -> Tensor:
+        size = (labels.shape[1], labels.shape[2])
+        return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+
+    def _pixel_weights(self, labels: Tensor, counted: Tensor, dtype: torch.dtype) -> Tensor:
+        """Weight of each pixel's class, 0 where it is not counted, (N, H, W)."""
+        if self.class_weights is None:
+            return counted.to(dtype)
+        return self.class_weights.to(dtype)[labels.masked_fill(~counted, 0)] * counted
+
+    def _histogram(self, labels: Tensor) -> Tensor:
+        """Pixels of each label, int64 (256,), without the ignored ones."""
+        counts = torch.bincount(labels.flatten(), minlength=256)
+        counts[self.ignore_label] = 0
+        return counts
+
+    def _weigh(self, counts: Tensor) -> Tensor:
+        """Sums of class weights, float64 (…), of pixels counted in (…, 256), over all processes.
+
+        Numbers of pixels are joined and not their weights, so that rounding is the same for any number of processes.
+        """
+        if _num_processes() > 1:
+            dist.all_reduce(counts)
+        if self.class_weights is None:
+            return counts.sum(-1).double()
+        return counts[..., : len(self.class_weights)].double() @ self.class_weights.double()
+
 
 class TrainNet(nn.Module):
-    """What is optimised, and what DDP wraps: images, labels, the step's valid pixels in, losses (main, aux) out."""
+    """What is optimised, and what DDP wraps: images, labels, the step's valid pixels in, losses (main, aux) out.
+
+    The auxiliary head, which is thrown away in the end, gets cross-entropy with the class weights; OHEM and pairs are
+    for the head that is served.
+    """
 
     def __init__(self, model: PSPNet, loss: SegmentationLoss) -> None:
         super().__init__()
@@ -63,7 +145,23 @@ class TrainNet(nn.Module):
     def forward(self, images_nchw: Tensor, labels: Tensor, num_valid: Tensor) -> tuple[Tensor, Tensor]:
         logits, aux_logits = self.model.forward_with_aux(images_nchw)
         with torch.autocast(images_nchw.device.type, enabled=False):
-            return self.loss(logits, labels, num_valid), self.loss(aux_logits, labels, num_valid)
+            main = self.loss(logits, labels, num_valid)
+            return main, self.loss.cross_entropy(aux_logits, labels, num_valid)
+
+
+_LITTLE = 1e-9
+"""Less than any sum of weights but 0."""
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Half precision is too coarse for the sums."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _per_weight(total: Tensor, weight: Tensor) -> Tensor:
+    """This process's part of the mean over all processes' pixels."""
+    least = _LITTLE if weight.is_floating_point() else 1
+    return total * _num_processes() / weight.clamp(min=least).to(total.dtype)
 
 
 def _num_processes() -> int:

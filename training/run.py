@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segserve.errors import UsageError
-from training import checkpoint, distributed, journal, pspnet
+from training import checkpoint, distributed, journal, optimizers, pspnet, terms
+from training.average import Average
 from training.checkpoint import CheckpointMeta
 from training.config import TrainConfig
 from training.cost import Meter
@@ -27,7 +28,8 @@ from training.losses import AUX_WEIGHT, SegmentationLoss, TrainNet
 from training.progress import Progress
 from training.start import start
 
-MOMENTUM, POLY_POWER, NEW_LAYERS_RATE = 0.9, 0.9, 10.0  # of the paper
+POLY_POWER = 0.9  # of the paper
+WARMUP_START = 0.1
 LAST, BEST, SHIPPED = "last.safetensors", "best.safetensors", "model.safetensors"
 
 
@@ -48,15 +50,11 @@ class Run:
         self.dtype = distributed.compute_dtype(config.precision, processes.device)
         self.model_dtype = torch.promote_types(self.dtype, torch.float32)
         self.model.to(self.model_dtype)
-        self.loss = SegmentationLoss(dataset.ignore_label, config.align_corners)
+        loss_terms = terms.resolve(config.loss, datasets, processes)
+        self.loss = SegmentationLoss(dataset.ignore_label, config.align_corners, loss_terms)
         self.net = distributed.wrap(TrainNet(self.model, self.loss), processes)
-        groups = [
-            {"params": list(self.model.pretrained_parameters()), "rate": 1.0},
-            {"params": list(self.model.new_parameters()), "rate": NEW_LAYERS_RATE},
-        ]
-        self.optimizer = torch.optim.SGD(
-            groups, lr=config.base_lr, momentum=MOMENTUM, weight_decay=config.weight_decay
-        )
+        self.average = Average(self.model, config.weights.ema) if config.weights.ema else None
+        self.optimizer = optimizers.build(self.model, config)
         # Float16 loses small gradients: the loss is scaled up before backward. Other types don't need it.
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.dtype == torch.float16)
         self.meta = CheckpointMeta(
@@ -65,10 +63,23 @@ class Run:
             provenance=journal.provenance(config.recorded(), datasets, processes, self.dtype),
             layout=begin.layout, bn_eps=begin.bn_eps,
         )  # fmt: skip
+        if said := terms.describe(loss_terms, dataset.classes):
+            self.meta.provenance["loss"] = said
+
+    @property
+    def shown(self) -> torch.nn.Module:
+        """The network that is evaluated and shipped."""
+        return self.model if self.average is None else self.average.model
 
     def set_learning_rate(self, done: float) -> float:
-        """Poly schedule: base_lr (1 - done)^0.9, `done` the share of all steps taken. Returns the backbone's."""
+        """Poly schedule: base_lr (1 - done)^0.9, `done` the share of all steps taken. Returns the backbone's.
+
+        During the warm-up a factor rises from WARMUP_START to 1, in a line.
+        """
         rate: float = self.config.base_lr * (1 - done) ** POLY_POWER
+        warmup = self.config.weights.warmup_epochs / self.config.epochs
+        if done < warmup:
+            rate *= WARMUP_START + (1 - WARMUP_START) * done / warmup
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         return rate
@@ -82,10 +93,12 @@ class Run:
         return images, labels.to(device, non_blocking=True)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of SGD. Returns the losses (main, auxiliary) that this process contributes, (2,)."""
+        """One step of the optimiser. Returns the losses (main, auxiliary) that this process contributes, (2,)."""
         losses = self.gradients(images, labels)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.model)
         return losses
 
     def gradients(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -111,7 +124,7 @@ class Run:
         """Labels and classes predicted, each int64 (N, H, W), on the CPU."""
         images, labels = self.to_device(images, labels)
         with self.autocast():
-            logits = self.model(images)
+            logits = self.shown(images)
         logits = logits.to(self.model_dtype)
         size = (labels.shape[1], labels.shape[2])
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.config.align_corners)
@@ -120,22 +133,23 @@ class Run:
     # --- saving and going on ---
 
     def save(self, epoch: int, metrics: dict[str, float], *, is_best: bool) -> None:
-        """Write last.safetensors and, where this epoch is the best so far, best.safetensors."""
+        """Write last.safetensors and, where this epoch is the best so far, best.safetensors.
+
+        The model in the first is that which is trained, in the second that which is evaluated (they differ by --ema).
+        """
         self.meta = replace(self.meta, epoch=epoch, metrics=metrics)
         if not self.processes.is_main:
             return
-        state, out = self.model.state_dict(), self.config.out
+        out = self.config.out
         if is_best:
-            checkpoint.save_checkpoint(out / BEST, state, self.meta)
-        training = {
-            f"momentum/{name}": self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in self.model.named_parameters()
-            if self.optimizer.state[parameter]  # none yet if every step so far overflowed float16
-        }
+            checkpoint.save_checkpoint(out / BEST, self.shown.state_dict(), self.meta)
+        training = optimizers.state(self.optimizer, self.model)
         training |= self.progress.tensors()
         scaler = self.scaler.state_dict()
         training |= {f"scaler/{name}": torch.tensor(value) for name, value in scaler.items()}
-        checkpoint.save_checkpoint(out / LAST, state, self.meta, training=training)
+        if self.average is not None:
+            training |= self.average.saved()
+        checkpoint.save_checkpoint(out / LAST, self.model.state_dict(), self.meta, training=training)
 
     def save_within(self, step: int, losses: tuple[float, float]) -> None:
         """Write last.safetensors after `step` steps of an epoch whose losses add up to `losses`. All must call it."""
@@ -154,14 +168,17 @@ class Run:
                 f"{path} was trained in {was}, here --precision {self.config.precision} means {precision}: resume on "
                 "the same hardware, or start anew with a --precision that both have"
             )
+        if (loss := self.meta.provenance.get("loss")) != (was := meta.provenance.get("loss")):
+            raise UsageError(
+                f"{path} was trained with the loss {was!r}, here it is {loss!r}: restore labels and reports"
+            )
         if (meta.classes, meta.ignore_label) != (self.meta.classes, self.meta.ignore_label):
             raise UsageError(f"{path} was trained on other classes: {', '.join(meta.classes)}")
         checkpoint.load_state(self.model, state, path)
         training = checkpoint.load_training(path)
-        for name, parameter in self.model.named_parameters():
-            if (saved := training.get(f"momentum/{name}")) is not None:
-                momentum = torch.empty_like(parameter, requires_grad=False).copy_(saved)
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum
+        optimizers.load(self.optimizer, self.model, training)
+        if self.average is not None:
+            self.average.load(training)
         prefix = "scaler/"
         scaler = {n.removeprefix(prefix): v.item() for n, v in training.items() if n.startswith(prefix)}
         self.scaler.load_state_dict(scaler)

@@ -8,7 +8,7 @@ and loss are joined. In OUT appear, after every epoch:
 
     metrics.jsonl         one line an epoch: losses, learning rate, mIoU, mAcc, allAcc, IoU of each class
     last.safetensors      everything that --resume needs to go on as if nothing had happened; also after SIGTERM
-    best.safetensors      the model of the epoch with the highest mIoU on the split "val"
+    best.safetensors      the model of the epoch with the highest mIoU on the split "val" (with --ema: the average)
     model.safetensors     at the end: the best model in half precision without the auxiliary head, to be shipped
 """
 
@@ -103,6 +103,7 @@ class TrainBatches:
                 config.seed,
                 begin.mean,
                 begin.std,
+                config.augmentation,
                 input_size=config.input_size,
             )
             for dataset in datasets

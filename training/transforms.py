@@ -30,16 +30,27 @@ class Augmentation:
     """How far each change may go; the value is drawn evenly from the range. 0 (or scale 1 to 1) switches one off."""
 
     scale_min: float = 0.5
+    """Smallest size of a photo in a training crop; 1 is the size at which it is served."""
     scale_max: float = 2.0
+    """Largest size, likewise."""
     rotation_degrees: float = 10.0
+    """Photos are turned by at most so much to either side."""
     rotation_probability: float = 0.5
+    """Share of the crops that are turned."""
     flip_probability: float = 0.5
+    """Share that is mirrored."""
     blur_probability: float = 0.5
-    blur_sigma_max: float = 1.2  # in pixels of the crop
-    brightness: float = 0.3  # factor 1 - x to 1 + x; likewise the next two
+    """Share that is blurred."""
+    blur_sigma_max: float = 1.2
+    """Largest sigma of the blur, in pixels of the crop."""
+    brightness: float = 0.3
+    """Brightness is multiplied by 1 - x to 1 + x."""
     contrast: float = 0.3
+    """Contrast, likewise."""
     saturation: float = 0.3
+    """Saturation, likewise."""
     hue_degrees: float = 10.0
+    """Colours turn around the colour circle by at most so much."""
 
     def __post_init__(self) -> None:
         if not 0 < self.scale_min <= self.scale_max:

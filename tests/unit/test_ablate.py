@@ -1,0 +1,120 @@
+"""Recipes: what is read, what is trained, and the table of what came out. Trainings are stood in for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+
+from segserve.errors import UsageError
+from training import ablate
+from training.ablate import AblateConfig
+from training.config import TrainConfig
+
+RECIPE = """
+[base]
+data = ["a.toml", "b.toml"]
+pretrained = true
+ema = 0.9
+[variations.no_ema]
+ema = 0.0
+[variations.scratch]
+pretrained = false
+"""
+MIOU = {"base": (0.5, 0.7, 0.6), "no_ema": (0.1, 0.2, 0.65), "scratch": (0.3, None, 0.2)}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """In the place of training.train: writes what it would; `scratch` fails. Returns the command lines."""
+    commands: list[list[str]] = []
+
+    def fake(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command[3:])
+        out = Path(command[command.index("--out") + 1])
+        out.mkdir(parents=True)
+        lines = [
+            {
+                "epoch": number, "miou": miou, "allacc": 0.9, "seconds": 30.0,
+                "classes": {"wall": {"iou": miou}, "floor": {"iou": None}},
+            }
+            for number, miou in enumerate(MIOU[out.name], 1)
+        ]  # fmt: skip
+        (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        if out.name != "scratch":
+            (out / "model.safetensors").touch()
+        return subprocess.CompletedProcess(command, int(out.name == "scratch"))
+
+    monkeypatch.setattr(subprocess, "run", fake)
+    return commands
+
+
+def test_each_training_gets_its_options_and_the_table_their_results(
+    recipe: Path, tmp_path: Path, trained: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert ablate.main(AblateConfig(recipe, out, root=tmp_path, json=True)) == 1
+    end = ["--resume-if-there", "--root", str(tmp_path)]
+    data = ["--data", "a.toml", "b.toml"]
+    assert trained == [
+        [*data, "--pretrained", "--ema", "0.9", "--out", str(out / "base"), *end],
+        [*data, "--pretrained", "--ema", "0.0", "--out", str(out / "no_ema"), *end],
+        [*data, "--no-pretrained", "--ema", "0.9", "--out", str(out / "scratch"), *end],
+    ]
+    said = capsys.readouterr()
+    assert "scratch failed" in said.err
+    rows = json.loads(said.out)
+    assert [(r["name"], r["miou"], r["epoch"], round(r["points"], 6), r["minutes"]) for r in rows] == [
+        ("base", 0.7, 2, 0.0, 1.5), ("no_ema", 0.65, 3, -5.0, 1.5),
+    ]  # fmt: skip
+    assert json.loads((out / "table.json").read_text()) == rows
+    assert "| no_ema | 65.0 | -5.0 | 65.0 |  | 3 of 3 | 2 |" in (out / "table.md").read_text()
+
+
+def test_what_is_finished_is_not_trained_again(
+    recipe: Path, tmp_path: Path, trained: list[list[str]]
+) -> None:
+    config = AblateConfig(recipe, tmp_path / "out", only=("no_ema",))
+    assert ablate.main(config) == 0
+    assert ablate.main(config) == 0
+    assert len(trained) == 1
+    [row] = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert row["points"] is None  # there is no base yet
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "expected"), ("base = 3", "expected"), ("[base]\nout = 'x'", "is set here"), ("[bas", "no recipe"),
+        ("[base]\nema = 0.9\n[variations.same]\nema = 0.9", "changes nothing"),
+    ],
+)  # fmt: skip
+def test_what_is_no_recipe_is_told(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=reason):
+        ablate.read(path)
+
+
+def test_names_that_are_not_there_are_told(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the recipe has base, no_ema, scratch"):
+        ablate.main(AblateConfig(recipe, tmp_path / "out", only=("typo",)))
+
+
+@pytest.mark.parametrize("name", ["camvid", "confusions"])
+def test_shipped_recipes_are_options_that_training_takes(name: str, repo_root: Path, tmp_path: Path) -> None:
+    for options in ablate.read(repo_root / "training" / "recipes" / f"{name}.toml").values():
+        arguments: list[Any] = ablate.command(options, tmp_path, None)[3:]
+        config = tyro.cli(TrainConfig, args=arguments)
+        assert config.preset == "pspnet_lite0"

@@ -1,0 +1,168 @@
+"""What does each choice of a recipe bring? One training for the recipe, one for each variation, and a table.
+
+    python -m training.ablate training/recipes/confusions.toml --out runs/confusions
+    python -m training.ablate training/recipes/camvid.toml --out runs/camvid --root DATA/camvid --only base
+
+A recipe is TOML: [base] has options of training.train, and each [variations.NAME] those that it changes. What is
+finished is not trained again, what was interrupted goes on, so the same command can be given until all is done. In OUT
+appear a folder for each training, table.md and table.json: the best mIoU on the split "val", its difference to the base
+in points, the IoU of the classes at that epoch, and the time. Exit code 1: a training failed; the others are in the
+table.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from segserve.cli import run
+from segserve.errors import UsageError
+from training.run import SHIPPED
+
+BASE = "base"
+METRICS, TABLE = "metrics.jsonl", "table"
+NOT_IN_RECIPES = {"out", "resume", "resume_if_there", "json"}
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AblateConfig:
+    """Which recipe, and where to."""
+
+    recipe: tyro.conf.Positional[Path]
+    """TOML with [base] and [variations.NAME]."""
+    out: Path
+    """Folder for the trainings and the table."""
+    root: Path | None = None
+    """As of training.train, for all of them."""
+    only: tuple[str, ...] = ()
+    """Train these only (`base`, or names of variations); the table has what is finished."""
+    json: bool = False
+    """Print table.json instead of the table."""
+
+    def __post_init__(self) -> None:
+        if self.root is not None and not self.root.is_dir():
+            raise UsageError(f"--root {self.root}: no such folder")
+
+
+def main(config: AblateConfig) -> int:
+    """Exit code as above."""
+    recipe, console = read(config.recipe), Console(stderr=True, highlight=False, soft_wrap=True)
+    if unknown := set(config.only) - recipe.keys():
+        raise UsageError(f"--only {', '.join(sorted(unknown))}: the recipe has {', '.join(recipe)}")
+    failed = []
+    for name in config.only or tuple(recipe):
+        if not finished(config.out / name):
+            console.print(f"{name}: training", markup=False)
+            done = subprocess.run(command(recipe[name], config.out / name, config.root), check=False)
+            failed += [name] if done.returncode else []
+    rows = [row(name, recipe[name], config.out / name) for name in recipe if finished(config.out / name)]
+    compare(rows)
+    config.out.mkdir(parents=True, exist_ok=True)
+    (config.out / f"{TABLE}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (config.out / f"{TABLE}.md").write_text(markdown(rows))
+    print(json.dumps(rows) if config.json else markdown(rows))
+    for name in failed:
+        console.print(f"error: {name} failed, see above", markup=False)
+    return 1 if failed else 0
+
+
+def read(path: Path) -> dict[str, Options]:
+    """The options of each training by its name, the base first. Raises UsageError for a file that is no recipe."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no recipe: {error}") from None
+    base, variations = table.get(BASE), table.get("variations", {})
+    if not isinstance(base, dict) or not isinstance(variations, dict) or table.keys() - {BASE, "variations"}:
+        raise UsageError(
+            f"{path}: expected [{BASE}] and [variations.NAME], got {', '.join(table) or 'nothing'}"
+        )
+    recipe = {BASE: base} | {name: {**base, **changes} for name, changes in variations.items()}
+    for name, options in recipe.items():
+        if wrong := NOT_IN_RECIPES & options.keys():
+            raise UsageError(
+                f"{path}, {name}: {', '.join(sorted(wrong))} is not for a recipe, it is set here"
+            )
+        if name != BASE and options == base:
+            raise UsageError(f"{path}: the variation {name} changes nothing")
+    return recipe
+
+
+def command(options: Options, out: Path, root: Path | None) -> list[str]:
+    """The training of these options; names may have _ or -."""
+    given = {**options, "out": str(out), "resume_if_there": True} | ({"root": str(root)} if root else {})
+    found = [sys.executable, "-m", "training.train"]
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            found += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return found
+
+
+def finished(out: Path) -> bool:
+    """The shipped model is what a training writes last."""
+    return (out / SHIPPED).exists()
+
+
+def row(name: str, options: Options, out: Path) -> dict[str, Any]:
+    """What a finished training brought, at the epoch with the best mIoU."""
+    lines = [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
+    best = max(lines, key=lambda line: line["miou"] or 0.0)
+    return {
+        "name": name,
+        "miou": best["miou"],
+        "allacc": best["allacc"],
+        "epoch": best["epoch"],
+        "epochs": len(lines),
+        "minutes": sum(line["seconds"] for line in lines) / 60,
+        "iou": {label: values["iou"] for label, values in best["classes"].items()},
+        "options": dict(options),
+    }
+
+
+def compare(rows: list[dict[str, Any]]) -> None:
+    """Add `points`: the difference in mIoU to the base, 0.01 each; None where the base is not finished."""
+    base = next((item["miou"] for item in rows if item["name"] == BASE), None)
+    for item in rows:
+        known = base is not None and item["miou"] is not None
+        item["points"] = 100 * (item["miou"] - base) if known else None
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table."""
+    if not rows:
+        return "nothing is finished yet\n"
+    classes = list(rows[0]["iou"])
+    lines = [
+        f"| | mIoU % | points | {' | '.join(classes)} | best epoch | minutes |",
+        "|---" * (len(classes) + 5) + "|",
+    ]
+    for item in rows:
+        points = "" if item["points"] is None or item["name"] == BASE else f"{item['points']:+.1f}"
+        iou = " | ".join(_percent(item["iou"][label]) for label in classes)
+        lines.append(
+            f"| {item['name']} | {_percent(item['miou'])} | {points} | {iou} | {item['epoch']} of {item['epochs']} | "
+            f"{item['minutes']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+if __name__ == "__main__":
+    run(AblateConfig, main)

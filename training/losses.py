@@ -15,6 +15,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training import partial
+from training.label_sets import NotThese
 from training.pspnet import PSPNet
 
 AUX_WEIGHT = 0.4  # of the auxiliary head's loss, as in the paper
@@ -25,18 +27,22 @@ class SegmentationLoss(nn.Module):
 
     The logits are upsampled bilinearly to the labels. The mean of the result over the processes is the
     cross-entropy per valid pixel of the global batch. Without any valid pixel it is 0, with gradient 0.
+    Pixels with a value of `not_these` are valid; their loss is that of `training/partial.py`.
     """
 
-    def __init__(self, ignore_label: int, align_corners: bool) -> None:
+    def __init__(
+        self, ignore_label: int, align_corners: bool, not_these: tuple[NotThese, ...] = ()
+    ) -> None:
         super().__init__()
-        self.ignore_label, self.align_corners = ignore_label, align_corners
+        self.ignore_label, self.align_corners, self.not_these = ignore_label, align_corners, not_these
 
     def forward(self, logits: Tensor, labels: Tensor, num_valid: Tensor) -> Tensor:
         """`num_valid`: what `count_valid` returned for these labels."""
         size = (labels.shape[1], labels.shape[2])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is too coarse
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
-        total = F.cross_entropy(logits, labels, ignore_index=self.ignore_label, reduction="sum")
+        labels, apart = partial.excluded(logits, labels, self.not_these, self.ignore_label)
+        total = F.cross_entropy(logits, labels, ignore_index=self.ignore_label, reduction="sum") + apart
         return total * _num_processes() / num_valid.clamp(min=1)
 
     def count_valid(self, labels: Tensor) -> Tensor:

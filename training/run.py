@@ -45,7 +45,7 @@ class Run:
         self.dtype = distributed.compute_dtype(config.precision, processes.device)
         self.model_dtype = torch.promote_types(self.dtype, torch.float32)
         self.model.to(self.model_dtype)
-        net = TrainNet(self.model, SegmentationLoss(dataset.ignore_label, config.align_corners))
+        net = TrainNet(self.model, SegmentationLoss(dataset.ignore_label, config.align_corners, dataset.not_these))
         self.net = distributed.wrap(net, processes)
         groups = [
             {"params": list(self.model.pretrained_parameters()), "rate": 1.0},

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from segserve.errors import UsageError
 from training import distributed
-from training.data import Dataset, read_label
+from training.data import Dataset
 from training.distributed import Processes
 from training.report_file import Report
 
@@ -44,7 +44,7 @@ def pixel_counts(datasets: Sequence[Dataset], processes: Processes) -> NDArray[n
     console = Console(stderr=True)
     quiet = not (console.is_terminal and processes.is_main)
     for dataset, path in track(mine, "pixels of each class", console=console, disable=quiet):
-        label = read_label(path, num_classes, dataset.ignore_label, dataset.ignore_values)
+        label = dataset.read_label_file(path)
         counts += np.bincount(label.ravel(), minlength=256)[:num_classes]
     joined = distributed.join_sum(torch.from_numpy(counts).to(processes.device))
     result: NDArray[np.int64] = joined.cpu().numpy()

@@ -10,7 +10,8 @@ looked for when the dataset is loaded; sizes and label values are checked when a
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from PIL import Image
 
 from segserve import geometry, image, resize
 from segserve.errors import DatasetError, RequestError
-from training import description, transforms
+from training import description, label_sets, transforms
 from training.description import Sample
+from training.label_sets import NotThese
 
 ORIENTATION_TAG = 274  # EXIF; values 5 to 8 swap height and width
 
@@ -36,6 +38,8 @@ class Dataset:
     ignore_label: int
     ignore_values: tuple[int, ...]
     samples: tuple[Sample, ...]
+    partial: label_sets.Partial = ()  # of the files
+    not_these: tuple[NotThese, ...] = ()  # of the label maps that are read here
 
     @property
     def num_classes(self) -> int:
@@ -46,9 +50,18 @@ class Dataset:
         photo = read_image(sample.image)
         return photo, self.read_label(sample, photo.shape[0], photo.shape[1])
 
+    def read_label_file(self, path: Path) -> NDArray[np.uint8]:
+        """A label file alone; values as `read_label`."""
+        values = {item.classes: item.value for item in self.not_these}
+        partial = {stored: values[classes] for stored, classes in self.partial}
+        return read_label(path, self.num_classes, self.ignore_label, self.ignore_values, partial)
+
     def read_label(self, sample: Sample, height: int, width: int) -> NDArray[np.uint8]:
-        """The label uint8 (height, width) of a photo of that upright size; only classes and `ignore_label` in it."""
-        label = read_label(sample.label, self.num_classes, self.ignore_label, self.ignore_values)
+        """The label uint8 (height, width) of a photo of that upright size.
+
+        In it are classes, `ignore_label` and, where the dataset is labelled in part, values of `not_these`.
+        """
+        label = self.read_label_file(sample.label)
         if label.shape != (height, width):
             raise DatasetError(_size_message(sample, label.shape[0], label.shape[1], height, width))
         return label
@@ -64,7 +77,17 @@ def load_dataset(description_path: Path, split: str, root: Path | None = None) -
     table = description.read(description_path)
     labels = description.labels(table, description_path)
     samples = description.samples(table, split, root or description_path.parent, description_path)
-    return Dataset(labels.name, split, labels.classes, labels.ignore_label, labels.ignore_values, samples)
+    dataset = Dataset(
+        labels.name, split, labels.classes, labels.ignore_label, labels.ignore_values, samples, labels.partial
+    )
+    return join([dataset])[0]
+
+
+def join(datasets: list[Dataset]) -> list[Dataset]:
+    """The same, with one list of `not_these` for all. Of equal classes and ignore label. Raises DatasetError."""
+    first, sets = datasets[0], [classes for dataset in datasets for _, classes in dataset.partial]
+    not_these = label_sets.number(sets, first.num_classes, first.ignore_label)
+    return [replace(dataset, not_these=not_these) for dataset in datasets]
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -90,9 +113,13 @@ def _read_photo(path: Path, input_size: tuple[int, int] | None = None) -> image.
 
 
 def read_label(
-    path: Path, num_classes: int, ignore_label: int, ignore_values: tuple[int, ...] = ()
+    path: Path,
+    num_classes: int,
+    ignore_label: int,
+    ignore_values: tuple[int, ...] = (),
+    partial: Mapping[int, int] | None = None,
 ) -> NDArray[np.uint8]:
-    """Label map uint8 (H, W) of a grey or palette PNG; `ignore_values` become `ignore_label`.
+    """Label map uint8 (H, W) of a grey or palette PNG; `ignore_values` become `ignore_label`, `partial` what it says.
 
     Raises DatasetError: not such a PNG, or values that are neither a class nor ignored (names file and values).
     """
@@ -112,12 +139,15 @@ def read_label(
     table = np.full(256, -1, np.int16)
     table[:num_classes] = np.arange(num_classes)
     table[[ignore_label, *ignore_values]] = ignore_label
+    for stored, value in (partial or {}).items():
+        table[stored] = value
     label: NDArray[np.int16] = table[values]
     if label.min() < 0:
         foreign = np.unique(values[label < 0])
         raise DatasetError(
             f"{path}: label values {foreign.tolist()} are neither a class (0 to {num_classes - 1}) nor ignored "
-            f"({sorted({ignore_label, *ignore_values})}); fix the file or add them to ignore_values"
+            f"({sorted({ignore_label, *ignore_values})}) nor in [partial] ({sorted(partial or {})}); fix the file or "
+            "add them to ignore_values"
         )
     return label.astype(np.uint8)
 

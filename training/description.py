@@ -4,6 +4,8 @@
     classes = ["Sky", "Building"]    # label value = index
     ignore_label = 255               # what ignored pixels become (255 if left out)
     ignore_values = [11]             # label values in the files that are ignored as well (optional)
+    [partial]                        # optional: label values that say only what a pixel is not
+    254 = ["Sky"]                    # any class but these; see training/label_sets.py
     [splits.train]
     images = "train"                 # folder; every image in it has a label of the same stem, .png, in `labels`
     labels = "train_labels"
@@ -22,6 +24,7 @@ from typing import Any
 
 from segserve.errors import DatasetError
 from segserve.labels import IGNORE_LABEL
+from training import label_sets
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -42,6 +45,7 @@ class Labels:
     classes: tuple[str, ...]
     ignore_label: int
     ignore_values: tuple[int, ...]
+    partial: label_sets.Partial
 
 
 def read(description: Path) -> dict[str, Any]:
@@ -54,7 +58,8 @@ def read(description: Path) -> dict[str, Any]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"{description}: not TOML: {error}") from error
-    _check_keys(table, {"name", "classes", "splits"}, {"ignore_label", "ignore_values"}, str(description))
+    optional = {"ignore_label", "ignore_values", "partial"}
+    _check_keys(table, {"name", "classes", "splits"}, optional, str(description))
     return table
 
 
@@ -76,7 +81,9 @@ def labels(table: dict[str, Any], where: Path) -> Labels:
                 f"{where}: ignored value {value!r}, expected an integer from {len(classes)} "
                 f"(0 to {len(classes) - 1} are classes) to 255"
             )
-    return Labels(name, tuple(classes), ignore_label, tuple(ignore_values))
+    ignored = {ignore_label, *ignore_values}
+    partial = label_sets.read(table.get("partial", {}), classes, ignored, str(where))
+    return Labels(name, tuple(classes), ignore_label, tuple(ignore_values), partial)
 
 
 def samples(table: dict[str, Any], split: str, root: Path, where: Path) -> tuple[Sample, ...]:

@@ -6,6 +6,9 @@
 Every photo goes through the decoder, letterbox, engine and mask making of the server, and is compared with its label
 at its own size. So these are the figures that a user of the service gets: they include what resizing costs.
 
+Labels may be partial, such as masks of floors alone: training/metrics.py says what is counted then; the pages of
+--report leave out pixels of which is only known what they are not.
+
     … --flip --scales 0.75 1 1.25        # looks several times: what the server does not do (training/looks.py)
     … --report out/report                # report.html with the worst photos, confusions, boundaries, calibration
 """
@@ -28,6 +31,7 @@ from rich.table import Table
 from segserve import cli, encode
 from segserve.errors import DatasetError, RequestError, UsageError
 from segserve.segmenter import Segmenter
+from training import label_sets
 from training.confusions import as_json, pairs
 from training.data import Dataset, load_dataset, read_image
 from training.description import Sample
@@ -92,7 +96,7 @@ def evaluate(
             f"{dataset.name} has the classes {', '.join(dataset.classes)}; the model has "
             f"{', '.join(segmenter.spec.classes)}: evaluate on a dataset with the model's classes, in its order"
         )
-    matrix = ConfusionMatrix(dataset.num_classes, dataset.ignore_label)
+    matrix = ConfusionMatrix(dataset.num_classes, dataset.ignore_label, dataset.not_these)
     progress = Console(stderr=True)
     for sample in track(samples, "evaluate", console=progress, disable=not progress.is_terminal):
         try:
@@ -103,7 +107,7 @@ def evaluate(
             raise DatasetError(f"{sample.image}: {error}") from error
         label = dataset.read_label(sample, mask.shape[0], mask.shape[1])
         matrix.update(label, mask)
-        on_seen(Seen(sample, label, mask, sure))
+        on_seen(Seen(sample, label_sets.hidden(label, dataset.not_these, dataset.ignore_label), mask, sure))
     return matrix
 
 

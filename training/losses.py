@@ -19,7 +19,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training import partial
 from training.hard_pixels import hard_pixels
+from training.label_sets import NotThese
 from training.pspnet import PSPNet
 from training.rivals import within_pairs
 
@@ -50,16 +52,23 @@ class SegmentationLoss(nn.Module):
 
     with w_i the weight of the pixel's class, p_i the probability of it, pairs_i of training/rivals.py; kept are all
     valid pixels of the global batch, with OHEM the hard ones among them. Without any it is 0, with gradient 0.
-    By default this is the cross-entropy per valid pixel.
+    By default this is the cross-entropy per valid pixel. Pixels of which is only known what they are not (values of
+    `not_these`) are valid, with weight 1; their -log p_i is in training/partial.py.
     """
 
-    def __init__(self, ignore_label: int, align_corners: bool, terms: Terms = Terms()) -> None:
+    def __init__(
+        self, ignore_label: int, align_corners: bool, terms: Terms = Terms(), not_these: tuple[NotThese, ...] = ()
+    ) -> None:  # fmt: skip
         super().__init__()
         self.ignore_label, self.align_corners, self.terms = ignore_label, align_corners, terms
+        self.not_these = not_these
         self.register_buffer("class_weights", None, persistent=False)
         self.class_weights: Tensor | None
         if terms.class_weights:
-            self.class_weights = torch.tensor(terms.class_weights, dtype=torch.float64)
+            # by label value: 0 for what is no class, 1 for what is said not to be some
+            self.class_weights = torch.zeros(256, dtype=torch.float64)
+            self.class_weights[: len(terms.class_weights)] = torch.tensor(terms.class_weights)
+            self.class_weights[[item.value for item in not_these]] = 1
 
     def forward(self, logits: Tensor, labels: Tensor, num_valid: Tensor) -> Tensor:
         """`num_valid`: what `count_valid` returned for the labels of the whole step, of which these may be a part."""
@@ -82,17 +91,25 @@ class SegmentationLoss(nn.Module):
     def cross_entropy(self, logits: Tensor, labels: Tensor, num_valid: Tensor) -> Tensor:
         """With class weights, but without OHEM and pairs: what the auxiliary head gets. Arguments as `forward`."""
         logits = self._upsampled(_wide(logits), labels)
-        weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        weight = (
+            None if self.class_weights is None else self.class_weights[: logits.shape[1]].to(logits.dtype)
+        )
         return _per_weight(self._cross_entropy(logits, labels, weight, "sum"), num_valid)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
         """Of upsampled logits: a scalar for "sum", (N, H, W) for "none"."""
         shape = labels.shape
+        apart = partial.losses(logits, labels, self.not_these)
+        if apart is not None:
+            labels = partial.hidden(labels, self.not_these, self.ignore_label)
         if torch.are_deterministic_algorithms_enabled():
             # CUDA has a deterministic loss for rows of logits only
             logits, labels = logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
         losses = F.cross_entropy(logits, labels, weight, ignore_index=self.ignore_label, reduction=reduction)
-        return losses if reduction == "sum" else losses.view(shape)
+        losses = losses if reduction == "sum" else losses.view(shape)
+        if apart is not None:
+            losses = losses + (apart.sum() if reduction == "sum" else apart)
+        return losses
 
     def count_valid(self, labels: Tensor) -> Tensor:
         """The number of pixels that count, over all processes: int64 scalar; with class weights their sum, float64."""
@@ -128,7 +145,7 @@ class SegmentationLoss(nn.Module):
             dist.all_reduce(counts)
         if self.class_weights is None:
             return counts.sum(-1).double()
-        return counts[..., : len(self.class_weights)].double() @ self.class_weights.double()
+        return counts.double() @ self.class_weights.double()
 
 
 class TrainNet(nn.Module):

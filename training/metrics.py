@@ -6,6 +6,10 @@ another figure and is not comparable with published ones.
     matrix = ConfusionMatrix(num_classes, ignore_label)
     matrix.update(labels, predictions)
     matrix.scores().miou
+
+Labels may be partial (training/label_sets.py). A pixel that is said not to be of some classes counts in the union of
+each of these that is predicted there, and as a wrong pixel; if another class is predicted it counts as a right one.
+Then a class that no pixel is labelled with has no figure, as nobody knows how often it is right.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from numpy.typing import NDArray
 
 from segserve.errors import UsageError
 from segserve.labels import IGNORE_LABEL
+from training.label_sets import NotThese
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,18 @@ class Scores:
 class ConfusionMatrix:
     """`counts` int64 (num_classes, num_classes): pixels with label = row that were predicted as column."""
 
-    def __init__(self, num_classes: int, ignore_label: int = IGNORE_LABEL) -> None:
+    def __init__(
+        self, num_classes: int, ignore_label: int = IGNORE_LABEL, not_these: Sequence[NotThese] = ()
+    ) -> None:
         if num_classes < 1 or 0 <= ignore_label < num_classes:
             raise UsageError(
                 f"num_classes {num_classes}, ignore_label {ignore_label}: it must not be a class"
             )
         self.num_classes, self.ignore_label = num_classes, ignore_label
+        self.not_these = tuple(not_these)
         self.counts: NDArray[np.int64] = np.zeros((num_classes, num_classes), np.int64)
+        self.told: NDArray[np.int64] = np.zeros((len(self.not_these), num_classes), np.int64)
+        """Pixels that are said not to be of the classes of `not_these[row]`, predicted as column."""
 
     def update(self, labels: NDArray[np.integer], predictions: NDArray[np.integer]) -> None:
         """Count one or many label maps; both of one shape, any number of dimensions.
@@ -75,6 +85,10 @@ class ConfusionMatrix:
         if labels.shape != predictions.shape:
             raise UsageError(f"labels {labels.shape} and predictions {predictions.shape}: expected one shape")
         counted = labels != self.ignore_label
+        for row, item in enumerate(self.not_these):
+            here = labels == item.value
+            counted &= ~here
+            self.told[row] += np.bincount(predictions[here], minlength=self.num_classes)
         label, predicted = labels[counted].astype(np.int64), predictions[counted].astype(np.int64)
         for values, what in ((label, "labels"), (predicted, "predictions")):
             if values.size and not 0 <= values.min() <= values.max() < self.num_classes:
@@ -92,21 +106,30 @@ class ConfusionMatrix:
         """
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return
-        total = torch.from_numpy(self.counts).to(device or torch.device("cpu"), copy=True)
+        both = np.concatenate([self.counts, self.told])
+        total = torch.from_numpy(both).to(device or torch.device("cpu"))
         torch.distributed.all_reduce(total)
-        self.counts = total.cpu().numpy()
+        self.counts, self.told = np.split(total.cpu().numpy(), [self.num_classes])
 
     def scores(self) -> Scores:
         """The metrics of what was counted so far; all nan if nothing was."""
         hits = np.diag(self.counts).astype(np.float64)
         labelled, predicted = self.counts.sum(axis=1), self.counts.sum(axis=0)
-        iou = _ratio(hits, labelled + predicted - hits)
+        wrong = np.zeros(self.num_classes, np.int64)
+        for item, told in zip(self.not_these, self.told, strict=True):
+            wrong[list(item.classes)] += told[list(item.classes)]
+        all_pixels = labelled.sum() + self.told.sum()
+        iou = _ratio(hits, labelled + predicted + wrong - hits)
+        if self.told.any():
+            iou[labelled == 0] = np.nan
         accuracy = _ratio(hits, labelled)
-        share = _ratio(labelled.astype(np.float64), np.full(self.num_classes, labelled.sum()))
+        share = _ratio(labelled.astype(np.float64), np.full(self.num_classes, all_pixels))
         return Scores(
             miou=_mean(iou),
             macc=_mean(accuracy),
-            allacc=float(hits.sum() / labelled.sum()) if labelled.sum() else math.nan,
+            allacc=float((hits.sum() + self.told.sum() - wrong.sum()) / all_pixels)
+            if all_pixels
+            else math.nan,
             class_iou=tuple(iou.tolist()),
             class_accuracy=tuple(accuracy.tolist()),
             class_share=tuple(share.tolist()),

@@ -51,7 +51,9 @@ class Run:
         self.model_dtype = torch.promote_types(self.dtype, torch.float32)
         self.model.to(self.model_dtype)
         loss_terms = terms.resolve(config.loss, datasets, processes)
-        self.loss = SegmentationLoss(dataset.ignore_label, config.align_corners, loss_terms)
+        self.loss = SegmentationLoss(
+            dataset.ignore_label, config.align_corners, loss_terms, dataset.not_these
+        )
         self.net = distributed.wrap(TrainNet(self.model, self.loss), processes)
         self.average = Average(self.model, config.weights.ema) if config.weights.ema else None
         self.optimizer = optimizers.build(self.model, config)

@@ -28,7 +28,7 @@ from segserve import cli
 from segserve.errors import CheckFailed, Interrupted, UsageError
 from training import checkpoint, cost, deterministic, distributed
 from training.config import TrainConfig
-from training.data import Dataset, EvalSamples, TrainSamples, load_dataset
+from training.data import Dataset, EvalSamples, TrainSamples, join, load_dataset
 from training.distributed import Processes, ShardedBatches
 from training.interruption import GO_ON, Watch, check_shared, decide_to_go_on, leave_to_parent
 from training.journal import Journal
@@ -63,7 +63,7 @@ def main(config: TrainConfig) -> None:
         for epoch in range(run.meta.epoch, config.epochs):
             started = time.perf_counter()
             line = train_epoch(run, training, epoch, journal, watch)
-            scores = evaluate(run, validation, f"epoch {epoch + 1}, val", journal)
+            scores = evaluate(run, validation, val, f"epoch {epoch + 1}", journal)
             line |= scores.as_json(val.classes) | {"seconds": time.perf_counter() - started}
             finish_epoch(run, journal, line, scores)
             if watch.asked() and epoch + 1 < config.epochs:
@@ -87,7 +87,7 @@ def load_datasets(config: TrainConfig, split: str) -> list[Dataset]:
                 f"{dataset.name} has classes {dataset.classes} (ignore {dataset.ignore_label}), {first.name} "
                 f"{first.classes} (ignore {first.ignore_label}): they must be equal to be trained on together"
             )
-    return [replace(dataset, samples=dataset.samples[: config.limit]) for dataset in datasets]
+    return join([replace(dataset, samples=dataset.samples[: config.limit]) for dataset in datasets])
 
 
 class TrainBatches:
@@ -205,11 +205,11 @@ def join_losses(run: Run, sums: Tensor) -> tuple[float, float]:
     return main, aux
 
 
-def evaluate(run: Run, batches: Batches, title: str, journal: Journal) -> Scores:
+def evaluate(run: Run, batches: Batches, val: Dataset, title: str, journal: Journal) -> Scores:
     """Scores over the validation images of all processes, at the size of the network's input."""
     run.net.eval()
-    matrix = ConfusionMatrix(run.model.num_classes, run.meta.ignore_label)
-    for images, labels, _ in journal.track(batches, title, run.config.batch_size):
+    matrix = ConfusionMatrix(val.num_classes, val.ignore_label, val.not_these)
+    for images, labels, _ in journal.track(batches, f"{title}, val", run.config.batch_size):
         expected, predicted = run.predict(images, labels)
         matrix.update(expected.numpy(), predicted.numpy())
         if journal.board:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segserve import encode, image
-from segserve.labels import palette
+from segserve.labels import IGNORE_LABEL, palette
 from training.pairs import Checked
 
 TILES, COLUMNS = 48, 6
@@ -71,6 +71,9 @@ def tile(image_path: Path, label_path: Path, num_classes: int) -> Image.Image:
     rgb = np.asarray(Image.fromarray(photo.upright()).resize(size, Image.Resampling.BILINEAR))
     with Image.open(label_path, formats=["PNG"]) as label:
         small = np.asarray(label.resize(size, Image.Resampling.NEAREST))
+    small = np.where(
+        small < num_classes, small, np.uint8(IGNORE_LABEL)
+    )  # so does what is only said not to be some
     shown = Image.open(io.BytesIO(encode.overlay_jpeg(rgb, small, palette(num_classes))))
     framed = Image.new("RGB", (TILE_WIDTH, TILE_HEIGHT), GREY)
     framed.paste(shown, ((TILE_WIDTH - size[0]) // 2, (TILE_HEIGHT - size[1]) // 2))

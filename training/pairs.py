@@ -21,7 +21,7 @@ from PIL import Image
 
 from segserve import encode, image
 from segserve.errors import DatasetError, RequestError
-from segserve.labels import palette
+from segserve.labels import IGNORE_LABEL, palette
 from training.duplicates import Fingerprint, fingerprint
 from training.remap import Remap
 from training.sources.item import BadPair, Item, LeftOut, Source
@@ -40,7 +40,7 @@ class Checked:
     image: Path
     label: Path
     pixels: tuple[int, ...]  # of each class
-    ignored: int
+    ignored: int  # with those of which is only known what they are not
     fingerprint: Fingerprint
     note: str | None  # what somebody should look at
 
@@ -62,7 +62,7 @@ class Checker:
         except BadPair as bad:
             return LeftOut(item.image, bad.kind, bad.reason)
         pixels = encode.shares(label, len(self.remap.classes))
-        if not pixels.any():
+        if (label == IGNORE_LABEL).all():
             return LeftOut(item.image, "empty", f"no pixel of any class in {item.label}")
         upright = photo.rgb if photo.turn is None else photo.rgb.transpose(photo.turn)
         image_path = self.out / IMAGES / f"{item.name}{item.image.suffix}"

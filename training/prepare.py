@@ -108,7 +108,7 @@ def prepare(config: PrepareConfig, found: Found, console: Console) -> dict[str, 
     prepare_report.show_left_out(console, left_out, config.out / LEFT_OUT)
     twins = [(checked[low], checked[high]) for low, high in same]
     report = prepare_report.report(table.classes, split, left_out, twins, splits_from)
-    write(config.out, table.classes, split, report)
+    write(config.out, table, split, report)
     return report
 
 
@@ -137,11 +137,17 @@ def assign(config: PrepareConfig, checked: list[Checked], same: list[tuple[int, 
     return splits.make(checked, keys, same, shares, config.seed), f"seed {config.seed}"
 
 
-def write(out: Path, classes: tuple[str, ...], split: Split, report: dict[str, Any]) -> None:
+def write(out: Path, table: remap.Remap, split: Split, report: dict[str, Any]) -> None:
     """The lists, the picture, the report, and dataset.toml last: where it is, all is."""
+    classes = table.classes
     # JSON's text is TOML's, but for what no class name has: lone surrogates
     lines = [f"name = {json.dumps(out.resolve().name, ensure_ascii=False)}"]
     lines += [f"classes = {json.dumps(classes, ensure_ascii=False)}", f"ignore_label = {IGNORE_LABEL}"]
+    if table.not_these:
+        lines.append("\n[partial]")
+    for item in table.not_these:
+        names = [classes[label] for label in item.classes]
+        lines.append(f"{item.value} = {json.dumps(names, ensure_ascii=False)}")
     for name, members in split.members.items():
         (out / f"{name}.txt").write_text("".join(f"{pair.name}\n" for pair in members), encoding="utf-8")
         entry = f'images = "{pairs.IMAGES}"\nlabels = "{pairs.LABELS}"\nlist = "{name}.txt"'

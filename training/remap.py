@@ -4,15 +4,17 @@
     unlabelled = "ignore"                  # pixels that the source says nothing about (optional, as is)
     rest = "other"                         # source classes that [map] doesn't name (optional; without it, all must be)
     [map]
-    "rug" = "floor"                        # "ignore" is a possible target too
+    "rug" = "floor"                        # "ignore" is a possible target too, and so is
+    "background" = "not floor"             # any class but floor; several: "not floor, wall"
 
-Partial labels: a source that knows floors only leaves the other pixels unlabelled. "ignore" makes them `ignore_label`,
-which neither loss nor metrics count; so sources that label different classes can be trained on together, as their
-class lists are the same. What can't be said in a label map is "something, but not floor".
+Partial labels: a source that knows floors only leaves open what the other pixels are. "ignore" makes them
+`ignore_label`, which neither loss nor metrics count; "not floor" keeps that they are no floor (training/label_sets.py).
+So sources that label different classes can be trained on together, as their class lists are the same.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +26,14 @@ from numpy.typing import NDArray
 
 from segserve.errors import DatasetError, UsageError
 from segserve.labels import IGNORE_LABEL
+from training import label_sets
+from training.label_sets import NotThese
 from training.sources.item import UNLABELLED, BadPair, read_text
 
 IGNORE = "ignore"
 UNKNOWN = -1
 SHOWN_VALUES = 8
+_NOT = re.compile(r"not\s+")
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Remap:
 
     classes: tuple[str, ...]
     labels: Mapping[int, int]
+    not_these: tuple[NotThese, ...] = ()
+    """Labels above the classes, and what their pixels are not."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) < IGNORE_LABEL or len(set(self.classes)) < len(self.classes):
@@ -83,11 +90,25 @@ def read(path: Path, names: Mapping[int, str], ignored: Sequence[str]) -> Remap:
     if strange := sorted(set(targets) - set(names.values())):
         raise UsageError(f"{path}: [map] has {strange}, the source has {sorted(names.values())}")
     wanted = [*targets.values(), table.get("unlabelled", IGNORE), table.get("rest", IGNORE)]
+    sets = {
+        text: _not_these(text, classes, path) for text in wanted if text not in label_of and _NOT.match(text)
+    }
+    not_these = label_sets.number(sets.values(), len(classes), IGNORE_LABEL)
+    value_of = {item.classes: item.value for item in not_these}
+    label_of |= {text: value_of[classes_of] for text, classes_of in sets.items()}
     if wrong := sorted({str(target) for target in wanted} - set(label_of)):
-        raise DatasetError(f"{path}: targets {wrong} are neither among its classes nor {IGNORE!r}")
+        raise DatasetError(
+            f"{path}: targets {wrong} are neither among its classes nor {IGNORE!r} nor 'not CLASS'"
+        )
     labels = {value: label_of[targets.get(name, table.get("rest", IGNORE))] for value, name in names.items()}
     labels[UNLABELLED] = label_of[table.get("unlabelled", IGNORE)]
-    return Remap(classes, labels | dict.fromkeys(values, IGNORE_LABEL))
+    return Remap(classes, labels | dict.fromkeys(values, IGNORE_LABEL), not_these)
+
+
+def _not_these(text: str, classes: Sequence[str], path: Path) -> label_sets.ClassSet:
+    """The labels in "not floor, wall". Raises DatasetError."""
+    names = [name.strip() for name in _NOT.sub("", text).split(",")]
+    return label_sets.class_set(names, classes, f"{path}, target {text!r}")
 
 
 def _parse(path: Path) -> dict[str, Any]:

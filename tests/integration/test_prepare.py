@@ -18,6 +18,7 @@ from segserve.errors import CheckFailed, UsageError
 from tests.images import photo, stored_with_orientation
 from training import prepare
 from training.data import load_dataset
+from training.label_sets import NotThese
 from training.prepare_options import PrepareConfig
 
 UPRIGHT = photo(30, 40)
@@ -92,6 +93,26 @@ def test_what_is_written_is_what_training_reads(root: Path, capsys: pytest.Captu
     with Image.open(out / "contact_sheet.png") as sheet:
         assert sheet.width == 6 * 260
         assert len(sheet.convert("RGB").getcolors(1 << 24) or []) > 1000
+
+
+def test_what_a_pixel_is_not_is_kept(root: Path) -> None:
+    """Of a source that knows floors alone, a photo without a floor says something too."""
+    for path in (root / "labels").glob("clip0_*.png"):
+        Image.fromarray(np.zeros((30, 40), np.uint8)).save(path)
+    (root / "table.toml").write_text(
+        'classes = ["wall", "floor"]\n[map]\nwall = "not floor"\nfloor = "floor"\nceiling = "ignore"\n'
+    )
+    prepare.main(config(root, table=root / "table.toml"))
+    out = root.parent / "out"
+    assert left_out(out) == {}
+    train, val = (load_dataset(out / "dataset.toml", split) for split in ("train", "val"))
+    assert train.not_these == val.not_these == (NotThese(254, (1,)),)
+    for dataset in (train, val):
+        for sample in dataset.samples:
+            name = sample.image.stem
+            values = dataset.read(sample)[1]
+            assert values[29, 0] == (254 if name.startswith("clip0") or int(name[-1]) % 2 == 0 else 1)
+            assert values[29, 39] == (254 if name.startswith("clip0") else 255)
 
 
 def test_bad_pairs_are_left_out_and_listed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from segserve.errors import CheckFailed, DatasetError, UsageError
 from segserve.labels import IGNORE_LABEL, ROOM_CLASSES
 from training import duplicates, remap, splits
+from training.label_sets import NotThese
 from training.pairs import Checked
 from training.sources.index_png import ADE20K_NAMES
 from training.sources.item import UNLABELLED, BadPair, read_names
@@ -74,6 +75,8 @@ def test_plain_classes_leave_no_gap() -> None:
         ('classes = ["floor"]\n', DatasetError, "expected classes, map"),
         ('classes = ["ignore"]\n[map]\n', DatasetError, "without 'ignore'"),
         ('classes = ["floor"]\nrest = "ignore"\n[map]\nfloor = 0\n', DatasetError, "text"),
+        ('classes = ["floor"]\nrest = "not flor"\n[map]\n', DatasetError, "flor"),
+        ('classes = ["floor"]\nrest = "not floor"\n[map]\n', DatasetError, "leaves 0 of 1"),
         ("classes =", DatasetError, "not TOML"),
     ],
 )
@@ -94,7 +97,8 @@ def test_the_tables_in_the_repository_make_rooms(repo_root: Path) -> None:
         "wall", "floor", "ceiling", "bed", "window", "door", "table", "chair", "sofa", "chair", "other",
     ]  # fmt: skip
     floors = remap.read(folder / "floors_rooms.toml", read_names(folder / "floors.txt"), [])
-    assert floors.apply(values(0, 255)).tolist() == [[IGNORE_LABEL, 1]]
+    assert floors.apply(values(0, 255)).tolist() == [[254, 1]]
+    assert floors.not_these == (NotThese(254, (1,)),)
     furniture = dict(enumerate(["bed", "chair", "plant pot", "sofa", "swivelchair", "table"]))
     assert remap.read(folder / "furniture_rooms.toml", furniture, []).classes == ROOM_CLASSES
 

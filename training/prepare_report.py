@@ -56,7 +56,11 @@ def _pixels(pairs: Sequence[Checked]) -> dict[str, Any]:
 def _class(pairs: Sequence[Checked], label: int) -> dict[str, Any]:
     pixels = np.array([pair.pixels for pair in pairs], np.int64)
     mine = int(pixels[:, label].sum())
-    return {"pixels": mine, "share": mine / max(1, int(pixels.sum())), "images": int((pixels[:, label] > 0).sum())}
+    return {
+        "pixels": mine,
+        "share": mine / max(1, int(pixels.sum())),
+        "images": int((pixels[:, label] > 0).sum()),
+    }
 
 
 def write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:

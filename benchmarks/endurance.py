@@ -1,7 +1,7 @@
 """A long load of photos and bad files: every status as promised, and no memory lost.
 
     python -m benchmarks.endurance model_store/rooms.mar --requests 50000 --users 16
-    python -m benchmarks.endurance model_store/rooms.mar --requests 5000 --users 512 --json
+    python -m benchmarks.endurance model_store/rooms.mar --requests 5000 --users 512 --front --json
 
 Locust (benchmarks/mixed_locustfile.py) sends photos of 0.3 to 3 megapixels and, one in twenty, files that deserve an
 error. Who gets 503 because the queue is full comes again some seconds later, as deploy.client does. Memory of Java and
@@ -11,6 +11,7 @@ there was another 5xx.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -44,6 +45,8 @@ class EnduranceConfig:
     """Answers to wait for."""
     users: int = 16
     """Locust's users, each with one request on its way at any time."""
+    front: bool = False
+    """Through deploy.front, which needs nginx and refuses what is too much before the photo is sent."""
     json: bool = False
     """Print JSON."""
 
@@ -69,7 +72,8 @@ def measure(config: EnduranceConfig, name: str, num_classes: int, work: Path) ->
     answers = work / "answers.jsonl"
     with (
         loaded.server(config.mar, name, work) as running,
-        loaded.locust(running.url, name, num_classes, config.users, answers, "mixed_locustfile.py"),
+        loaded.front(running) if config.front else contextlib.nullcontext(running.url) as url,
+        loaded.locust(url, name, num_classes, config.users, answers, "mixed_locustfile.py"),
         Progress(console=Console(stderr=True)) as progress,
     ):
         task = progress.add_task("answers", total=config.requests)

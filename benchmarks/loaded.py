@@ -49,6 +49,18 @@ def server(mar: Path, name: str, work: Path) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
+def front(running: Running) -> Iterator[str]:
+    """nginx before the server, from `deploy.front`. Gives its URL."""
+    options = ("--run-dir", running.run_dir)
+    [port] = free_ports(1)
+    try:
+        module("deploy.front", "start", *options, "--port", str(port))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        module("deploy.front", "stop", *options)
+
+
+@contextlib.contextmanager
 def locust(
     url: str, name: str, num_classes: int, users: int, answers: Path, file: str = "locustfile.py",
     photos: Path | None = None, options: Sequence[str] = (),

@@ -9,7 +9,7 @@ another figure and is not comparable with published ones.
 
 Labels may be partial (training/label_sets.py). A pixel that is said not to be of some classes counts in the union of
 each of these that is predicted there, and as a wrong pixel; if another class is predicted it counts as a right one.
-Then a class that no pixel is labelled with has no figure, as nobody knows how often it is right.
+Then a class that no pixel is said to be or not to be has no figure, as nobody knows how often it is right.
 """
 
 from __future__ import annotations
@@ -115,13 +115,14 @@ class ConfusionMatrix:
         """The metrics of what was counted so far; all nan if nothing was."""
         hits = np.diag(self.counts).astype(np.float64)
         labelled, predicted = self.counts.sum(axis=1), self.counts.sum(axis=0)
-        wrong = np.zeros(self.num_classes, np.int64)
+        wrong, judged = np.zeros(self.num_classes, np.int64), labelled > 0
         for item, told in zip(self.not_these, self.told, strict=True):
             wrong[list(item.classes)] += told[list(item.classes)]
+            judged[list(item.classes)] |= told.any()
         all_pixels = labelled.sum() + self.told.sum()
         iou = _ratio(hits, labelled + predicted + wrong - hits)
         if self.told.any():
-            iou[labelled == 0] = np.nan
+            iou[~judged] = np.nan
         accuracy = _ratio(hits, labelled)
         share = _ratio(labelled.astype(np.float64), np.full(self.num_classes, all_pixels))
         return Scores(

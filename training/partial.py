@@ -3,7 +3,7 @@
 A pixel that is none of the classes S is one of the others, so its likelihood is their probability together, and its
 loss -log(1 - sum of p_c over S): maximum likelihood from a set of candidates (Jin and Ghahramani, Learning with
 Multiple Labels, NIPS 2002), for organs that each source labels some of the "marginal loss" of Shi et al.,
-arXiv:2007.03868, eq. 5. Which of the others it is, the network learns from datasets that say so.
+arXiv:2007.03868. Which of the others it is, the network learns from datasets that say so.
 
     apart = losses(logits, labels, not_these)     # None where no pixel is like that: nothing is computed
     total = F.cross_entropy(logits, hidden(labels, not_these, 255), ignore_index=255, reduction="sum") + apart.sum()

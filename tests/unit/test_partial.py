@@ -139,6 +139,13 @@ def test_a_mask_of_floors_is_scored_for_floor_alone() -> None:
     assert scores.class_accuracy[1] == pytest.approx(2 / 3)
 
 
+def test_floor_where_there_is_none_is_wrong() -> None:
+    matrix = ConfusionMatrix(3, 255, (NOT_FLOOR,))
+    matrix.update(np.array([254, 254, 255]), np.array([1, 2, 1]))
+    assert matrix.scores().class_iou[1] == 0
+    assert matrix.scores().allacc == 0.5
+
+
 def test_without_such_pixels_nothing_changes() -> None:
     rng = np.random.default_rng(0)
     label, mask = rng.integers(0, 3, 200), rng.integers(0, 2, 200)

@@ -31,6 +31,8 @@ class TrainConfig:
     """Dataset descriptions (TOML) with equal class lists. Their splits "train" are joined; "val" is of the first."""
     out: Path
     """Folder for checkpoints and metrics."""
+    repeat: tuple[int, ...] = ()
+    """How often an epoch has the images of each of --data, such as 1 20: a small source beside a large one."""
     root: Path | None = None
     """Folder that paths in the descriptions are relative to, if not the description's own."""
     preset: Preset = "pspnet50"
@@ -91,6 +93,11 @@ class TrainConfig:
         for name, value in (least | {"input_height": 33, "input_width": 33, "limit": 1, "seed": 0}).items():
             if (got := getattr(self, name)) is not None and got < value:
                 raise UsageError(f"--{name.replace('_', '-')} {got}: expected {value} or more")
+        if self.repeat and (len(self.repeat) != len(self.data) or min(self.repeat) < 1):
+            raise UsageError(
+                f"--repeat {' '.join(map(str, self.repeat))}: expected {len(self.data)} numbers of 1 or more, one for "
+                "each of --data"
+            )
         if self.pretrained and self.pretrained_from is not None:
             raise UsageError("--pretrained and --pretrained-from are two trunks: give one of them")
         if self.weights.warmup_epochs > self.epochs:
@@ -119,9 +126,8 @@ class TrainConfig:
             "augmentation",
             "machines",
         }
-        if self.pretrained_from is None:
-            # so that trainings from before there was this option can be resumed; likewise what groups leave out
-            left_out.add("pretrained_from")
+        # what is not used, so that trainings from before there was such an option can be resumed; so do the groups
+        left_out |= {name for name in ("pretrained_from", "repeat") if not getattr(self, name)}
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         for group in groups:
             options |= changed(group)

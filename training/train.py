@@ -87,7 +87,11 @@ def load_datasets(config: TrainConfig, split: str) -> list[Dataset]:
                 f"{dataset.name} has classes {dataset.classes} (ignore {dataset.ignore_label}), {first.name} "
                 f"{first.classes} (ignore {first.ignore_label}): they must be equal to be trained on together"
             )
-    return join([replace(dataset, samples=dataset.samples[: config.limit]) for dataset in datasets])
+    times = config.repeat if split == "train" and config.repeat else (1,) * len(datasets)
+    return join([
+        replace(dataset, samples=dataset.samples[: config.limit] * number)
+        for dataset, number in zip(datasets, times, strict=True)
+    ])  # fmt: skip
 
 
 class TrainBatches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from segserve.errors import DatasetError
+from segserve.errors import DatasetError, UsageError
 from training import label_sets, partial
+from training.config import TrainConfig
 from training.data import join, load_dataset
 from training.label_sets import NotThese
 from training.losses import SegmentationLoss, Terms
 from training.metrics import ConfusionMatrix
+from training.train import load_datasets
 
 CLASSES = ("wall", "floor", "sofa")
 NOT_FLOOR, NOT_SEAT = NotThese(254, (1,)), NotThese(253, (0, 2))
@@ -190,3 +193,17 @@ def test_limits_keep_the_values(tmp_path: Path) -> None:
     found = load_dataset(dataset(tmp_path, [1, 9], '[partial]\n9 = ["floor"]'), "train")
     [joined] = join([replace(found, samples=found.samples[:1])])
     assert joined.not_these == found.not_these
+
+
+def test_a_small_source_is_seen_more_often(tmp_path: Path) -> None:
+    """As often as --repeat says, and only in training."""
+    for name in ("large", "small"):
+        path = dataset(tmp_path / name, [1], "")
+        path.write_text(path.read_text() + '[splits.val]\nimages = "images"\nlabels = "labels"\n')
+    data = (tmp_path / "large" / "dataset.toml", tmp_path / "small" / "dataset.toml")
+    config = TrainConfig(data, tmp_path / "out", repeat=(1, 5))
+    assert [len(found.samples) for found in load_datasets(config, "train")] == [1, 5]
+    assert len(load_datasets(config, "val")[0].samples) == 1
+    assert "repeat" not in json.loads(TrainConfig(data, tmp_path / "out").recorded())
+    with pytest.raises(UsageError, match="expected 2 numbers"):
+        TrainConfig(data, tmp_path / "out", repeat=(3,))

@@ -89,9 +89,10 @@ check: $(READY) ## Formatting, lint, types
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 
-# Every test means two files at a time, as most of them wait for a server; with ARGS it is plain pytest.
+# Every test means two files at a time, as most of them wait for a server, in the order of the folders: the long ones
+# of e2e first, so that none of them is left over at the end. With ARGS it is plain pytest.
 test: package ## Every test, against the real server where it matters (ARGS='-k name tests/unit')
-	$(PY) -m pytest $(if $(ARGS),$(ARGS),--numprocesses 2 --dist loadfile)
+	$(PY) -m pytest $(if $(ARGS),$(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder)
 
 train: $(READY) ## Train on your data (ARGS='…', see the README; NPROC=2 for two processes or GPUs)
 	$(PY) -m $(if $(filter 1,$(NPROC)),training.train,torch.distributed.run --nproc-per-node $(NPROC) -m training.train) $(ARGS)

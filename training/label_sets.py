@@ -55,7 +55,11 @@ def read(table: Any, classes: Sequence[str], ignored: Iterable[int], where: str)
         )
     found = []
     for key, names in table.items():
-        if not key.isdecimal() or not len(classes) <= int(key) <= 255 or int(key) in ignored:
+        if (
+            not (key.isdecimal() and str(int(key)) == key)
+            or not len(classes) <= int(key) <= 255
+            or int(key) in ignored
+        ):
             raise DatasetError(
                 f"{where}, partial: label value {key!r}, expected one from {len(classes)} (below are the classes) to "
                 f"255 that is not ignored ({sorted(ignored)})"

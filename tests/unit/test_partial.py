@@ -109,6 +109,7 @@ def test_values_of_datasets_that_are_trained_on_together_are_told_apart(tmp_path
         ('[partial]\n9 = ["wall", "floor", "sofa"]', "leaves 0 of 3"),
         ("[partial]\n9 = []", "leaves 3 of 3"),
         ('[partial]\n1 = ["floor"]', "label value '1'"),
+        ('[partial]\n254 = ["floor"]\n0254 = ["sofa"]', "label value '0254'"),
         ('[partial]\n255 = ["floor"]', "label value '255'"),
         ('partial = "floor"', "expected a table"),
     ],

@@ -98,6 +98,11 @@ class TrainConfig:
                 f"--repeat {' '.join(map(str, self.repeat))}: expected {len(self.data)} numbers of 1 or more, one for "
                 "each of --data"
             )
+        if self.loss.ohem and self.machines.accumulate > 1:
+            raise UsageError(
+                f"--ohem with --accumulate {self.machines.accumulate}: which pixels of a step are hard is known only "
+                "after all of its micro-batches; use more processes, or a smaller --batch-size"
+            )
         if self.pretrained and self.pretrained_from is not None:
             raise UsageError("--pretrained and --pretrained-from are two trunks: give one of them")
         if self.weights.warmup_epochs > self.epochs:

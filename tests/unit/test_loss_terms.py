@@ -15,8 +15,10 @@ from torch import Tensor
 
 from segserve.errors import UsageError
 from training import class_weights
+from training.config import TrainConfig
 from training.hard_pixels import hard_pixels
 from training.losses import SegmentationLoss, Terms
+from training.machines import Machines
 from training.options import LossOptions
 from training.report_file import Report, pairs_of
 
@@ -197,3 +199,10 @@ def test_pairs_that_are_none_are_told(text: str, reason: str) -> None:
 def test_options_that_make_no_sense_are_told(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         LossOptions(**options)  # type: ignore[arg-type]
+
+
+def test_hard_pixels_of_micro_batches_are_refused() -> None:
+    with pytest.raises(UsageError, match="known only after all"):
+        TrainConfig(
+            (Path("a.toml"),), Path("out"), loss=LossOptions(ohem=0.7), machines=Machines(accumulate=2)
+        )

@@ -71,7 +71,10 @@ class SegmentationLoss(nn.Module):
             self.class_weights[[item.value for item in not_these]] = 1
 
     def forward(self, logits: Tensor, labels: Tensor, num_valid: Tensor) -> Tensor:
-        """`num_valid`: what `count_valid` returned for the labels of the whole step, of which these may be a part."""
+        """`num_valid`: what `count_valid` returned for the labels of the whole step.
+
+        These may be a part of them, but with OHEM, which counts its own pixels, they must be all.
+        """
         if not self.terms.ohem and not self.terms.pairs:
             return self.cross_entropy(logits, labels, num_valid)
         logits = _wide(logits)
@@ -79,9 +82,7 @@ class SegmentationLoss(nn.Module):
         counted = labels != self.ignore_label
         if self.terms.ohem:
             kept = hard_pixels(losses, counted, self.terms.ohem, self.terms.ohem_keep)
-            # Of a larger batch these labels have their share, of which the kept pixels get all.
-            sums = self._weigh(torch.stack([self._histogram(labels[kept]), self._histogram(labels)]))
-            num_valid, counted = sums[0] * (num_valid / sums[1].clamp(min=_LITTLE)), kept
+            num_valid, counted = self._weigh(self._histogram(labels[kept])), kept
         if self.terms.pairs:
             pairs = within_pairs(logits, labels, self.terms.pairs, self.align_corners)
             losses = torch.add(losses, pairs, alpha=self.terms.pair_weight)
@@ -137,14 +138,14 @@ class SegmentationLoss(nn.Module):
         return counts
 
     def _weigh(self, counts: Tensor) -> Tensor:
-        """Sums of class weights, float64 (…), of pixels counted in (…, 256), over all processes.
+        """Sum of class weights, float64 scalar, of pixels counted in (256,), over all processes.
 
         Numbers of pixels are joined and not their weights, so that rounding is the same for any number of processes.
         """
         if _num_processes() > 1:
             dist.all_reduce(counts)
         if self.class_weights is None:
-            return counts.sum(-1).double()
+            return counts.sum().double()
         return counts.double() @ self.class_weights.double()
 
 

@@ -17,6 +17,9 @@ from segserve.errors import UsageError
 Optimizer = Literal["sgd", "adamw"]
 
 
+DEFAULT_KEEP = 1 / 16
+
+
 @dataclass(frozen=True)
 class LossOptions:
     """What is minimised."""
@@ -26,7 +29,7 @@ class LossOptions:
     wrote: classes that it misses count more."""
     ohem: float = 0.0
     """Leave out pixels whose class got a higher probability than this, such as 0.7; 0: leave out none."""
-    ohem_keep: float = 1 / 16
+    ohem_keep: float = DEFAULT_KEEP
     """With --ohem: the least share of each image's pixels that is kept, its hardest."""
     pairs: str = ""
     """Pairs of classes to be told apart better, such as wall:floor,floor:ceiling."""
@@ -42,6 +45,10 @@ class LossOptions:
             )
         if not 0 < self.ohem_keep <= 1:
             raise UsageError(f"--ohem-keep {self.ohem_keep}: expected a share above 0, at most 1")
+        if self.ohem_keep != DEFAULT_KEEP and not self.ohem:
+            raise UsageError("--ohem-keep says how much of the hard pixels is kept at least: give --ohem too")
+        if self.pair_weight != 1 and not (self.pairs or self.pairs_from):
+            raise UsageError("--pair-weight weighs the loss within pairs: give --pairs or --pairs-from too")
         if self.pairs and self.pairs_from is not None:
             raise UsageError("--pairs and --pairs-from both name the pairs: give one of them")
         if not self.pair_weight > 0:

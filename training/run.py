@@ -106,15 +106,13 @@ class Run:
     def gradients(self, images: Tensor, labels: Tensor) -> Tensor:
         """Loss and gradients of this process's part of the batch, micro-batch by micro-batch. Returns as `step`."""
         num_parts = self.config.machines.accumulate
-        num_valid = self.loss.count_valid(
-            labels.to(self.processes.device)
-        )  # of all micro-batches and processes
+        # of all micro-batches and processes
+        num_valid = self.loss.count_valid(labels.to(self.processes.device))
         losses = torch.zeros(2, dtype=self.model_dtype, device=self.processes.device)
         self.optimizer.zero_grad()
         for number, part in enumerate(zip(images.chunk(num_parts), labels.chunk(num_parts), strict=True), 1):
-            with distributed.joining(
-                self.net, number == num_parts
-            ):  # forward as well: it decides what backward does
+            # forward as well: it decides what backward does
+            with distributed.joining(self.net, number == num_parts):
                 with self.autocast():
                     main, aux = self.net(*self.to_device(*part), num_valid)
                 self.scaler.scale(main + AUX_WEIGHT * aux).backward()

@@ -13,7 +13,7 @@ from benchmarks.photos import Photo
 from deploy.front_process import Front, front_running
 from segserve.segmenter import Segmenter
 from tests.e2e.fronts import NEEDS_NGINX, front_of
-from tests.e2e.test_rollout import Place, Traffic, served_place
+from tests.e2e.rollout_places import Place, Traffic, served_place
 
 pytestmark = NEEDS_NGINX
 CANARY = ("--canary", "0.5", "--canary-s", "5")

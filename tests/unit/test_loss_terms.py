@@ -194,7 +194,14 @@ def test_pairs_that_are_none_are_told(text: str, reason: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"ohem": 1.0}, {"ohem_keep": 0.0}, {"pair_weight": 0.0}, {"pairs": "a:b", "pairs_from": Path("x")}],
+    [
+        {"ohem": 1.0},
+        {"ohem_keep": 0.0},
+        {"pair_weight": 0.0},
+        {"pair_weight": 2.0},
+        {"ohem_keep": 0.5},
+        {"pairs": "a:b", "pairs_from": Path("x")},
+    ],
 )
 def test_options_that_make_no_sense_are_told(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):

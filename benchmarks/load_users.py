@@ -103,13 +103,15 @@ class RoomsUser(FastHttpUser):
         device.
         """
         due = time.time() if due is None else due
+        full = 0
         while True:
             row = self._ask(body, headers, judge, (what, answer_format, kind), due, name)
             if self.record is not None:
                 self.record.add(row)
             if row.status != 503 or not self.patient or RoomsUser.ending:
                 return row.wrong
-            gevent.sleep(Retry().wait_s(1, False, random.random()))
+            full += 1
+            gevent.sleep(Retry().long_wait_s(full, random.random()))
 
     def _ask(
         self, body: bytes, headers: Mapping[str, str], judge: Judge, asked: tuple[str, str, str], due: float, name: str

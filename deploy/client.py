@@ -95,7 +95,7 @@ class AsyncClient:
         deadline = self._clock() + timeout_s
         self._budget.earn()
         error: Refused | ServerError
-        retries, answer_s = 0, self._retry.answer_s
+        retries, full, answer_s = 0, 0, self._retry.answer_s
         unreachable_since: float | None = None
         while True:
             answer = await self._attempt(image, answer_format, min(deadline - self._clock(), answer_s))
@@ -112,7 +112,11 @@ class AsyncClient:
             if final:
                 raise error
             retries += 1
-            wait_s = asked_s + self._retry.wait_s(retries, self._budget.take(), self._rand())
+            if self._budget.take():
+                wait_s = asked_s + self._retry.short_wait_s(retries, self._rand())
+            else:
+                full += isinstance(error, Refused)
+                wait_s = asked_s + self._retry.long_wait_s(full, self._rand())
             if self._clock() + wait_s >= deadline:
                 raise error
             await self._sleep(wait_s)

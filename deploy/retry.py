@@ -6,7 +6,8 @@ the other 4xx, and our handler's 500, which the same photo would get again.
 
 How much is sent again is bounded twice. A retry within the budget (20 % of the requests, and a burst) waits a random
 time that doubles with each attempt. A retry beyond the budget waits the longest time, so callers that wait for a
-server that is away ask it once in 5 s each; no call fails because the budget is used up.
+server that is away ask it once in 5 s each; no call fails because the budget is used up. A server that answers that it
+is full reads the whole photo to say so, which costs it masks: each such answer doubles the long wait, up to 20 s.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from segserve.errors import UsageError
 
 LATER: Final = frozenset((429, 502, 503, 504, 507))
 """507 is TorchServe's for a batch whose worker was killed (as by the kernel when memory is short)."""
+LONG_DOUBLINGS: Final = 2
 WORKER_GONE: Final = frozenset(("Worker died.", "Worker scaled down."))
 """TorchServe's other answer to such a batch: 500 with one of these messages, if it has not yet seen what the worker
 died of. Both come after a SIGKILL."""
@@ -35,7 +37,7 @@ class Retry:
     first_wait_s: float = 0.1
     """The wait before the first retry is random, up to this; then up to twice of it, and so on."""
     longest_wait_s: float = 5.0
-    """It doubles up to this. A retry beyond the budget waits half of this or more."""
+    """It doubles up to this. A retry beyond the budget waits half of this or more, of a full server up to six times."""
     budget_share: float = 0.2
     """Retries per request that may be sent with short waits."""
     budget_burst: float = 10.0
@@ -56,11 +58,13 @@ class Retry:
         if min(self.budget_share, self.budget_burst, self.unreachable_s) < 0:
             raise UsageError("budget_share, budget_burst and unreachable_s can't be negative")
 
-    def wait_s(self, retry: int, granted: bool, random: float) -> float:
-        """Before the retry-th retry, counted from 1; `random` is of [0, 1), `granted` by the budget."""
-        if not granted:
-            return self.longest_wait_s * (0.5 + random)
+    def short_wait_s(self, retry: int, random: float) -> float:
+        """Before the retry-th retry, counted from 1, within the budget; `random` is of [0, 1)."""
         return float(random * min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(retry - 1, 30)))
+
+    def long_wait_s(self, full: int, random: float) -> float:
+        """Beyond the budget, when the server has answered `full` times that it can't now (0: it did not answer)."""
+        return float(self.longest_wait_s * 2.0 ** min(max(full - 1, 0), LONG_DOUBLINGS) * (0.5 + random))
 
 
 class Budget:

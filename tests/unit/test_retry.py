@@ -104,10 +104,10 @@ def test_waits_double_up_to_the_longest_and_are_random() -> None:
     world = World([*[BUSY] * 7, OK], chance=0.5)
     assert world.segment(policy) == b"mask"
     assert world.slept == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
-    assert [policy.wait_s(3, granted=True, random=chance) for chance in (0.0, 0.25, 0.999)] == pytest.approx(
-        [0.0, 0.1, 0.3996]
+    assert [policy.short_wait_s(3, chance) for chance in (0.0, 0.25, 0.999)] == pytest.approx(
+        [0, 0.1, 0.3996]
     )
-    assert policy.wait_s(10_000, granted=True, random=1.0) == 2.0
+    assert policy.short_wait_s(10_000, 1.0) == 2.0
 
 
 def test_what_the_server_asks_to_wait_is_waited() -> None:
@@ -147,10 +147,19 @@ def test_no_wait_goes_beyond_the_deadline() -> None:
 
 def test_beyond_the_budget_a_call_goes_on_slowly_until_its_deadline() -> None:
     policy = Retry(first_wait_s=0.1, longest_wait_s=5.0, budget_burst=3)
-    world = World([*[BUSY] * 20, OK])
+    world = World([*[BUSY] * 12, OK])
     assert world.segment(policy) == b"mask"
-    assert world.slept[:3] == pytest.approx([0.05, 0.1, 0.2])
-    assert world.slept[3:] == pytest.approx([5.0] * 17)
+    assert world.slept == pytest.approx([0.05, 0.1, 0.2, 5.0, 10.0, *[20.0] * 7])
+
+
+def test_only_who_was_told_that_the_server_is_full_waits_ever_longer() -> None:
+    """A server that restarts is asked again as soon as before: asking one that isn't there costs nothing."""
+    policy = Retry(longest_wait_s=5.0, budget_burst=0, budget_share=0)
+    world = World([*[REFUSED_CONNECTION] * 5, OK])
+    assert world.segment(policy) == b"mask"
+    assert world.slept == pytest.approx([5.0] * 5)
+    assert [policy.long_wait_s(full, 0.0) for full in (0, 1, 2, 3, 10_000)] == [2.5, 2.5, 5.0, 10.0, 10.0]
+    assert policy.long_wait_s(3, 0.999) < 30
 
 
 def test_the_budget_is_a_share_of_the_calls_and_a_burst() -> None:
@@ -184,7 +193,7 @@ def test_no_server_is_put_up_with_for_a_while_only() -> None:
         world.segment(Retry(unreachable_s=0))
     assert world.asked == 1
     # an answer in between, even a refusal, starts it anew
-    world = World([*(REFUSED_CONNECTION if n % 2 else BUSY for n in range(40)), OK])
+    world = World([*(REFUSED_CONNECTION if n % 2 else BUSY for n in range(20)), OK])
     assert world.segment(Retry(unreachable_s=8)) == b"mask"
 
 

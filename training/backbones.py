@@ -47,6 +47,10 @@ class BasicBlock(nn.Module):
         self.shortcut = shortcut(in_channels, channels, stride)
         self.relu = nn.ReLU(inplace=True)
 
+    def strided(self) -> list[nn.Module]:
+        """The convolutions that have the block's stride."""
+        return [self.conv1[0], *self.shortcut.children()]
+
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.relu(self.conv2(self.relu(self.conv1(x))) + self.shortcut(x))
         return out
@@ -67,6 +71,11 @@ class Bottleneck(nn.Module):
         self.conv3 = conv_bn(channels, channels * self.expansion, 1)
         self.shortcut = shortcut(in_channels, channels * self.expansion, stride)
         self.relu = nn.ReLU(inplace=True)
+        self.strides_first = layout.stride_in == "1x1"
+
+    def strided(self) -> list[nn.Module]:
+        """The convolutions that have the block's stride."""
+        return [(self.conv1 if self.strides_first else self.conv2)[0], *self.shortcut.children()]
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.relu(self.conv2(self.relu(self.conv1(x))))
@@ -116,6 +125,10 @@ class ResNet(nn.Module):
         blocks += [self.block(wide, channels, 1, dilation, self.layout) for dilation in dilations[1:]]
         return nn.Sequential(*blocks)
 
+    def at_stride_8(self) -> list[BasicBlock | Bottleneck]:
+        """The blocks, in order, whose classifier would halve the map once or twice more."""
+        return [*self.layer3, *self.layer4]
+
     def forward(self, images_nchw: Tensor) -> tuple[Tensor, Tensor]:
         c3 = self.layer3(self.layer2(self.layer1(self.stem(images_nchw))))
         return c3, self.layer4(c3)
@@ -133,6 +146,7 @@ LITE0_STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
+LITE0_STRIDE_8_STAGE = 3  # the stage that would go to stride 16
 LITE0_C3_STAGE = 4  # the last stage before the one that would go to stride 32
 
 
@@ -147,12 +161,14 @@ class InvertedResidual(nn.Module):
         self.expand: nn.Module = nn.Identity()
         if expansion != 1:
             self.expand = nn.Sequential(conv_bn(in_channels, width, 1, eps=1e-3), nn.ReLU6(inplace=True))
-        self.depthwise = nn.Sequential(
-            conv_bn(width, width, kernel, stride=stride, dilation=dilation, groups=width, eps=1e-3),
-            nn.ReLU6(inplace=True),
-        )
+        conv = conv_bn(width, width, kernel, stride=stride, dilation=dilation, groups=width, eps=1e-3)
+        self.depthwise = nn.Sequential(conv, nn.ReLU6(inplace=True))
         self.project = conv_bn(width, out_channels, 1, eps=1e-3)
         self.residual = stride == 1 and in_channels == out_channels
+
+    def strided(self) -> list[nn.Module]:
+        """The convolution that has the block's stride."""
+        return [next(module for module in self.depthwise.modules() if isinstance(module, nn.Conv2d))]
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.project(self.depthwise(self.expand(x)))
@@ -183,6 +199,11 @@ class EfficientNetLite0(nn.Module):
                 )
                 in_channels = channels
             self.stages.append(nn.Sequential(*blocks))
+
+    def at_stride_8(self) -> list[InvertedResidual]:
+        """The blocks, in order, whose classifier would halve the map once or twice more."""
+        blocks = [block for stage in self.stages[LITE0_STRIDE_8_STAGE:] for block in stage.children()]
+        return [block for block in blocks if isinstance(block, InvertedResidual)]
 
     def forward(self, images_nchw: Tensor) -> tuple[Tensor, Tensor]:
         x = self.stem(images_nchw)

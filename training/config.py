@@ -105,10 +105,12 @@ class TrainConfig:
             )
         if self.pretrained and self.pretrained_from is not None:
             raise UsageError("--pretrained and --pretrained-from are two trunks: give one of them")
-        if self.weights.warmup_epochs > self.epochs:
-            raise UsageError(
-                f"--warmup-epochs {self.weights.warmup_epochs:g} is more than --epochs {self.epochs}"
-            )
+        for name, value in (
+            ("warmup", self.weights.warmup_epochs),
+            ("coarse", self.weights.coarse_epochs),
+        ):
+            if value > self.epochs:
+                raise UsageError(f"--{name}-epochs {value:g} is more than --epochs {self.epochs}")
         if self.base_lr <= 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
             raise UsageError("expected base_lr > 0, weight_decay >= 0 and dropout from 0 to below 1")
 

@@ -67,10 +67,14 @@ class WeightOptions:
     """Over so many epochs the learning rate rises from a tenth of what the schedule says."""
     ema: float = 0.0
     """Evaluate and ship a moving average of the weights with this decay a step, such as 0.999; 0: the weights."""
+    coarse_epochs: int = 0
+    """Train the first so many epochs at half the network's resolution, several times as fast (training/coarse.py)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.ema < 1:
             raise UsageError(f"--ema {self.ema}: expected a decay from 0 (off) to below 1, such as 0.999")
+        if self.coarse_epochs < 0:
+            raise UsageError(f"--coarse-epochs {self.coarse_epochs}: expected 0 or more")
         if self.warmup_epochs < 0:
             raise UsageError(f"--warmup-epochs {self.warmup_epochs}: expected 0 or more")
 

@@ -20,6 +20,7 @@ from segserve.errors import UsageError
 from training import checkpoint, distributed, journal, optimizers, pspnet, terms
 from training.average import Average
 from training.checkpoint import CheckpointMeta
+from training.coarse import Coarse
 from training.config import TrainConfig
 from training.cost import Meter
 from training.data import Dataset
@@ -54,6 +55,7 @@ class Run:
         self.loss = SegmentationLoss(
             dataset.ignore_label, config.align_corners, loss_terms, dataset.not_these
         )
+        self.coarse = Coarse(self.model.backbone)
         self.net = distributed.wrap(TrainNet(self.model, self.loss), processes)
         self.average = Average(self.model, config.weights.ema) if config.weights.ema else None
         self.optimizer = optimizers.build(self.model, config)
@@ -72,6 +74,16 @@ class Run:
     def shown(self) -> torch.nn.Module:
         """The network that is evaluated and shipped."""
         return self.model if self.average is None else self.average.model
+
+    def learn(self, epoch: int) -> None:
+        """Training mode; at output stride 16 in the first `--coarse-epochs`."""
+        self.net.train()
+        self.coarse.switch(on=epoch < self.config.weights.coarse_epochs)
+
+    def judge(self) -> None:
+        """Evaluation mode, at output stride 8."""
+        self.net.eval()
+        self.coarse.switch(on=False)
 
     def set_learning_rate(self, done: float) -> float:
         """Poly schedule: base_lr (1 - done)^0.9, `done` the share of all steps taken. Returns the backbone's.

@@ -158,7 +158,7 @@ def train_epoch(
     """
     config, first = run.config, run.progress.step
     loader, steps = batches(epoch, first), len(batches.sampler)
-    run.net.train()
+    run.learn(epoch)
     sums = torch.zeros(2, dtype=torch.float64, device=run.processes.device)
     if run.processes.is_main:  # of the steps made before; once, as the sums of all processes are added up
         sums += torch.tensor(run.progress.losses, dtype=torch.float64).to(sums) * run.processes.world_size
@@ -211,7 +211,7 @@ def join_losses(run: Run, sums: Tensor) -> tuple[float, float]:
 
 def evaluate(run: Run, batches: Batches, val: Dataset, title: str, journal: Journal) -> Scores:
     """Scores over the validation images of all processes, at the size of the network's input."""
-    run.net.eval()
+    run.judge()
     matrix = ConfusionMatrix(val.num_classes, val.ignore_label, val.not_these)
     for images, labels, _ in journal.track(batches, f"{title}, val", run.config.batch_size):
         expected, predicted = run.predict(images, labels)

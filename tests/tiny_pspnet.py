@@ -20,6 +20,14 @@ from training.checkpoint import CheckpointMeta, save_checkpoint
 PRESET = "pspnet_tiny"
 
 
+class TinyBlock(nn.Sequential):
+    """The part that is dilated."""
+
+    def strided(self) -> list[nn.Module]:
+        """As of the real blocks."""
+        return [next(module for module in self.modules() if isinstance(module, nn.Conv2d))]
+
+
 class TinyTrunk(nn.Module):
     """images_nchw -> (c3, c4) at stride 8, as the real trunks do it."""
 
@@ -31,7 +39,11 @@ class TinyTrunk(nn.Module):
         self.c3 = nn.Sequential(
             conv_bn(3, 8, 3, stride=2), relu, conv_bn(8, 16, 3, stride=2), relu, conv_bn(16, 16, 3, stride=2), relu
         )  # fmt: skip
-        self.c4 = nn.Sequential(conv_bn(16, 24, 3, dilation=2), relu)
+        self.c4 = TinyBlock(conv_bn(16, 24, 3, dilation=2), relu)
+
+    def at_stride_8(self) -> list[TinyBlock]:
+        """As of the real trunks."""
+        return [self.c4]
 
     def forward(self, images_nchw: Tensor) -> tuple[Tensor, Tensor]:
         c3 = self.c3(images_nchw)

@@ -55,7 +55,7 @@ class Run:
         self.loss = SegmentationLoss(
             dataset.ignore_label, config.align_corners, loss_terms, dataset.not_these
         )
-        self.coarse = Coarse(self.model.backbone)
+        self.coarse = Coarse(self.model.backbone) if config.weights.coarse_epochs else None
         self.net = distributed.wrap(TrainNet(self.model, self.loss), processes)
         self.average = Average(self.model, config.weights.ema) if config.weights.ema else None
         self.optimizer = optimizers.build(self.model, config)
@@ -78,12 +78,14 @@ class Run:
     def learn(self, epoch: int) -> None:
         """Training mode; at output stride 16 in the first `--coarse-epochs`."""
         self.net.train()
-        self.coarse.switch(on=epoch < self.config.weights.coarse_epochs)
+        if self.coarse is not None:
+            self.coarse.switch(on=epoch < self.config.weights.coarse_epochs)
 
     def judge(self) -> None:
         """Evaluation mode, at output stride 8."""
         self.net.eval()
-        self.coarse.switch(on=False)
+        if self.coarse is not None:
+            self.coarse.switch(on=False)
 
     def set_learning_rate(self, done: float) -> float:
         """Poly schedule: base_lr (1 - done)^0.9, `done` the share of all steps taken. Returns the backbone's.

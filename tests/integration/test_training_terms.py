@@ -14,13 +14,14 @@ from tests.integration.painted import config, environment, metrics, options, tra
 from training import train
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
+from training.losses import SegmentationLoss
 from training.machines import Machines
 from training.options import LossOptions, WeightOptions
 from training.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOSS = LossOptions("balanced", ohem=0.8, ohem_keep=0.1, pairs="wall:floor", pair_weight=0.5)
-WEIGHTS = WeightOptions("adamw", warmup_epochs=1, ema=0.9)
+WEIGHTS = WeightOptions("adamw", warmup_epochs=1, ema=0.9, coarse_epochs=2)
 
 
 class Killed(BaseException):
@@ -71,11 +72,34 @@ def test_killed_and_resumed_it_ends_with_the_same_numbers(
     assert not torch.equal(last["head.3.weight"], theirs["head.3.weight"])
 
 
+def test_coarse_epochs_come_first_and_nothing_is_evaluated_in_them(
+    painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_pspnet.register(monkeypatch)
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    loss, predict = SegmentationLoss.forward, Run.predict
+
+    def losing(self: SegmentationLoss, logits: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        seen.append(("train", tuple(logits.shape[2:])))
+        return loss(self, logits, *rest)
+
+    def predicting(run: Run, *batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(("val", tuple(run.shown(torch.zeros(1, 3, 33, 49)).shape[2:])))
+        return predict(run, *batch)
+
+    monkeypatch.setattr(SegmentationLoss, "forward", losing)
+    monkeypatch.setattr(Run, "predict", predicting)
+    weights = WeightOptions(coarse_epochs=1)
+    train.main(config(painted, out=tmp_path, preset=tiny_pspnet.PRESET, epochs=2, weights=weights))
+    coarse, fine, val = [("train", (3, 4))], [("train", (5, 7))], [("val", (5, 7))]
+    assert seen == coarse * 2 + val + fine * 2 + val
+
+
 def test_two_processes_train_like_one(painted: Path, tmp_path: Path, repo_root: Path) -> None:
     """In float64, where rounding does not hide a difference."""
     chosen = {
         "epochs": 1, "precision": "fp64", "class_weights": "balanced", "ohem": 0.8, "ohem_keep": 0.1,
-        "pairs": "wall:floor", "ema": 0.9, "dropout": 0,
+        "pairs": "wall:floor", "ema": 0.9, "dropout": 0, "coarse_epochs": 1,
     }  # fmt: skip
     for number in (1, 2):
         command = [*training_command(number), *options(painted, tmp_path / str(number), **chosen)]

@@ -5,8 +5,9 @@
 
 Locust (benchmarks/mixed_locustfile.py) sends photos of 0.3 to 3 megapixels and, one in twenty, files that deserve an
 error. Who gets 503 because the queue is full comes again some seconds later, as deploy.client does. Memory of Java and
-of the workers is taken after the first tenth and at the end. Exit code 1 if any answer was not the promised one, or if
-there was another 5xx.
+of the workers is taken after the first tenth and at the end, and masks a second are counted between the two: before,
+users are still coming, and after, they leave. Exit code 1 if any answer was not the promised one, or if there was
+another 5xx.
 """
 
 from __future__ import annotations
@@ -84,7 +85,12 @@ def measure(config: EnduranceConfig, name: str, num_classes: int, work: Path) ->
                 early = memory(running, name)
             time.sleep(1.0)
         late = memory(running, name)
-    return {**summary(loaded.read(answers)), "users": config.users, "mib_early": early, "mib_late": late}
+    return {
+        **summary(loaded.read(answers), config.requests),
+        "users": config.users,
+        "mib_early": early,
+        "mib_late": late,
+    }
 
 
 def memory(running: Running, name: str) -> dict[str, float]:
@@ -94,11 +100,10 @@ def memory(running: Running, name: str) -> dict[str, float]:
     return {"java": memory_mib([running.pid]), "workers": memory_mib(pids)}
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Figures from Locust's answers. Goodput counts the masks, not the errors that were deserved."""
+def summary(rows: Sequence[dict[str, Any]], requests: int) -> dict[str, Any]:
+    """Figures from Locust's answers, of which the first `requests` came under the full load."""
     wrong = Counter(str(row["wrong"]) for row in rows if row["wrong"] is not None)
     good = [row for row in rows if row["status"] == 200 and row["wrong"] is None]
-    seconds = max(row["done"] for row in rows) - min(row["sent"] for row in rows)
     return {
         "answers": len(rows),
         "statuses": dict(sorted(Counter(int(row["status"]) for row in rows).items())),
@@ -106,10 +111,17 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "wrong_most": dict(wrong.most_common(10)),
         "asked_to_wait": sum(row["status"] == 503 and row["wrong"] is None for row in rows),
         "errors_5xx": sum(row["status"] >= 500 and row["status"] != 503 for row in rows),
-        "goodput_per_s": len(good) / seconds,
+        "goodput_per_s": goodput_per_s(rows, requests),
         "p50_ms": percentile_ms(good, 50),
         "p99_ms": percentile_ms(good, 99),
     }
+
+
+def goodput_per_s(rows: Sequence[dict[str, Any]], requests: int) -> float:
+    """Right masks a second from the answer at a tenth of `requests` to the last of them; deserved errors don't count."""
+    loaded_rows = sorted(rows, key=lambda row: float(row["done"]))[requests // 10 : requests]
+    seconds: float = loaded_rows[-1]["done"] - loaded_rows[0]["done"]
+    return sum(row["status"] == 200 and row["wrong"] is None for row in loaded_rows[1:]) / seconds
 
 
 def show(found: dict[str, Any]) -> None:

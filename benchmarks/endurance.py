@@ -121,7 +121,8 @@ def goodput_per_s(rows: Sequence[dict[str, Any]], requests: int) -> float:
     """Right masks a second from the answer at a tenth of `requests` to the last of them."""
     loaded_rows = sorted(rows, key=lambda row: float(row["done"]))[requests // 10 : requests]
     seconds = float(loaded_rows[-1]["done"] - loaded_rows[0]["done"])
-    return sum(row["status"] == 200 and row["wrong"] is None for row in loaded_rows[1:]) / seconds
+    good = [row for row in loaded_rows[1:] if row["status"] == 200 and row["wrong"] is None]
+    return len(good) / seconds
 
 
 def show(found: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """Depthwise convolution of x (N, C, H, W) with weight (C, 1, k, k), "same" padding, in autocast's type."""
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
-    out: Tensor = _Convolution.apply(x, weight, stride)
+    out: Tensor = _Convolution.apply(x, weight, stride)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import training
-from benchmarks.training import TrainingConfig, measure, step_of
+from benchmarks import train_steps
+from benchmarks.train_steps import TrainStepsConfig, measure, step_of
 from segserve.errors import UsageError
 from tests import tiny_pspnet
 from training import pspnet
@@ -14,7 +14,7 @@ from training.config import Preset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY: Preset = tiny_pspnet.PRESET  # type: ignore[assignment]
-SMALL = TrainingConfig(presets=(TINY,), size=33, batch_size=2, num_classes=3, rounds=1)
+SMALL = TrainStepsConfig(presets=(TINY,), size=33, batch_size=2, num_classes=3, rounds=1)
 
 
 def test_a_row_for_each_way_and_the_plain_one_is_the_measure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +28,7 @@ def test_a_row_for_each_way_and_the_plain_one_is_the_measure(monkeypatch: pytest
 
         return step
 
-    monkeypatch.setattr(training, "step_of", step_of_known_time)
+    monkeypatch.setattr(train_steps, "step_of", step_of_known_time)
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setattr("training.distributed.compute_dtype", lambda *_: torch.bfloat16)
     rows = measure(TINY, SMALL)
@@ -65,4 +65,4 @@ def test_a_step_trains(
 @pytest.mark.parametrize("wrong", [{"presets": ()}, {"size": 16}, {"batch_size": 1}, {"rounds": 0}])
 def test_options_that_measure_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        TrainingConfig(**wrong)  # type: ignore[arg-type]
+        TrainStepsConfig(**wrong)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """How many images a second can this machine train on? Before days are spent: network x precision x output stride.
 
-    python -m benchmarks.training --presets pspnet18 pspnet_lite0
-    python -m benchmarks.training --presets pspnet50 --size 240 --json
+    python -m benchmarks.train_steps --presets pspnet18 pspnet_lite0
+    python -m benchmarks.train_steps --presets pspnet50 --size 240 --json
 
 A step is what training.train does with a batch: forward, both losses, backward, update. Each way is timed after a
 warm-up, in turns, so that a slow moment hits all of them; medians count. "plain" is float32 in torch's own layout
@@ -35,7 +35,7 @@ IGNORE_LABEL = 255
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainStepsConfig:
     """Options of the command."""
 
     presets: tuple[Preset, ...] = ("pspnet18", "pspnet50", "pspnet_lite0")
@@ -60,7 +60,7 @@ class TrainingConfig:
             )
 
 
-def main(config: TrainingConfig) -> None:
+def main(config: TrainStepsConfig) -> None:
     console, rows = Console(stderr=True), []
     for preset in config.presets:
         with console.status(preset):
@@ -73,7 +73,7 @@ def main(config: TrainingConfig) -> None:
     print(host.markdown(rows))
 
 
-def measure(preset: Preset, config: TrainingConfig) -> list[dict[str, Any]]:
+def measure(preset: Preset, config: TrainStepsConfig) -> list[dict[str, Any]]:
     """A row for each way to train `preset`: images/s, and that against the plain one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     best = distributed.compute_dtype("auto", device)
@@ -104,7 +104,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def step_of(
-    preset: Preset, config: TrainingConfig, device: torch.device, dtype: torch.dtype, *,
+    preset: Preset, config: TrainStepsConfig, device: torch.device, dtype: torch.dtype, *,
     plain: bool = False, coarse: bool = False,
 ) -> Callable[[], None]:  # fmt: skip
     """One step of a network of its own, on the same random batch each time."""
@@ -134,4 +134,4 @@ def step_of(
 
 
 if __name__ == "__main__":
-    cli.run(TrainingConfig, main)
+    cli.run(TrainStepsConfig, main)

@@ -4,9 +4,10 @@
 
 A trunk at output stride 8 keeps its maps large by dilating filters where the classifier that it comes from halves
 them. Halved there once (output stride 16), with half of the dilation from there on, it computes the same values at
-every other position only, so a step of pspnet_lite0 costs a third. Chen et al. (arXiv:1706.05587,
-section 4.2) train so and evaluate at stride 8; here the last epochs are trained at stride 8, too, because the pyramid
-and the heads have no dilation to follow. Validation, and all that is saved, is at stride 8 in every epoch.
+every other position only, so a step of pspnet_lite0 costs about a third (benchmarks/train_steps.py). Chen et al.
+(arXiv:1706.05587, section 4.2) train so and evaluate at stride 8; here the last epochs are trained at stride 8, too,
+because the pyramid and the heads have no dilation to follow. Validation, and all that is saved, is at stride 8 in every
+epoch.
 """
 
 from __future__ import annotations

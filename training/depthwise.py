@@ -87,5 +87,6 @@ def convert(net: nn.Module) -> nn.Module:
     """Make every depthwise convolution of `net` a FastDepthwise, in place; returns `net`."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels > 1:
+            assert module.bias is None, "FastDepthwise adds none"
             module.__class__ = FastDepthwise  # same attributes, another way to compute
     return net

@@ -154,7 +154,7 @@ def export(config: GpuCheckConfig, subjects: list[Subject]) -> tuple[int, int]:
     for old in (*config.out.glob("*.plan"), *config.out.glob("*.int8*.onnx")):
         old.unlink()
     rooms = gpu_engines.rooms(CALIBRATION_IMAGES, *size, gpu_engines.CALIBRATION_SEED)
-    source = Source(net, meta, lambda: list(rooms[:, np.newaxis]), config.batch_sizes)
+    source = Source(net, meta, lambda: [list(rooms[:, np.newaxis])], config.batch_sizes)
     wanted = {"model.onnx", *(subject.source for subject in subjects)}
     int8 = "model.int8-signed.onnx" in wanted
     files = wanted | ({"model.int8.onnx"} if int8 else set())

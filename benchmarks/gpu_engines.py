@@ -155,8 +155,7 @@ def _torchscript(path: Path, precision: str, device_id: int) -> Engine:
 
     if not torch.cuda.is_available():
         raise EngineError("torch is a CUDA build, but sees no GPU: it would run on the CPU")
-    torch.cuda.set_device(device_id)  # "cuda" is the current device
-    return cast(Engine, TorchScriptEngine(path, 1, precision))
+    return cast(Engine, TorchScriptEngine(path, 1, precision, device_id))
 
 
 def _installed(name: str) -> bool:

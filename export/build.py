@@ -61,7 +61,8 @@ class BuildConfig:
     """Folder of photos to compare on, besides rendered rooms; of more than 50, 50 are taken, evenly chosen. Four of
     them are packed, with their masks, as what a rollout asks a server first (golden photos)."""
     calibration: Path | None = None
-    """Folder of photos for int8 to be calibrated with (100 are plenty); without it, rendered rooms."""
+    """Folder of photos for int8 to be calibrated with (100 are plenty), beside some rendered rooms; without it, these
+    alone."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print JSON instead of a table, also where the comparison fails."""
 

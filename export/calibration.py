@@ -1,8 +1,11 @@
-"""The network inputs that int8 is calibrated with: the user's photos, prepared as served, or rendered rooms."""
+"""The network inputs that int8 is calibrated with: the user's photos, prepared as served, and rendered rooms.
+
+Rendered rooms go beside photos because parity judges on them too: a pspnet50 that was calibrated with photos alone, and
+kept 99.4 % of their labels, kept 98.6 % of those of rendered rooms, and was refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +18,30 @@ from segserve.resize import to_input
 from training.rooms import render
 
 COUNT = 48
+ROOMS_BESIDE_PHOTOS = 16
 FIRST_SEED = 92_000_000  # neither trained on nor compared with
 
 
-def images(folder: Path | None, size: tuple[int, int]) -> Sequence[NDArray[np.uint8]]:
-    """At most COUNT inputs, uint8 (1, height, width, 3), evenly chosen from the folder.
+def images(folder: Path | None, size: tuple[int, int]) -> list[list[NDArray[np.uint8]]]:
+    """Inputs uint8 (1, height, width, 3), by kind: at most COUNT photos, evenly chosen from the folder, and rooms.
 
     Raises UsageError for a folder without images, or a file in it that is none.
     """
     if folder is None:
-        return [render(FIRST_SEED + n, *size)[0][np.newaxis] for n in range(COUNT)]
+        return [_rooms(COUNT, size)]
     files = image_files(folder, "--calibration")
     count = min(len(files), COUNT)
-    inputs = []
-    for path in (files[n * len(files) // count] for n in range(count)):
-        try:
-            photo = read(path.read_bytes(), input_size=size)
-        except RequestError as error:
-            raise UsageError(f"--calibration: {path.name}: {error}") from error
-        inputs.append(to_input(photo, *size)[0][np.newaxis])
-    return inputs
+    photos = [_photo(files[n * len(files) // count], size) for n in range(count)]
+    return [photos, _rooms(ROOMS_BESIDE_PHOTOS, size)]
+
+
+def _photo(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    try:
+        photo = read(path.read_bytes(), input_size=size)
+    except RequestError as error:
+        raise UsageError(f"--calibration: {path.name}: {error}") from error
+    return to_input(photo, *size)[0][np.newaxis]
+
+
+def _rooms(count: int, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    return [render(FIRST_SEED + n, *size)[0][np.newaxis] for n in range(count)]

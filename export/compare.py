@@ -58,6 +58,7 @@ def compare(
         boundary_agreement=float((settled == case.labels)[band].mean()) if band.any() else 1.0,
         iou_change_points={classes[k]: change for k, change in iou_changes(case.labels, settled).items()},
         vanished=[classes[k] for k in np.setdiff1d(case.labels, settled)],
+        kept=kept_pixels(case.labels, settled, classes),
     )
 
 
@@ -101,6 +102,19 @@ def iou_changes(expected: NDArray[np.uint8], got: NDArray[np.uint8]) -> dict[int
         a, b = expected == label, got == label
         changes[int(label)] = 100 * float((a & b).sum() / (a | b).sum()) - 100
     return changes
+
+
+def kept_pixels(
+    expected: NDArray[np.uint8], got: NDArray[np.uint8], classes: Sequence[str]
+) -> dict[str, tuple[int, int]]:
+    """For each class of `expected`: how many pixels have it, and how many of those have it in `got` too."""
+    counts = np.bincount(expected.ravel(), minlength=len(classes))
+    kept = np.bincount(expected[expected == got], minlength=len(classes))
+    return {
+        name: (int(of_class), int(left))
+        for name, of_class, left in zip(classes, counts, kept, strict=True)
+        if of_class
+    }
 
 
 def near_boundary(labels: NDArray[np.uint8], distance: int) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ NNCF calibrates and quantises every convolution and addition: symmetric, so that
 OpenVINO. Where that changes too many labels, the layers are ranked by how many labels change when only that layer is
 quantised, and the worst go back to float until enough labels agree.
 
-    quantise(Path("build/model.onnx"), Path("build/model.int8.onnx"), images_nhwc)
+    quantise(Path("build/model.onnx"), Path("build/model.int8.onnx"), [photos_nhwc, rooms_nhwc], print)
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ from export.served_net import INPUT_NAME
 from segserve import cpu
 
 MIN_AGREEMENT = 0.994
-"""Of the labels at network stride on held-out calibration images: a little more than parity asks for at pixels."""
+"""Of the labels at network stride on held-out images of each kind: a little more than parity asks for at pixels."""
 
-RANKING_IMAGES = 4
+RANKING_IMAGES = 4  # of all kinds together
 FLOAT_SHARES = (0.0, 0.06, 0.12, 0.2, 0.3, 0.45, 0.6)
 """Of the layers, kept in float: what is tried, in this order. With more, int8 would not pay."""
 
 
 def quantise(
-    fp32: Path, int8: Path, images_nhwc: Sequence[NDArray[np.uint8]], on_step: Callable[[str], None]
+    fp32: Path, int8: Path, kinds: Sequence[Sequence[NDArray[np.uint8]]], on_step: Callable[[str], None]
 ) -> str:
     """Write `int8` and say how many layers stay in float.
 
-    Args: images_nhwc are network inputs, uint8 (1, H, W, 3) each; every fourth is held out for judging.
+    Args: kinds are groups of network inputs, uint8 (1, H, W, 3) each. Of each group every fourth is held out for
+    judging, and enough labels must agree in each: many photos must not hide what becomes of a few rooms.
 
     Raises: nothing of its own; if even the last share does not agree, that model is written and parity will refuse it.
     """
-    held_out = list(images_nhwc[::4])
-    calibration = [image for n, image in enumerate(images_nhwc) if n % 4 or len(images_nhwc) < 8]
+    held_out = [list(images[::4]) for images in kinds]
+    calibration = [image for images in kinds for n, image in enumerate(images) if n % 4 or len(images) < 8]
     source = onnx.load(str(fp32))
-    expected = logits_of(source, held_out)
+    expected = [logits_of(source, images) for images in held_out]
     on_step("quantise")
     quantised = _all_layers(source, calibration)
     layers = quantised_layers(quantised)
@@ -54,10 +55,14 @@ def quantise(
     for share in FLOAT_SHARES:
         if share and not ranked:
             on_step(f"rank {len(layers)} layers")
-            ranked = _ranked(source, quantised, layers, held_out[:RANKING_IMAGES], on_step)
+            few = [image for images in held_out for image in images[: max(1, RANKING_IMAGES // len(kinds))]]
+            ranked = _ranked(source, quantised, layers, few, on_step)
         kept = ranked[: round(share * len(layers))]
         model = keep_float(source, quantised, kept)
-        agreement = _agreement(logits_of(model, held_out), expected)
+        agreement = min(
+            _agreement(logits_of(model, images), logits)
+            for images, logits in zip(held_out, expected, strict=True)
+        )
         on_step(f"{len(kept)} of {len(layers)} layers in float: {100 * agreement:.2f} % agree")
         if agreement >= MIN_AGREEMENT:
             break

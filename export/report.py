@@ -9,13 +9,14 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from export import class_costs
-from export.thresholds import MIN_BATCH_SIZES, MIN_INPUT_SIZES, MIN_SIGNAL, THRESHOLDS, Thresholds
+from export.thresholds import LEAST_KEPT, MIN_BATCH_SIZES, MIN_INPUT_SIZES, MIN_SIGNAL, THRESHOLDS, Thresholds
 from segserve.errors import CheckFailed
 from segserve.spec import Artefact, ModelSpec
 
@@ -46,6 +47,8 @@ class Row:
     boundary_agreement: float
     iou_change_points: dict[str, float]
     vanished: list[str]
+    kept: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Of each class: pixels of the checkpoint, and those of them that the artefact left as they were."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for figures that no comparison yields, as a torn or edited report may hold."""
@@ -78,8 +81,8 @@ class Row:
 def spec_sha256(spec: ModelSpec) -> str:
     """Digest of what a spec says about the model, whichever of its artefacts is served."""
     content = dataclasses.asdict(spec)
-    for field in ("artefacts", "engine", "parity", "choice", "golden"):
-        del content[field]
+    for name in ("artefacts", "engine", "parity", "choice", "golden"):
+        del content[name]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -188,7 +191,27 @@ def failures(
             f"all comparisons together: {_less(agreement, limits.label_agreement)} of the labels agree, fewest in "
             f"{least}, where the logits of class {least.max_error_class} are off most"
         )
-    return found if limits.exact else found + _accuracy_failures(accuracy, limits)
+    return found if limits.exact else found + lost_classes(rows) + _accuracy_failures(accuracy, limits)
+
+
+def lost_classes(rows: Iterable[Row]) -> list[str]:
+    """Classes that keep less than LEAST_KEPT of their pixels over all pictures as served, the user's photos among them.
+
+    Rendered rooms alone may not show what the user's photos do, and a rare class may go without a trace in the
+    agreement of all pixels.
+    """
+    pixels, kept = Counter[str](), Counter[str]()
+    for row in rows:
+        if row.kind == AS_SERVED:
+            for name, (of_class, left) in row.kept.items():
+                pixels[name] += of_class
+                kept[name] += left
+    return [
+        f"class {name} keeps {100 * kept[name] / count:.2f} % of its pixels over all pictures as served, expected "
+        f"{100 * LEAST_KEPT:g} % or more"
+        for name, count in pixels.items()
+        if count >= class_costs.MIN_PIXELS and not (kept[name] >= LEAST_KEPT * count)
+    ]
 
 
 def _accuracy_failures(accuracy: Mapping[str, Any] | None, limits: Thresholds) -> list[str]:

@@ -73,3 +73,9 @@ MIN_INPUT_SIZES = 12
 
 MIN_BATCH_SIZES = 3
 """Likewise, of photos as served."""
+
+LEAST_KEPT = 0.5
+"""Share of a class's pixels, over all pictures as served, that a lower precision must leave as they are.
+
+It is no accuracy: it tells a class that got a little worse from one that is gone.
+"""

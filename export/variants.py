@@ -68,11 +68,11 @@ NAMES = tuple(variant.name for variant in VARIANTS)
 
 @dataclass(frozen=True)
 class Source:
-    """What every file is made from. `images_nhwc` yields calibration inputs, uint8 (1, H, W, 3) each."""
+    """What every file is made from. `calibration` yields groups of network inputs for int8, uint8 (1, H, W, 3) each."""
 
     net: PSPNet
     meta: CheckpointMeta
-    images_nhwc: Callable[[], Sequence[NDArray[np.uint8]]]
+    calibration: Callable[[], Sequence[Sequence[NDArray[np.uint8]]]]
     batch_sizes: tuple[int, ...]
 
 
@@ -134,7 +134,7 @@ def write_file(file: str, source: Source, folder: Path, say: Callable[[str], Non
         case "model.int8.onnx":
             from export.quantise import quantise
 
-            return quantise(plain, path, source.images_nhwc(), say)
+            return quantise(plain, path, source.calibration(), say)
         case _:
             precision = "fp32" if file == "model.plan" else file.split(".")[1]
             size = (source.meta.input_height, source.meta.input_width)

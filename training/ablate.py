@@ -4,10 +4,10 @@
     python -m training.ablate training/recipes/camvid.toml --out runs/camvid --root DATA/camvid --only base
 
 A recipe is TOML: [base] has options of training.train, and each [variations.NAME] those that it changes. What is
-finished is not trained again, what was interrupted goes on, so the same command can be given until all is done. In OUT
-appear a folder for each training, table.md and table.json: the best mIoU on the split "val", its difference to the base
-in points, the IoU of the classes at that epoch, and the time. Exit code 1: a training failed; the others are in the
-table.
+finished is not trained again, what was interrupted goes on, so the same command can be given until all is done; a
+recipe that was changed since needs another OUT. There appear a folder for each training, its options, table.md and
+table.json: the best mIoU on the split "val", its difference to the base in points, the IoU of the classes at that
+epoch, and the time. Exit code 1: a training failed; the others are in the table.
 """
 
 from __future__ import annotations
@@ -60,10 +60,13 @@ def main(config: AblateConfig) -> int:
     recipe, console = read(config.recipe), Console(stderr=True, highlight=False, soft_wrap=True)
     if unknown := set(config.only) - recipe.keys():
         raise UsageError(f"--only {', '.join(sorted(unknown))}: the recipe has {', '.join(recipe)}")
+    for name, options in recipe.items():
+        require_unchanged(options, config.out / name)
     failed = []
     for name in config.only or tuple(recipe):
         if not finished(config.out / name):
             console.print(f"{name}: training", markup=False)
+            record(recipe[name], config.out / name)
             done = subprocess.run(command(recipe[name], config.out / name, config.root), check=False)
             failed += [name] if done.returncode else []
     rows = [row(name, recipe[name], config.out / name) for name in recipe if finished(config.out / name)]
@@ -115,6 +118,31 @@ def command(options: Options, out: Path, root: Path | None) -> list[str]:
 def finished(out: Path) -> bool:
     """The shipped model is what a training writes last."""
     return (out / SHIPPED).exists()
+
+
+def _options_file(out: Path) -> Path:
+    return out.with_name(f"{out.name}.options.json")
+
+
+def record(options: Options, out: Path) -> None:
+    """Write down, beside the folder of a training, what it is made with."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _options_file(out).write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
+
+
+def require_unchanged(options: Options, out: Path) -> None:
+    """Raises UsageError where `out` holds a training of other options: its result would stand under these."""
+    if not out.exists():
+        return
+    try:
+        was = json.loads(_options_file(out).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(
+            f"{out} was trained with options that are not known: name another --out, or remove it"
+        ) from None
+    if changed := sorted(name for name in was.keys() | options if was.get(name) != options.get(name)):
+        said = ", ".join(f"{name} was {was.get(name)!r}, is {options.get(name)!r}" for name in changed)
+        raise UsageError(f"{out} was trained with other options ({said}): name another --out, or remove it")
 
 
 def row(name: str, options: Options, out: Path) -> dict[str, Any]:

@@ -45,6 +45,10 @@ class Ways:
     def __post_init__(self) -> None:
         if not self.scales or not all(0.25 <= scale <= 4 for scale in self.scales):
             raise UsageError(f"--scales {self.scales}: expected one or more from 0.25 to 4")
+        if self.sliding and max(self.scales) <= 1:
+            raise UsageError(
+                "--sliding changes nothing at scales up to 1: give --scales with a larger one, such as 2"
+            )
 
     @property
     def as_served(self) -> bool:

@@ -126,7 +126,8 @@ def _parse(path: Path) -> dict[str, Any]:
         raise DatasetError(
             f"{path}: expected classes, a list of names without {IGNORE!r}, and [map], a table"
         )
-    if not all(isinstance(name, str) and name for name in (*classes, *targets.values())):
+    others = [table[key] for key in ("unlabelled", "rest") if key in table]
+    if not all(isinstance(name, str) and name for name in (*classes, *targets.values(), *others)):
         raise DatasetError(f"{path}: expected text as classes and targets")
     return table
 

@@ -97,7 +97,7 @@ def _load(artefact: Artefact, path: Path, spec: ModelSpec, threads: int, device_
             case "torchscript":
                 from segserve.engines.torchscript import TorchScriptEngine
 
-                return TorchScriptEngine(path, threads, precision)
+                return TorchScriptEngine(path, threads, precision, device_id)
             case "tensorrt":
                 from segserve.engines.tensorrt import TensorRTEngine
 

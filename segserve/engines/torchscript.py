@@ -13,11 +13,14 @@ from segserve.errors import EngineError
 
 
 class TorchScriptEngine:
-    """model.pt, loaded by torch.jit; `threads` is set for the process, as torch knows no other way."""
+    """model.pt, loaded by torch.jit; `threads` is set for the process, as torch knows no other way.
+
+    `device_id` counts as CUDA does; without a GPU it means nothing.
+    """
 
     name = "torchscript"
 
-    def __init__(self, path: Path, threads: int, precision: str) -> None:
+    def __init__(self, path: Path, threads: int, precision: str, device_id: int = 0) -> None:
         torch.set_num_threads(threads)
         if precision == "fp32":
             # on GPUs torch lets convolutions drop to TF32, 10 bits of mantissa: not what was proven
@@ -25,13 +28,14 @@ class TorchScriptEngine:
             torch.backends.cuda.matmul.allow_tf32 = False
         self.precision = precision
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.provider = torch.cuda.get_device_name() if self.device == "cuda" else "cpu"
+        self.provider = torch.cuda.get_device_name(device_id) if self.device == "cuda" else "cpu"
+        self._place = f"cuda:{device_id}" if self.device == "cuda" else "cpu"
         try:
             with warnings.catch_warnings():
                 # deprecated in torch 2.13, and still what many servers take
                 warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=DeprecationWarning)
                 self._module = torch.jit.load(  # type: ignore[no-untyped-call]
-                    str(path), map_location=self.device
+                    str(path), map_location=self._place
                 ).eval()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
@@ -39,6 +43,6 @@ class TorchScriptEngine:
 
     def __call__(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits = self._module(torch.from_numpy(images_nhwc).to(self.device))
+            logits = self._module(torch.from_numpy(images_nhwc).to(self._place))
         result: NDArray[np.float32] = logits.float().cpu().numpy()
         return result

@@ -8,11 +8,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
+from export import calibration
+from export import quantise as quantise_module
 from export.fold import fold
 from export.quantise import keep_float, logits_of, quantise, quantised_layers, signed
 from export.served_net import ServedNet
 from export.to_onnx import to_onnx
+from segserve.errors import UsageError
 from training.pspnet import build
 from training.rooms import render
 
@@ -31,7 +35,7 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_does_not_bear_int8_stays_in_float(fp32: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = [render(seed, *SIZE)[0][np.newaxis] for seed in range(8)]
     int8, said = fp32.with_name("model.int8.onnx"), list[str]()
-    note = quantise(fp32, int8, images, said.append)
+    note = quantise(fp32, int8, [images], said.append)
     assert capsys.readouterr().out == ""  # NNCF's bars would spoil JSON
     source, written = onnx.load(str(fp32)), onnx.load(str(int8))
     in_int8 = len(quantised_layers(written))
@@ -46,6 +50,40 @@ def test_what_does_not_bear_int8_stays_in_float(fp32: Path, capsys: pytest.Captu
     bare = keep_float(source, written, quantised_layers(written))
     assert quantised_layers(bare) == []
     np.testing.assert_allclose(logits_of(bare, images[:1])[0], logits_of(source, images[:1])[0], atol=1e-4)
+
+
+def test_each_kind_of_image_is_judged_by_itself(fp32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of many blank photos and a few rooms would say that nearly all is well."""
+    monkeypatch.setattr(quantise_module, "MIN_AGREEMENT", 0.0)  # take the first attempt
+    rooms = [render(seed, *SIZE)[0][np.newaxis] for seed in range(8)]
+    blank = [np.full((1, *SIZE, 3), 127, np.uint8)] * 24
+    int8, said = fp32.with_name("kinds.int8.onnx"), list[str]()
+    quantise(fp32, int8, [blank, rooms], said.append)
+    source, written = onnx.load(str(fp32)), onnx.load(str(int8))
+    of_blank, of_rooms = (
+        np.mean(
+            [
+                (a.argmax(1) == b.argmax(1)).mean()
+                for a, b in zip(logits_of(written, held_out), logits_of(source, held_out), strict=True)
+            ]
+        )
+        for held_out in (blank[:1], rooms[::4])
+    )
+    assert of_blank != of_rooms
+    assert said[-1].endswith(f" in float: {100 * min(of_blank, of_rooms):.2f} % agree")
+
+
+def test_calibration_has_the_photos_and_rendered_rooms(tmp_path: Path) -> None:
+    for number in range(3):
+        Image.fromarray(np.full((30, 40, 3), 50 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    photos, rooms = calibration.images(tmp_path, SIZE)
+    assert [photo[0, 32, 40, 0] for photo in photos] == [0, 50, 100]
+    assert {image.shape for image in (*photos, *rooms)} == {(1, *SIZE, 3)}
+    (alone,) = calibration.images(None, SIZE)
+    assert all(np.array_equal(a, b) for a, b in zip(alone, rooms, strict=False))
+    (tmp_path / "9.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"--calibration: 9\.png: "):
+        calibration.images(tmp_path, SIZE)
 
 
 def test_tensorrt_gets_no_unsigned_integers(fp32: Path) -> None:

@@ -93,6 +93,20 @@ def test_what_is_finished_is_not_trained_again(
     assert row["points"] is None  # there is no base yet
 
 
+def test_results_of_other_options_are_not_taken_for_these(
+    recipe: Path, tmp_path: Path, trained: list[list[str]]
+) -> None:
+    config = AblateConfig(recipe, tmp_path / "out", only=("base",))
+    assert ablate.main(config) == 0
+    recipe.write_text(RECIPE.replace("ema = 0.9", "ema = 0.8"))
+    with pytest.raises(UsageError, match=r"base was trained with other options \(ema was 0\.9, is 0\.8\)"):
+        ablate.main(config)
+    (tmp_path / "out" / "base.options.json").unlink()
+    with pytest.raises(UsageError, match="options that are not known"):
+        ablate.main(config)
+    assert len(trained) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

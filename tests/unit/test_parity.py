@@ -66,6 +66,9 @@ def test_a_class_that_is_found_no_more_is_named(halves: Case) -> None:
     labels = np.where(halves.labels == 2, 1, halves.labels).astype(np.uint8)
     got = row(halves, halves.logits, labels)
     assert got.vanished == ["plant"]
+    plants = int((halves.labels == 2).sum())
+    assert got.kept["plant"] == (plants, 0)
+    assert got.kept["wall"] == ((halves.labels == 0).sum(), (halves.labels == 0).sum())
     assert got.worst_class == ("plant", -100)
 
 
@@ -174,6 +177,21 @@ def rows(**changes: Any) -> list[Row]:
 )  # fmt: skip
 def test_each_limit_counts(changes: dict[str, Any], reason: str) -> None:
     assert report.failures(rows(**changes), [], "fp32", 1.0) == [f"room (input size, batch of 1): {reason}"]
+
+
+def test_a_class_that_goes_from_the_photos_fails_whatever_the_precision() -> None:
+    """So few pixels of so many that the agreement does not show it."""
+    served = [
+        dataclasses.replace(GOOD, kind=AS_SERVED, image=f"{n}.jpg", kept={"floor": (900, kept), "wall": (10**5, 10**5)})
+        for n, kept in enumerate((0, 700, 649))
+    ]  # fmt: skip
+    assert report.lost_classes(served) == [
+        "class floor keeps 49.96 % of its pixels over all pictures as served, expected 50 % or more"
+    ]
+    assert report.lost_classes(served)[0] in report.failures([*rows(), *served], [], "int8", 1.0, None)
+    enough = dataclasses.replace(served[2], kept={"floor": (900, 650)})
+    assert report.lost_classes([*served[:2], enough]) == []
+    assert report.lost_classes(served[:2]) == []  # too few pixels to judge by
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def test_plain_classes_leave_no_gap() -> None:
         ('classes = ["floor"]\nrest = "not flor"\n[map]\n', DatasetError, "flor"),
         ('classes = ["floor"]\nrest = "not floor"\n[map]\n', DatasetError, "leaves 0 of 1"),
         ("classes =", DatasetError, "not TOML"),
+        ('classes = ["a"]\nunlabelled = 0\n[map]\n', DatasetError, "expected text"),
+        ('classes = ["a"]\nrest = 3\n[map]\n', DatasetError, "expected text"),
     ],
 )
 def test_tables_that_do_not_fit(tmp_path: Path, text: str, error: type[Exception], said: str) -> None:
@@ -100,7 +102,12 @@ def test_the_tables_in_the_repository_make_rooms(repo_root: Path) -> None:
     assert floors.apply(values(0, 255)).tolist() == [[254, 1]]
     assert floors.not_these == (NotThese(254, (1,)),)
     furniture = dict(enumerate(["bed", "chair", "plant pot", "sofa", "swivelchair", "table"]))
-    assert remap.read(folder / "furniture_rooms.toml", furniture, []).classes == ROOM_CLASSES
+    assert remap.read(folder / "furniture_rooms.toml", furniture, []).apply(values(-1, 0, 4)).tolist() == [
+        [255, 5, 6]
+    ]
+    rest = remap.read(folder / "furniture_rooms_rest.toml", furniture, [])
+    assert rest.apply(values(-1, 0, 4)).tolist() == [[254, 5, 6]]
+    assert [ROOM_CLASSES[k] for k in rest.not_these[0].classes] == ["bed", "chair", "sofa", "table", "plant"]
 
 
 # --- duplicates ---------------------------------------------------------------------------------------------

@@ -1,0 +1,58 @@
+"""export.build --engine auto, whole, on a small model: what fails is dropped, what is fastest is chosen and packed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from export import quantise, thresholds
+from segserve.spec import SPEC_FILE, ModelSpec
+from tests import small_export
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a build in which no int8 can pass, and NNCF's first attempt is taken."""
+    folder = tmp_path_factory.mktemp("auto")
+    beyond = dataclasses.replace(thresholds.THRESHOLDS["int8"], label_agreement=1.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(thresholds.THRESHOLDS, "int8", beyond)
+        patch.setattr(quantise, "MIN_AGREEMENT", 0.0)
+        small_export.main(folder, "1.0", "auto", 3)
+    return folder
+
+
+def test_the_fastest_of_what_passed_is_served_and_the_table_says_why(built: Path) -> None:
+    spec = ModelSpec.load(built / SPEC_FILE)
+    table = spec.choice["table"]
+    passed = [row for row in table if row["passed"]]
+    assert {"onnx", "torchscript", "openvino"} <= {row["name"] for row in passed}
+    assert spec.engine == passed[0]["name"]
+    speeds = [row["images_per_s"] for row in passed]
+    assert speeds == sorted(speeds, reverse=True)
+    assert speeds[0] > 0
+    assert all("GPU" in spec.choice["left_out"][name] for name in ("onnx_cuda", "torchscript-fp16"))
+
+
+def test_what_fails_parity_is_measured_and_dropped(built: Path) -> None:
+    spec = ModelSpec.load(built / SPEC_FILE)
+    reasons = {row["name"]: row["reason"] for row in spec.choice["table"] if not row["passed"]}
+    for name in ("openvino-int8", "onnx-int8"):
+        assert "(expected 110 %) of the labels agree" in reasons[name]
+    assert "int8" not in {artefact.precision for artefact in spec.artefacts}
+    report = json.loads((built / "parity.json").read_text())
+    assert {"openvino-int8", "onnx-int8"} <= {entry["name"] for entry in report["left_out"]}
+
+
+def test_the_package_holds_what_runs_elsewhere_too(built: Path) -> None:
+    with zipfile.ZipFile(built / "rooms.mar") as mar:
+        names = set(mar.namelist())
+        packed = json.loads(mar.read(SPEC_FILE))["artefacts"]
+    assert "model.onnx" in names
+    assert "model.int8.onnx" not in names
+    assert "onnx" in {artefact["engine"] for artefact in packed}
+    assert {artefact["file"] for artefact in packed} <= names

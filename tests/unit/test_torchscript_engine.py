@@ -1,0 +1,59 @@
+"""TorchScript: what comes out of a file, and which GPU it goes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segserve.engines import torchscript
+from segserve.engines.torchscript import TorchScriptEngine
+from segserve.errors import EngineError
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
+]
+
+
+class Doubled(nn.Module):
+    def forward(self, images_nhwc: Tensor) -> Tensor:
+        return (2 * images_nhwc.permute(0, 3, 1, 2)[:, :, ::2, ::2]).to(torch.bfloat16)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    traced = torch.jit.trace(Doubled(), torch.zeros(1, 4, 4, 3, dtype=torch.uint8))  # type: ignore[no-untyped-call]
+    traced.save(str(tmp_path / "model.pt"))
+    return tmp_path / "model.pt"
+
+
+def test_a_batch_of_bytes_becomes_float32_logits(path: Path) -> None:
+    images = np.arange(2 * 4 * 6 * 3, dtype=np.uint8).reshape(2, 4, 6, 3) % 100
+    logits = TorchScriptEngine(path, 1, "bf16")(images)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, 2 * images.transpose(0, 3, 1, 2)[:, :, ::2, ::2])
+
+
+def test_each_worker_has_the_gpu_that_it_was_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(file: str, map_location: str) -> nn.Module:
+        asked.append((file, map_location))
+        return nn.Identity()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device}")
+    monkeypatch.setattr(torch.jit, "load", load)
+    engine = torchscript.TorchScriptEngine(path, 1, "fp32", device_id=3)
+    assert asked == [(str(path), "cuda:3")]
+    assert (engine.device, engine.provider) == ("cuda", "GPU 3")
+
+
+def test_a_file_that_is_no_program_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"nothing")
+    with pytest.raises(EngineError, match="cannot load"):
+        TorchScriptEngine(tmp_path / "model.pt", 1, "fp32")

@@ -31,7 +31,7 @@ from export import build_output, calibration, choose, golden, parity, report
 from export.choose import Objective
 from export.package import package
 from export.variants import NEUTRAL, VARIANTS, Source, Variant, variants, write_file
-from segserve import cli
+from segserve import cli, cpu
 from segserve.engines import load_engine
 from segserve.errors import CheckFailed, EngineError, UsageError
 from segserve.spec import PARITY_FILE, SPEC_FILE, Artefact, ModelSpec, sha256_file
@@ -156,7 +156,10 @@ def export(
             if variant.file not in notes:
                 notes[variant.file] = write_file(variant.file, source, config.out, say)
             digest = sha256_file(path)
-            artefact = Artefact(path.name, variant.engine, variant.precision, digest, path.stat().st_size)
+            artefact = Artefact(
+                path.name, variant.engine, variant.precision, digest, path.stat().st_size,
+                needs_int8_dot=variant.file == "model.int8.onnx" and cpu.has_int8_dot(),
+            )  # fmt: skip
             if config.engine == "auto":
                 load_engine(
                     dataclasses.replace(spec, artefacts=(artefact,), engine=artefact.name), config.out

@@ -72,6 +72,8 @@ class Artefact:
     precision: str
     sha256: str
     num_bytes: int
+    needs_int8_dot: bool = False
+    """Its weights fill 8 bits: right only where the CPU adds products of 8 bits up in 32 (segserve.cpu)."""
 
     @property
     def name(self) -> str:
@@ -91,6 +93,7 @@ class Artefact:
             precision=("a name", _is_text(self.precision)),
             sha256=("64 hexadecimal digits", _is_sha256(self.sha256)),
             num_bytes=("an integer from 0", _is_int(self.num_bytes, 0, sys.maxsize)),
+            needs_int8_dot=("true or false", isinstance(self.needs_int8_dot, bool)),
         )
 
 

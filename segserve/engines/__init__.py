@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from segserve import cpu
 from segserve.errors import EngineError
 from segserve.spec import Artefact, ModelSpec, sha256_file
 
@@ -77,6 +78,11 @@ def _require_proven(artefact: Artefact, folder: Path) -> None:
 def _load(artefact: Artefact, path: Path, spec: ModelSpec, threads: int, device_id: int) -> Engine:
     """Each branch imports its library; raises EngineError where that, or what it needs, is not here."""
     precision = artefact.precision
+    if artefact.needs_int8_dot and not cpu.has_int8_dot():
+        raise EngineError(
+            f"{artefact.file} was quantised on a CPU that adds products of 8 bits up in 32; on {cpu.name()} they would "
+            "overflow and masks go wrong: run export.build on this host"
+        )
     try:
         match artefact.engine:
             case "onnx":

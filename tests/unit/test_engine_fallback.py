@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from segserve import cpu
 from segserve.engines import load_engine
 from segserve.errors import EngineError
 from segserve.spec import Artefact, ModelSpec, sha256_file
@@ -58,3 +60,19 @@ def test_a_file_that_was_not_proven_is_not_passed_over(spec: ModelSpec, tmp_path
     (tmp_path / "model.plan").write_bytes(b"another")
     with pytest.raises(EngineError, match=r"model\.plan is not the file that passed parity"):
         load_engine(spec, tmp_path, 1, fallback=True)
+
+
+def test_int8_of_a_cpu_with_vnni_is_not_served_by_one_without(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pairs of its products would overflow 16 bits: wrong masks at full speed."""
+    plain = spec.artefacts[1]
+    int8 = dataclasses.replace(plain, precision="int8", needs_int8_dot=True)
+    moved = dataclasses.replace(spec, artefacts=(int8, plain), engine="onnx-int8")
+    monkeypatch.setattr(cpu, "has_int8_dot", lambda: True)
+    assert load_engine(moved, tmp_path, 1).precision == "int8"
+    monkeypatch.setattr(cpu, "has_int8_dot", lambda: False)
+    with pytest.raises(EngineError, match=r"onnx-int8: .*would overflow.*run export\.build on this host"):
+        load_engine(moved, tmp_path, 1)
+    assert load_engine(moved, tmp_path, 1, fallback=True).precision == "fp32"
+    assert "onnx-int8" in caplog.text

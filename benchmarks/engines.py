@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import psutil  # type: ignore[import-untyped]
 import tyro
 from rich.console import Console
 
-from benchmarks import host
+from benchmarks import engine_memory, host
 from export import report
 from export.choose import measure
+from export.package import REPOSITORY
 from segserve import cli
 from segserve.engines import Engine, load_engine
 from segserve.errors import EngineError, UsageError
@@ -51,7 +52,7 @@ class EnginesConfig:
 
 def main(config: EnginesConfig) -> None:
     spec = ModelSpec.load(config.build / SPEC_FILE)
-    parity = {e["name"]: e["passed"] for e in report.load(config.build / PARITY_FILE)["artefacts"]}
+    parity = {entry["name"]: entry for entry in report.load(config.build / PARITY_FILE)["artefacts"]}
     engines: dict[str, Engine] = {"eager fp32": checkpoint_segmenter(config.checkpoint).engine}
     not_here = {}
     for artefact in spec.artefacts:
@@ -71,7 +72,7 @@ def main(config: EnginesConfig) -> None:
         row |= {f"batch {n}, ms": round(ms, 1) for n, ms in timing.latency_ms.items()}
         row["images/s"] = round(timing.images_per_s, 3)
         row["against eager"] = round(timing.images_per_s / eager.images_per_s, 2)
-        row["parity"] = {True: "holds", False: "fails", None: "is the reference"}[parity.get(name)]
+        row["parity"] = _parity(parity.get(name))
         row["memory, MB"] = (
             memory_mb(config.build, name, size, config.batch_sizes) if name in parity else None
         )
@@ -86,22 +87,20 @@ def main(config: EnginesConfig) -> None:
         print(f"not here: {name}: {reason}")
 
 
+def _parity(entry: Mapping[str, Any] | None) -> str:
+    """Of an artefact's entry in parity.json; there is none for eager PyTorch."""
+    if entry is None:
+        return "is the reference"
+    agreement = entry["summary"].get("label_agreement", 0.0)
+    return f"{'holds' if entry['passed'] else 'fails'}, {100 * agreement:.3f} % of the labels"
+
+
 def memory_mb(build: Path, name: str, size: tuple[int, int], batch_sizes: tuple[int, ...]) -> float:
     """How much a fresh process grows (RSS, MB) by loading the artefact and answering a batch of each size."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        grown: float = pool.apply(_grown_mb, (build, name, size, batch_sizes))
-        return grown
-
-
-def _grown_mb(build: Path, name: str, size: tuple[int, int], batch_sizes: tuple[int, ...]) -> float:
-    process = psutil.Process()
-    before = process.memory_info().rss
-    engine = load_engine(dataclasses.replace(ModelSpec.load(build / SPEC_FILE), engine=name), build)
-    for count in batch_sizes:
-        engine(np.zeros((count, *size, 3), np.uint8))
-    grown: float = process.memory_info().rss - before
-    return round(grown / 1e6, 1)
+    numbers = map(str, (*size, *batch_sizes))
+    command = [sys.executable, "-m", engine_memory.__name__, str(build), name, *numbers]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,16 @@ def test_a_gpu_gets_batches_workers_and_a_delay() -> None:
     assert len({t.settings for t in trials}) == len(trials)  # nothing is measured twice
 
 
+def test_a_wait_that_brings_nothing_here_is_taken_back() -> None:
+    """A package that was tuned on another host, where batches did not fill."""
+
+    def machine(settings: Settings) -> Trial:
+        return trial(settings, 10.0, 100 + settings.delay_ms)
+
+    _, found = search(replace(START, delay_ms=20), 1, 1.25, machine)
+    assert found.settings.delay_ms == 1
+
+
 def test_no_time_left_means_the_best_so_far() -> None:
     def three(measure: Callable[[Settings], Trial]) -> Callable[[Settings], Trial | None]:
         left = iter(range(3))

@@ -98,7 +98,7 @@ def _parity(entry: Mapping[str, Any] | None) -> str:
 def memory_mb(build: Path, name: str, size: tuple[int, int], batch_sizes: tuple[int, ...]) -> float:
     """How much a fresh process grows (RSS, MB) by loading the artefact and answering a batch of each size."""
     numbers = map(str, (*size, *batch_sizes))
-    command = [sys.executable, "-m", engine_memory.__name__, str(build), name, *numbers]
+    command = [sys.executable, "-m", engine_memory.__name__, str(build.resolve()), name, *numbers]
     done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout)
 

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from export import quantise, thresholds
 from segserve.spec import SPEC_FILE, ModelSpec
@@ -35,7 +36,8 @@ def test_the_fastest_of_what_passed_is_served_and_the_table_says_why(built: Path
     speeds = [row["images_per_s"] for row in passed]
     assert speeds == sorted(speeds, reverse=True)
     assert speeds[0] > 0
-    assert all("GPU" in spec.choice["left_out"][name] for name in ("onnx_cuda", "torchscript-fp16"))
+    if not torch.cuda.is_available():
+        assert all("GPU" in spec.choice["left_out"][name] for name in ("onnx_cuda", "torchscript-fp16"))
 
 
 def test_what_fails_parity_is_measured_and_dropped(built: Path) -> None:

@@ -148,7 +148,7 @@ def require_unchanged(options: Options, out: Path) -> None:
 def row(name: str, options: Options, out: Path) -> dict[str, Any]:
     """What a finished training brought, at the epoch with the best mIoU."""
     lines = [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
-    best = max(lines, key=lambda line: line["miou"] or 0.0)
+    best = max((line for line in lines if "miou" in line), key=lambda line: line["miou"] or 0.0)
     return {
         "name": name,
         "miou": best["miou"],

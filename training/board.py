@@ -59,10 +59,10 @@ class Board:
         """What metrics.jsonl gets, and the pictures: photo, label and prediction side by side."""
         epoch = line["epoch"]
         figures = {f"loss/{name}": line[name] for name in ("loss", "main_loss", "aux_loss")}
-        figures |= {name: line[name] for name in ("learning_rate", "miou", "macc", "allacc")}
-        figures |= {f"iou/{name}": row["iou"] for name, row in line["classes"].items()}
+        figures |= {name: line.get(name) for name in ("learning_rate", "miou", "macc", "allacc")}
+        figures |= {f"iou/{name}": row["iou"] for name, row in line.get("classes", {}).items()}
         for name, value in figures.items():
-            if value is not None:  # a class that was not there
+            if value is not None:  # a class that was not there, or an epoch that was not validated
                 self.writer.add_scalar(name, value, epoch)
         for number, picture in enumerate(self.pictures):
             self.writer.add_image(f"val/{number}", picture, epoch, dataformats="HWC")

@@ -59,8 +59,12 @@ class Journal:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         if self.board:
             self.board.epoch(line)
-        miou = line["miou"]
-        quality = "no labelled pixel" if miou is None else f"mIoU {miou:.2%}, pixels {line['allacc']:.2%}"
+        if "miou" not in line:
+            quality = "not validated"
+        elif (miou := line["miou"]) is None:
+            quality = "no labelled pixel"
+        else:
+            quality = f"mIoU {miou:.2%}, pixels {line['allacc']:.2%}"
         self.console.print(
             f"epoch {line['epoch']}: loss {line['loss']:.4f}, {quality}, {line['seconds']:.0f} s",
             highlight=False,

@@ -69,6 +69,8 @@ class WeightOptions:
     """Evaluate and ship a moving average of the weights with this decay a step, such as 0.999; 0: the weights."""
     coarse_epochs: int = 0
     """Train the first so many epochs at half the network's resolution, several times as fast (training/coarse.py)."""
+    validate_every: int = 1
+    """Score only every so many epochs, and the last one: the best of these is kept."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.ema < 1:
@@ -77,6 +79,8 @@ class WeightOptions:
             raise UsageError(f"--coarse-epochs {self.coarse_epochs}: expected 0 or more")
         if self.warmup_epochs < 0:
             raise UsageError(f"--warmup-epochs {self.warmup_epochs}: expected 0 or more")
+        if self.validate_every < 1:
+            raise UsageError(f"--validate-every {self.validate_every}: expected 1 or more")
 
 
 def changed(group: Any) -> dict[str, Any]:

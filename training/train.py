@@ -63,9 +63,11 @@ def main(config: TrainConfig) -> None:
         for epoch in range(run.meta.epoch, config.epochs):
             started = time.perf_counter()
             line = train_epoch(run, training, epoch, journal, watch)
-            scores = evaluate(run, validation, val, f"epoch {epoch + 1}", journal)
-            line |= scores.as_json(val.classes) | {"seconds": time.perf_counter() - started}
-            finish_epoch(run, journal, line, scores)
+            scores = None
+            if (epoch + 1) % config.weights.validate_every == 0 or epoch + 1 == config.epochs:
+                scores = evaluate(run, validation, val, f"epoch {epoch + 1}", journal)
+                line |= scores.as_json(val.classes)
+            finish_epoch(run, journal, line | {"seconds": time.perf_counter() - started}, scores)
             if watch.asked() and epoch + 1 < config.epochs:
                 raise Interrupted(f"stopped by SIGTERM after epoch {epoch + 1}. {GO_ON}")
         if processes.is_main:
@@ -222,17 +224,23 @@ def evaluate(run: Run, batches: Batches, val: Dataset, title: str, journal: Jour
     return matrix.scores()
 
 
-def finish_epoch(run: Run, journal: Journal, line: dict[str, object], scores: Scores) -> None:
-    """Tell and save what the epoch brought. The line goes first: resuming drops it if saving did not happen."""
-    best = run.meta.metrics.get("best_miou", math.nan)
-    is_best = math.isnan(best) or scores.miou > best
-    metrics = scores.summary() | {"best_miou": scores.miou if is_best else best}
+def finish_epoch(run: Run, journal: Journal, line: dict[str, object], scores: Scores | None) -> None:
+    """Tell and save what the epoch brought. The line goes first: resuming drops it if saving did not happen.
+
+    `scores`: None for an epoch that --validate-every leaves out.
+    """
+    metrics = {name: value for name, value in run.meta.metrics.items() if name == "best_miou"}
+    is_best = False
+    if scores is not None:
+        best = metrics.get("best_miou", math.nan)
+        is_best = math.isnan(best) or scores.miou > best
+        metrics = scores.summary() | {"best_miou": scores.miou if is_best else best}
     run.progress = Progress(spent=run.meter.spent())
     device = run.meta.provenance["device"]
     price = run.config.machines.price_per_hour
     journal.epoch(line | {"cost": cost.report(run.progress.spent, device, run.processes.world_size, price)})
     run.save(run.meta.epoch + 1, metrics, is_best=is_best)
-    if run.meta.epoch == run.config.epochs:
+    if scores is not None and run.meta.epoch == run.config.epochs:
         journal.table(run.meta.classes, scores)
 
 

@@ -21,7 +21,7 @@ from training.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOSS = LossOptions("balanced", ohem=0.8, ohem_keep=0.1, pairs="wall:floor", pair_weight=0.5)
-WEIGHTS = WeightOptions("adamw", warmup_epochs=1, ema=0.9, coarse_epochs=2)
+WEIGHTS = WeightOptions("adamw", warmup_epochs=1, ema=0.9, coarse_epochs=2, validate_every=2)
 
 
 class Killed(BaseException):
@@ -93,6 +93,25 @@ def test_coarse_epochs_come_first_and_nothing_is_evaluated_in_them(
     train.main(config(painted, out=tmp_path, preset=tiny_pspnet.PRESET, epochs=2, weights=weights))
     coarse, fine, val = [("train", (3, 4))], [("train", (5, 7))], [("val", (5, 7))]
     assert seen == coarse * 2 + val + fine * 2 + val
+
+
+def test_only_every_so_many_epochs_and_the_last_are_scored(
+    painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_pspnet.register(monkeypatch)
+    chosen = config(
+        painted, out=tmp_path, preset=tiny_pspnet.PRESET, epochs=3, weights=WeightOptions(validate_every=2),
+        machines=Machines(tensorboard=True),
+    )  # fmt: skip
+    train.main(chosen)
+    lines = metrics(tmp_path)
+    assert [(line["epoch"], "miou" in line, "classes" in line) for line in lines] == [
+        (1, False, False), (2, True, True), (3, True, True),
+    ]  # fmt: skip
+    _, meta = load_checkpoint(tmp_path / "best.safetensors")
+    assert meta.epoch in (2, 3)
+    assert meta.metrics["best_miou"] == max(line["miou"] for line in lines[1:])
+    assert "not validated" in capsys.readouterr().out
 
 
 def test_two_processes_train_like_one(painted: Path, tmp_path: Path, repo_root: Path) -> None:

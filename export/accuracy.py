@@ -1,8 +1,8 @@
 """What a lower precision costs, class by class: IoU of the checkpoint and of an artefact on the same pictures.
 
-Rendered rooms come with exact labels. Where the checkpoint's classes are not those of the rooms there is no truth to
-measure by, and the checkpoint's own labels stand in for it, which is stricter: it then scores 100, and every pixel that
-changes counts.
+Rendered rooms come with exact labels, for checkpoints whose classes are those of the rooms, or more. For others there
+is no truth to measure by, and the checkpoint's own labels stand in for it, which is stricter: it then scores 100, and
+every pixel that changes counts.
 
     pictures = accuracy_pictures(reference)
     class_costs.drops(figures(segmenter, pictures))
@@ -41,12 +41,12 @@ def accuracy_pictures(
 ) -> list[AccuracyPicture]:
     """ROOMS rendered rooms of the served size."""
     height, width = reference.spec.input.height, reference.spec.input.width
-    knows_rooms = reference.spec.classes == ROOM_CLASSES
+    true_labels = room_labels(reference.spec.classes)
     made = []
     for seed in range(FIRST_SEED, FIRST_SEED + ROOMS):
         image, label = render(seed, height, width)
         expected = labels_of(image, reference)
-        made.append(AccuracyPicture(image, label if knows_rooms else expected, expected))
+        made.append(AccuracyPicture(image, expected if true_labels is None else true_labels[label], expected))
         on_step()
     return made
 
@@ -57,6 +57,7 @@ def figures(
     """For parity.json: pixels compared and agreeing, and for each class the counts that both IoUs are made of."""
     classes = segmenter.spec.classes
     ours, theirs = ConfusionMatrix(len(classes)), ConfusionMatrix(len(classes))
+    knows_rooms = room_labels(classes) is not None
     agreeing = pixels = 0
     for picture in pictures:
         labels = labels_of(picture.input_hwc, segmenter)
@@ -65,7 +66,7 @@ def figures(
         theirs.update(picture.truth, picture.expected)
         on_step()
     return {
-        "truth": "rendered labels" if classes == ROOM_CLASSES else "the checkpoint's labels",
+        "truth": "rendered labels" if knows_rooms else "the checkpoint's labels",
         "pixels": pixels,
         "agreeing": agreeing,
         "classes": {
@@ -77,6 +78,13 @@ def figures(
             for k, name in enumerate(classes)
         },
     }
+
+
+def room_labels(classes: tuple[str, ...]) -> NDArray[np.uint8] | None:
+    """uint8 (number of room classes,): the checkpoint's label of each class of the rooms; None if it lacks one."""
+    if not set(ROOM_CLASSES) <= set(classes):
+        return None
+    return np.array([classes.index(name) for name in ROOM_CLASSES], np.uint8)
 
 
 def labels_of(input_hwc: NDArray[np.uint8], segmenter: Segmenter) -> NDArray[np.uint8]:

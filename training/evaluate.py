@@ -1,7 +1,8 @@
-"""Evaluate a checkpoint or an exported folder on a dataset, as it is served.
+"""Evaluate a checkpoint, an exported folder or a package on a dataset, as it is served.
 
     python -m training.evaluate model_store/demo/rooms.safetensors --data runs/rooms_data/dataset.toml
     python -m training.evaluate build/rooms --data training/datasets/rooms_mini.toml --root DATA/rooms_mini --json
+    python -m training.evaluate model_store/rooms.mar --engine torchscript --data …
 
 Every photo goes through the decoder, letterbox, engine and mask making of the server, and is compared with its label
 at its own size. So these are the figures that a user of the service gets: they include what resizing costs.
@@ -36,10 +37,10 @@ from training.confusions import as_json, pairs
 from training.data import Dataset, load_dataset, read_image
 from training.description import Sample
 from training.evaluate_report import Report
+from training.evaluated_model import load_segmenter, unpacked
 from training.looks import Look, Ways, fuse, look_at
 from training.metrics import ConfusionMatrix, Scores
 from training.seen import Seen
-from training.torch_engine import checkpoint_segmenter
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,13 @@ class EvaluateConfig:
     """Options of the command."""
 
     what: tyro.conf.Positional[Path]
-    """A checkpoint (.safetensors), or a folder made by export.build (with model_spec.json)."""
+    """A checkpoint (.safetensors), a folder made by export.build (with model_spec.json), or a .mar."""
     data: Path
     """The dataset's description, a TOML file."""
     root: Path | None = None
     """Folder that the description's paths are relative to; its own folder if left out."""
+    engine: str | None = None
+    """Which artefact of a folder or .mar, such as openvino-int8, if not the one that is served."""
     split: str = "val"
     """Which of the description's splits."""
     limit: int | None = None
@@ -67,15 +70,6 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit is {self.limit}, expected at least 1")
-
-
-def load_segmenter(what: Path) -> Segmenter:
-    """The served path for an exported folder or a checkpoint."""
-    if what.is_dir():
-        return Segmenter.load(what)
-    if what.suffix == ".safetensors":
-        return checkpoint_segmenter(what)
-    raise UsageError(f"{what}: expected a checkpoint (.safetensors) or a folder made by export.build")
 
 
 def evaluate(
@@ -170,8 +164,13 @@ def _make(folder: Path, option: str) -> None:
 
 def main(config: EvaluateConfig) -> None:
     dataset = load_dataset(config.data, config.split, config.root)
+    with unpacked(config.what) as what:
+        evaluate_and_tell(config, dataset, load_segmenter(what, config.engine))
+
+
+def evaluate_and_tell(config: EvaluateConfig, dataset: Dataset, segmenter: Segmenter) -> None:
+    """Masks, report, and the figures on standard output."""
     samples = spread(dataset.samples, config.limit)
-    segmenter = load_segmenter(config.what)
     takers: list[Callable[[Seen], None]] = []
     report = Report(dataset, segmenter.spec.palette_rgb) if config.report else None
     if config.save_masks:

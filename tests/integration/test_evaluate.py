@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,8 @@ from segserve.spec import SPEC_FILE, Artefact, InputSpec, ModelSpec, sha256_file
 from training import pspnet
 from training.checkpoint import CheckpointMeta, save_checkpoint
 from training.data import Dataset, load_dataset
-from training.evaluate import EvaluateConfig, evaluate, load_segmenter, main, spread
+from training.evaluate import EvaluateConfig, evaluate, main, spread
+from training.evaluated_model import load_segmenter
 from training.metrics import ConfusionMatrix
 from training.torch_engine import checkpoint_segmenter
 
@@ -205,7 +208,7 @@ def test_command_prints_a_table(run: Run, description: Path, exported: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.pt"], "expected a checkpoint (.safetensors) or a folder"),
+        (["missing.pt"], "expected a checkpoint (.safetensors), a folder"),
         (["missing.safetensors"], "no checkpoint at"),
         ([".", "--split", "test"], "no split 'test' (splits there: val)"),
         ([".", "--limit", "0"], "--limit is 0"),
@@ -253,6 +256,42 @@ def test_segmenter_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(UsageError, match=r"model\.onnx: expected a checkpoint"):
         load_segmenter(tmp_path / "model.onnx")
+
+
+def test_a_package_and_each_of_its_engines(
+    run: Run, description: Path, exported: Path, tmp_path: Path
+) -> None:
+    spec = ModelSpec.load(exported / SPEC_FILE)
+    (onnx_fp32,) = spec.artefacts
+    both = (onnx_fp32, replace(onnx_fp32, engine="openvino"))
+    replace(spec, artefacts=both).save(tmp_path / SPEC_FILE)
+    with zipfile.ZipFile(tmp_path / "colours.mar", "w") as archive:
+        archive.write(tmp_path / SPEC_FILE, SPEC_FILE)
+        archive.write(exported / onnx_fp32.file, onnx_fp32.file)
+    answers = {}
+    for engine, chosen in (("onnx", ()), ("openvino", ("--engine", "openvino"))):
+        code, out, _ = run(tmp_path / "colours.mar", "--data", description, *chosen, "--json")
+        assert code == 0
+        answers[engine] = json.loads(out)
+        assert answers[engine]["engine"] == engine
+    assert answers["openvino"]["classes"] == answers["onnx"]["classes"]
+    assert answers["onnx"]["miou"] > 0.9
+
+    code, _, err = run(tmp_path / "colours.mar", "--data", description, "--engine", "tensorrt")
+    assert (code, "has onnx, openvino" in err) == (2, True)
+
+
+def test_what_is_no_package(run: Run, description: Path, checkpoint: Path, tmp_path: Path) -> None:
+    broken, empty = tmp_path / "broken.mar", tmp_path / "empty.mar"
+    broken.write_bytes(b"no archive")
+    zipfile.ZipFile(empty, "w").close()
+    for what, said in ((broken, "not a zip file"), (empty, "no item named 'model_spec.json'")):
+        code, _, err = run(what, "--data", description)
+        assert code == 2
+        assert f"{what.name}: expected a .mar" in err.replace("\n", "")
+        assert said in err.replace("\n", " ")
+    code, _, err = run(checkpoint, "--data", description, "--engine", "onnx")
+    assert (code, "which PyTorch runs" in err) == (2, True)
 
 
 def test_report_names_the_worst_photo_and_what_was_confused(run: Run, exported: Path, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class Picture:
     kind: str
     name: str
     read: Callable[[], bytes | NDArray[np.uint8]]
+    yours: bool = False  # of --images
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Case:
     geometry: Geometry
     logits: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    yours: bool = False
 
 
 def pictures(served_size: tuple[int, int], files: Sequence[Path]) -> list[Picture]:
@@ -76,7 +78,7 @@ def pictures(served_size: tuple[int, int], files: Sequence[Path]) -> list[Pictur
     for index, (height, width, orientation) in enumerate((*PHOTOS, large)):
         read = functools.partial(room_jpeg, FIRST_SEED + index, height, width, orientation)
         listed.append(Picture(AS_SERVED, f"room-{height}x{width}.jpg", read))
-    listed += [Picture(AS_SERVED, path.name, path.read_bytes) for path in files]
+    listed += [Picture(AS_SERVED, path.name, path.read_bytes, yours=True) for path in files]
     for height, width in dict.fromkeys((*INPUT_SIZES, served_size)):
         name, read_room = f"room-{height}x{width}", functools.partial(_room, height, width)
         listed.append(Picture(AT_INPUT_SIZE, name, read_room))
@@ -98,7 +100,7 @@ def build_case(picture: Picture, reference: Segmenter) -> Case:
             "training diverged, or a weight was damaged. Take an earlier checkpoint."
         )
     labels = reference.labels(logits, prepared)
-    return Case(picture.kind, picture.name, content, prepared.geometry, logits, labels)
+    return Case(picture.kind, picture.name, content, prepared.geometry, logits, labels, picture.yours)
 
 
 def prepare(content: bytes | NDArray[np.uint8], segmenter: Segmenter) -> Prepared:

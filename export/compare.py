@@ -59,6 +59,7 @@ def compare(
         iou_change_points={classes[k]: change for k, change in iou_changes(case.labels, settled).items()},
         vanished=[classes[k] for k in np.setdiff1d(case.labels, settled)],
         kept=kept_pixels(case.labels, settled, classes),
+        yours=case.yours,
     )
 
 

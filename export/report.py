@@ -49,6 +49,8 @@ class Row:
     vanished: list[str]
     kept: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Of each class: pixels of the checkpoint, and those of them that the artefact left as they were."""
+    yours: bool = False
+    """Whether the picture is one of the user's (--images), not a rendered room."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for figures that no comparison yields, as a torn or edited report may hold."""
@@ -195,23 +197,30 @@ def failures(
 
 
 def lost_classes(rows: Iterable[Row]) -> list[str]:
-    """Classes that keep less than LEAST_KEPT of their pixels over all pictures as served, the user's photos among them.
+    """Classes that keep less than LEAST_KEPT of their pixels over the pictures as served, yours or rendered.
 
-    Rendered rooms alone may not show what the user's photos do, and a rare class may go without a trace in the
-    agreement of all pixels.
+    Each for itself: what rendered rooms show well may be gone from the user's photos, and a rare class may go without
+    a trace in the agreement of all pixels. A picture that was in several batches counts once, with its worst answer.
     """
-    pixels, kept = Counter[str](), Counter[str]()
-    for row in rows:
+    pictures: dict[tuple[bool, str], Row] = {}
+    for row in sorted(rows, key=lambda row: row.label_agreement, reverse=True):
         if row.kind == AS_SERVED:
-            for name, (of_class, left) in row.kept.items():
-                pixels[name] += of_class
-                kept[name] += left
-    return [
-        f"class {name} keeps {100 * kept[name] / count:.2f} % of its pixels over all pictures as served, expected "
-        f"{100 * LEAST_KEPT:g} % or more"
-        for name, count in pixels.items()
-        if count >= class_costs.MIN_PIXELS and not (kept[name] >= LEAST_KEPT * count)
-    ]
+            pictures[row.yours, row.image] = row
+    found = []
+    for yours, of in ((True, "your photos"), (False, "rendered rooms as served")):
+        pixels, kept = Counter[str](), Counter[str]()
+        for row in pictures.values():
+            if row.yours == yours:
+                for name, (of_class, left) in row.kept.items():
+                    pixels[name] += of_class
+                    kept[name] += left
+        found += [
+            f"class {name} keeps {100 * kept[name] / count:.2f} % of its pixels over all {of}, expected "
+            f"{100 * LEAST_KEPT:g} % or more"
+            for name, count in pixels.items()
+            if count >= class_costs.MIN_PIXELS and not (kept[name] >= LEAST_KEPT * count)
+        ]
+    return found
 
 
 def _accuracy_failures(accuracy: Mapping[str, Any] | None, limits: Thresholds) -> list[str]:

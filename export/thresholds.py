@@ -75,7 +75,7 @@ MIN_BATCH_SIZES = 3
 """Likewise, of photos as served."""
 
 LEAST_KEPT = 0.5
-"""Share of a class's pixels, over all pictures as served, that a lower precision must leave as they are.
+"""Share of a class's pixels, over the user's photos and over rendered rooms, that a lower precision must leave.
 
 It is no accuracy: it tells a class that got a little worse from one that is gone.
 """

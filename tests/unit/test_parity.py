@@ -180,13 +180,21 @@ def test_each_limit_counts(changes: dict[str, Any], reason: str) -> None:
 
 
 def test_a_class_that_goes_from_the_photos_fails_whatever_the_precision() -> None:
-    """So few pixels of so many that the agreement does not show it."""
+    """So few pixels of so many that the agreement does not show it, and rendered rooms keep theirs."""
     served = [
-        dataclasses.replace(GOOD, kind=AS_SERVED, image=f"{n}.jpg", kept={"floor": (900, kept), "wall": (10**5, 10**5)})
+        dataclasses.replace(
+            GOOD, kind=AS_SERVED, image=f"{n}.jpg", yours=True, kept={"floor": (900, kept), "wall": (10**5, 10**5)}
+        )
         for n, kept in enumerate((0, 700, 649))
     ]  # fmt: skip
-    assert report.lost_classes(served) == [
-        "class floor keeps 49.96 % of its pixels over all pictures as served, expected 50 % or more"
+    rendered = dataclasses.replace(served[0], yours=False, kept={"floor": (10**6, 10**6)})
+    said = ["class floor keeps 49.96 % of its pixels over all your photos, expected 50 % or more"]
+    assert report.lost_classes([*served, rendered]) == said
+    assert (
+        report.lost_classes([*served, served[1], served[1]]) == said
+    )  # in three batches, and still one photo
+    assert report.lost_classes([dataclasses.replace(served[0], yours=False, kept={"bed": (3000, 1400)})]) == [
+        "class bed keeps 46.67 % of its pixels over all rendered rooms as served, expected 50 % or more"
     ]
     assert report.lost_classes(served)[0] in report.failures([*rows(), *served], [], "int8", 1.0, None)
     enough = dataclasses.replace(served[2], kept={"floor": (900, 650)})

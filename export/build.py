@@ -29,8 +29,8 @@ import tyro
 
 from export import build_output, calibration, choose, golden, parity, report
 from export.choose import Objective
-from export.package import package
-from export.variants import NEUTRAL, VARIANTS, Source, Variant, variants, write_file
+from export.package import NEUTRAL, package
+from export.variants import VARIANTS, Source, Variant, variants, write_file
 from segserve import cli, cpu
 from segserve.engines import load_engine
 from segserve.errors import CheckFailed, EngineError, UsageError

@@ -32,6 +32,9 @@ HANDLER = REPOSITORY / "handlers" / "segmentation_handler.py"
 MODEL_CONFIG = REPOSITORY / "handlers" / "model-config.yaml"
 TORCH_STAND_IN = REPOSITORY / "handlers" / "torch_stand_in.py"
 TORCH_STAND_IN_PLACE = "torch/__init__.py"
+NEUTRAL = ("onnx", "torchscript")
+"""Always made and compared: one of them runs wherever the model may go."""
+
 ANYWHERE = "model.onnx"
 MANIFEST = "MAR-INF/MANIFEST.json"
 
@@ -68,8 +71,9 @@ def package(folder: Path) -> Path:
 
 
 def to_pack(spec: ModelSpec) -> tuple[Artefact, ...]:
-    """The chosen artefact; with it what runs the same file, and, if engines were measured, model.onnx for any host."""
-    files = {spec.served().file} | ({ANYWHERE} if spec.choice else set())
+    """The chosen artefact; with it what runs the same file, and model.onnx for hosts that cannot run the chosen one."""
+    served = spec.served()
+    files = {served.file} | ({ANYWHERE} if spec.choice or served.name not in NEUTRAL else set())
     return tuple(artefact for artefact in spec.in_order() if artefact.file in files)
 
 

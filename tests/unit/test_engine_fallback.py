@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from export.package import to_pack
 from segserve import cpu
 from segserve.engines import load_engine
 from segserve.errors import EngineError
@@ -49,6 +50,28 @@ def test_the_next_one_that_runs_is_served_and_the_log_says_why(
     assert (engine.name, engine.precision) == ("onnx", "fp32")
     assert "serving with onnx, because the chosen engine does not run here: tensorrt-fp16: " in caplog.text
     assert engine(np.full((1, 2, 2, 3), 7, np.uint8)).tolist() == [[[[7.0] * 3] * 2] * 2]
+
+
+@pytest.mark.parametrize(
+    ("engine", "files"),
+    [
+        ("onnx", ["model.onnx", "model.onnx"]),
+        ("torchscript", ["model.pt"]),
+        ("openvino", ["model.onnx", "model.onnx"]),
+        ("openvino-int8", ["model.int8.onnx", "model.onnx", "model.onnx"]),
+    ],
+)
+def test_a_package_of_an_engine_asked_for_has_what_any_host_runs(engine: str, files: list[str]) -> None:
+    made = [
+        Artefact(file, *name, "0" * 64, 1)
+        for file, name in (
+            ("model.onnx", ("onnx", "fp32")), ("model.pt", ("torchscript", "fp32")),
+            ("model.onnx", ("openvino", "fp32")), ("model.int8.onnx", ("openvino", "int8")),
+        )
+    ]  # fmt: skip
+    packed = to_pack(make_spec(artefacts=tuple(made), engine=engine))
+    assert [artefact.file for artefact in packed] == files
+    assert packed[0].name == engine
 
 
 def test_without_fallback_it_is_an_error(spec: ModelSpec, tmp_path: Path) -> None:

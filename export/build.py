@@ -29,8 +29,8 @@ import tyro
 
 from export import build_output, calibration, choose, golden, parity, report
 from export.choose import Objective
-from export.package import NEUTRAL, package
-from export.variants import VARIANTS, Source, Variant, variants, write_file
+from export.package import package
+from export.variants import NEUTRAL, VARIANTS, Source, Variant, variants, write_file
 from segserve import cli, cpu
 from segserve.engines import load_engine
 from segserve.errors import CheckFailed, EngineError, UsageError
@@ -48,7 +48,8 @@ class BuildConfig:
     out: Path
     """Folder for the artefacts, the reports and the .mar."""
     engine: str = "onnx"
-    """Which artefact goes into the .mar: onnx, torchscript, openvino, openvino-int8 …, or auto, which measures."""
+    """Which artefact is served: onnx, torchscript, openvino, openvino-int8 …, or auto, which measures. model.onnx goes
+    into the .mar beside it, for hosts that cannot run it."""
     objective: Objective = "throughput"
     """What auto chooses by: images/s at the best batch size, or the latency of the smallest."""
     batch_sizes: tuple[int, ...] = (1, 8)

@@ -32,9 +32,6 @@ HANDLER = REPOSITORY / "handlers" / "segmentation_handler.py"
 MODEL_CONFIG = REPOSITORY / "handlers" / "model-config.yaml"
 TORCH_STAND_IN = REPOSITORY / "handlers" / "torch_stand_in.py"
 TORCH_STAND_IN_PLACE = "torch/__init__.py"
-NEUTRAL = ("onnx", "torchscript")
-"""Always made and compared: one of them runs wherever the model may go."""
-
 ANYWHERE = "model.onnx"
 MANIFEST = "MAR-INF/MANIFEST.json"
 
@@ -72,8 +69,7 @@ def package(folder: Path) -> Path:
 
 def to_pack(spec: ModelSpec) -> tuple[Artefact, ...]:
     """The chosen artefact; with it what runs the same file, and model.onnx for hosts that cannot run the chosen one."""
-    served = spec.served()
-    files = {served.file} | ({ANYWHERE} if spec.choice or served.name not in NEUTRAL else set())
+    files = {spec.served().file, ANYWHERE}
     return tuple(artefact for artefact in spec.in_order() if artefact.file in files)
 
 

@@ -197,30 +197,35 @@ def failures(
 
 
 def lost_classes(rows: Iterable[Row]) -> list[str]:
-    """Classes that keep less than LEAST_KEPT of their pixels over the pictures as served, yours or rendered.
+    """Classes that keep less than LEAST_KEPT of their pixels over the user's photos, over rendered rooms, or over both.
 
-    Each for itself: what rendered rooms show well may be gone from the user's photos, and a rare class may go without
-    a trace in the agreement of all pixels. A picture that was in several batches counts once, with its worst answer.
+    What rendered rooms show well may be gone from the user's photos, and a rare class may go without a trace in the
+    agreement of all pixels. A picture that was in several batches counts once, for each class with its worst answer.
     """
-    pictures: dict[tuple[bool, str], Row] = {}
-    for row in sorted(rows, key=lambda row: row.label_agreement, reverse=True):
+    kept: dict[tuple[bool, str, str], tuple[int, int]] = {}
+    for row in rows:
         if row.kind == AS_SERVED:
-            pictures[row.yours, row.image] = row
-    found = []
-    for yours, of in ((True, "your photos"), (False, "rendered rooms as served")):
-        pixels, kept = Counter[str](), Counter[str]()
-        for row in pictures.values():
-            if row.yours == yours:
-                for name, (of_class, left) in row.kept.items():
-                    pixels[name] += of_class
-                    kept[name] += left
-        found += [
-            f"class {name} keeps {100 * kept[name] / count:.2f} % of its pixels over all {of}, expected "
-            f"{100 * LEAST_KEPT:g} % or more"
-            for name, count in pixels.items()
-            if count >= class_costs.MIN_PIXELS and not (kept[name] >= LEAST_KEPT * count)
-        ]
-    return found
+            for name, (of_class, left) in row.kept.items():
+                key = (row.yours, row.image, name)
+                kept[key] = (of_class, min(left, kept.get(key, (0, left))[1]))
+    found: dict[str, str] = {}
+    groups = {
+        "your photos": (True,),
+        "rendered rooms as served": (False,),
+        "pictures as served": (True, False),
+    }
+    for of, kinds in groups.items():
+        pixels, left_of = Counter[str](), Counter[str]()
+        for (yours, _, name), (of_class, left) in kept.items():
+            if yours in kinds:
+                pixels[name] += of_class
+                left_of[name] += left
+        for name, count in pixels.items():
+            if count >= class_costs.MIN_PIXELS and not (left_of[name] >= LEAST_KEPT * count):
+                share = 100 * left_of[name] / count
+                said = f"class {name} keeps {share:.2f} % of its pixels over all {of}, expected {100 * LEAST_KEPT:g} %"
+                found.setdefault(name, f"{said} or more")
+    return list(found.values())
 
 
 def _accuracy_failures(accuracy: Mapping[str, Any] | None, limits: Thresholds) -> list[str]:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from export.fold import fold
 from export.half import to_half
-from export.package import NEUTRAL
 from export.served_net import ServedNet
 from export.to_onnx import to_onnx
 from export.to_tensorrt import PlanOptions, to_tensorrt
@@ -29,6 +28,9 @@ from segserve.errors import UsageError
 from segserve.spec import artefact_name
 from training.checkpoint import CheckpointMeta
 from training.pspnet import PSPNet
+
+NEUTRAL = ("onnx", "torchscript")
+"""Always made and compared: one of them runs wherever the model may go."""
 
 
 @dataclass(frozen=True)

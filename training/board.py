@@ -1,4 +1,4 @@
-"""TensorBoard: losses, learning rate, mIoU, IoU of each class, and a few predictions of each epoch as pictures.
+"""TensorBoard: losses, learning rate, mIoU, IoU of each class, and a few predictions of each epoch that is scored.
 
     python -m training.train ... --tensorboard
     tensorboard --logdir runs        # then look at the page that it names

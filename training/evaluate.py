@@ -2,7 +2,7 @@
 
     python -m training.evaluate model_store/demo/rooms.safetensors --data runs/rooms_data/dataset.toml
     python -m training.evaluate build/rooms --data training/datasets/rooms_mini.toml --root DATA/rooms_mini --json
-    python -m training.evaluate model_store/rooms.mar --engine torchscript --data …
+    python -m training.evaluate build/rooms --engine torchscript --data …    # not the one that is served
 
 Every photo goes through the decoder, letterbox, engine and mask making of the server, and is compared with its label
 at its own size. So these are the figures that a user of the service gets: they include what resizing costs.
@@ -32,6 +32,7 @@ from rich.table import Table
 from segserve import cli, encode
 from segserve.errors import DatasetError, RequestError, UsageError
 from segserve.segmenter import Segmenter
+from segserve.spec import artefact_name
 from training import label_sets
 from training.confusions import as_json, pairs
 from training.data import Dataset, load_dataset, read_image
@@ -192,7 +193,7 @@ def evaluate_and_tell(config: EvaluateConfig, dataset: Dataset, segmenter: Segme
     if config.as_json:
         print(json.dumps(found, indent=2, allow_nan=False))
         return
-    title = f"{config.what.name} on {dataset.name} {dataset.split}, {len(samples)} images, {segmenter.engine.name}"
+    title = f"{config.what.name} on {dataset.name} {dataset.split}, {len(samples)} images, {found['engine']}"
     Console().print(table(matrix.scores(), dataset.classes, title))
     for pair in found["pairs"][:3]:
         first, second = pair["classes"]
@@ -211,7 +212,7 @@ def _facts(config: EvaluateConfig, dataset: Dataset, images: int, segmenter: Seg
         "split": dataset.split,
         "images": images,
         "images_in_split": len(dataset.samples),
-        "engine": segmenter.engine.name,
+        "engine": artefact_name(segmenter.engine.name, segmenter.engine.precision),
         "device": segmenter.engine.device,
         "provider": segmenter.engine.provider,
         "ways": "as served" if config.ways.as_served else asdict(config.ways),

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from segserve.engines import load_engine
-from segserve.errors import UsageError
+from segserve.errors import SpecError, UsageError
 from segserve.segmenter import Segmenter
 from segserve.spec import SPEC_FILE, ModelSpec
 from training.torch_engine import checkpoint_segmenter
@@ -36,7 +37,18 @@ def unpacked(what: Path) -> Iterator[Path]:
                 spec = ModelSpec.load(Path(folder) / SPEC_FILE)
                 for name in {artefact.file for artefact in spec.artefacts}:
                     archive.extract(name, folder)
-        except (OSError, zipfile.BadZipFile, KeyError) as error:
+        except SpecError as error:
+            raise SpecError(f"{what}: {error}") from error
+        # RuntimeError: encrypted, or packed in a way that is not known here
+        except (
+            OSError,
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            KeyError,
+            ValueError,
+            RuntimeError,
+        ) as error:
             raise UsageError(f"{what}: expected a .mar that export.build made ({error})") from error
         yield Path(folder)
 
@@ -49,9 +61,9 @@ def load_segmenter(what: Path, engine: str | None = None) -> Segmenter:
     if what.is_dir():
         spec = ModelSpec.load(what / SPEC_FILE)
         names = [artefact.name for artefact in spec.artefacts]
-        if engine is not None and engine not in names:
-            raise UsageError(f"--engine {engine}: {what} has {', '.join(names)}")
-        spec = dataclasses.replace(spec, engine=engine or spec.engine)
+        if engine is not None and (wanted := engine.removesuffix("-fp32")) not in names:
+            raise UsageError(f"--engine {engine}: there are {', '.join(names)}")
+        spec = spec if engine is None else dataclasses.replace(spec, engine=wanted)
         return Segmenter(spec, load_engine(spec, what))
     if what.suffix == ".safetensors":
         if engine is not None:

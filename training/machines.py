@@ -31,7 +31,7 @@ class Machines:
     price_per_hour: float | None = None
     """What all machines together cost an hour; metrics.jsonl and the last line then say what the training cost."""
     tensorboard: bool = False
-    """Write OUT/tensorboard for TensorBoard: losses, learning rate, mIoU, each class, a few predictions an epoch."""
+    """Write OUT/tensorboard for TensorBoard: losses, learning rate, mIoU, each class, a few predictions."""
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:

@@ -6,7 +6,8 @@
 N processes with the same options give the same result as one: batch_size is the size over all of them, batch norm
 and loss are joined. In OUT appear, after every epoch:
 
-    metrics.jsonl         one line an epoch: losses, learning rate, mIoU, mAcc, allAcc, IoU of each class
+    metrics.jsonl         one line an epoch: losses, learning rate, mIoU, mAcc, allAcc, IoU of each class (the last four
+                          only where the epoch is scored, see --validate-every)
     last.safetensors      everything that --resume needs to go on as if nothing had happened; also after SIGTERM
     best.safetensors      the model of the epoch with the highest mIoU on the split "val" (with --ema: the average)
     model.safetensors     at the end: the best model in half precision without the auxiliary head, to be shipped

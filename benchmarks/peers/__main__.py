@@ -30,13 +30,13 @@ from benchmarks.peers import chart, content, report
 from benchmarks.peers.catalogue import OURS, PEERS, Model, Peer, Settings
 from benchmarks.peers.measure import Plan, Result, candidates, measure, sweep
 from benchmarks.photos import mixed_photos
+from export.thresholds import THRESHOLDS
 from segserve.cli import run
 from segserve.errors import SegserveError, UsageError
 from segserve.spec import SPEC_FILE, ModelSpec
 
 FP32_AGREEMENT = 0.999
-AGREEMENTS = {"bf16": 0.997, "fp16": 0.997, "int8": 0.99}
-"""What ours must reach where it was packaged at a lower precision: the thresholds of export's parity."""
+"""What the worst mask must reach, of servers that compute in fp32; at a lower precision, what export's parity asks."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,7 @@ def main(config: Config) -> int:
     cores = len(os.sched_getaffinity(0))
     ours = measure(OURS, model, our_plan, Settings(1, cores, 8), share_s(end_s, 1 + len(config.peers)))
     results, failures = [], {}
-    least = AGREEMENTS.get(precision, FP32_AGREEMENT)
-    if wrong := judge(ours, config.min_agreement or least):
+    if wrong := judge(ours, config.min_agreement or least_agreement(precision)):
         failures["ours"] = wrong
     for number, name in enumerate(config.peers):
         until_s = share_s(end_s, len(config.peers) - number)
@@ -163,6 +162,11 @@ def packaged_precision(mar: Path) -> str:
             return str(json.loads(archive.read(SPEC_FILE))["artefacts"][0]["precision"])
     except (OSError, zipfile.BadZipFile, KeyError, IndexError, TypeError, ValueError) as error:
         raise UsageError(f"{mar} is no package of export.build: {error}") from None
+
+
+def least_agreement(precision: str) -> float:
+    """Of each mask with the fp32 model's, for a package of that precision."""
+    return FP32_AGREEMENT if THRESHOLDS[precision].exact else THRESHOLDS[precision].least_agreement
 
 
 def judge(result: Result, least: float) -> str:

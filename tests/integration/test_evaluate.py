@@ -263,33 +263,46 @@ def test_a_package_and_each_of_its_engines(
 ) -> None:
     spec = ModelSpec.load(exported / SPEC_FILE)
     (onnx_fp32,) = spec.artefacts
-    both = (onnx_fp32, replace(onnx_fp32, engine="openvino"))
+    # this graph is the same in whatever it is said to compute
+    both = (onnx_fp32, replace(onnx_fp32, engine="openvino"), replace(onnx_fp32, precision="int8"))
     replace(spec, artefacts=both).save(tmp_path / SPEC_FILE)
     with zipfile.ZipFile(tmp_path / "colours.mar", "w") as archive:
         archive.write(tmp_path / SPEC_FILE, SPEC_FILE)
         archive.write(exported / onnx_fp32.file, onnx_fp32.file)
     answers = {}
-    for engine, chosen in (("onnx", ()), ("openvino", ("--engine", "openvino"))):
+    for engine, chosen in (
+        ("onnx", ()), ("openvino", ("--engine", "openvino-fp32")), ("onnx-int8", ("--engine", "onnx-int8")),
+    ):  # fmt: skip
         code, out, _ = run(tmp_path / "colours.mar", "--data", description, *chosen, "--json")
         assert code == 0
         answers[engine] = json.loads(out)
         assert answers[engine]["engine"] == engine
-    assert answers["openvino"]["classes"] == answers["onnx"]["classes"]
+    assert answers["openvino"]["classes"] == answers["onnx"]["classes"] == answers["onnx-int8"]["classes"]
     assert answers["onnx"]["miou"] > 0.9
 
     code, _, err = run(tmp_path / "colours.mar", "--data", description, "--engine", "tensorrt")
-    assert (code, "has onnx, openvino" in err) == (2, True)
+    assert (code, "there are onnx, openvino, onnx-int8" in err) == (2, True)
 
 
 def test_what_is_no_package(run: Run, description: Path, checkpoint: Path, tmp_path: Path) -> None:
-    broken, empty = tmp_path / "broken.mar", tmp_path / "empty.mar"
-    broken.write_bytes(b"no archive")
-    zipfile.ZipFile(empty, "w").close()
-    for what, said in ((broken, "not a zip file"), (empty, "no item named 'model_spec.json'")):
+    for name, said in (
+        ("broken", "not a zip file"), ("empty", "no item named 'model_spec.json'"), ("torn", "Bad CRC-32"),
+    ):  # fmt: skip
+        what = tmp_path / f"{name}.mar"
+        with zipfile.ZipFile(what, "w") as archive:
+            if name == "torn":
+                archive.writestr(SPEC_FILE, "a spec")
+        if name != "empty":
+            content = what.read_bytes() if name == "torn" else b"no archive"
+            what.write_bytes(content.replace(b"a spec", b"a spek"))
         code, _, err = run(what, "--data", description)
         assert code == 2
         assert f"{what.name}: expected a .mar" in err.replace("\n", "")
         assert said in err.replace("\n", " ")
+    with zipfile.ZipFile(tmp_path / "wrong.mar", "w") as archive:
+        archive.writestr(SPEC_FILE, "{}")
+    code, _, err = run(tmp_path / "wrong.mar", "--data", description)
+    assert (code, "wrong.mar: " in err) == (2, True)
     code, _, err = run(checkpoint, "--data", description, "--engine", "onnx")
     assert (code, "which PyTorch runs" in err) == (2, True)
 

@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,8 +15,11 @@ from tests.integration.painted import config, environment, metrics, options, tra
 from training import train
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
+from training.data import Dataset
+from training.journal import Journal
 from training.losses import SegmentationLoss
 from training.machines import Machines
+from training.metrics import ConfusionMatrix, Scores
 from training.options import LossOptions, WeightOptions
 from training.run import Run
 
@@ -95,23 +99,53 @@ def test_coarse_epochs_come_first_and_nothing_is_evaluated_in_them(
     assert seen == coarse * 2 + val + fine * 2 + val
 
 
-def test_only_every_so_many_epochs_and_the_last_are_scored(
+def test_only_every_so_many_epochs_and_the_last_are_scored_and_the_best_of_these_is_kept(
     painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Interrupted after an epoch that is not scored, it still knows the best one before."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     tiny_pspnet.register(monkeypatch)
+    scored: list[str] = []
+
+    def falling(run: Run, batches: object, val: Dataset, title: str, journal: object) -> Scores:
+        scored.append(title)
+        label = np.arange(val.num_classes, dtype=np.uint8)
+        matrix = ConfusionMatrix(val.num_classes, val.ignore_label)
+        matrix.update(label, label if len(scored) == 1 else np.zeros_like(label))
+        return matrix.scores()
+
+    def dying(run: Run, journal: Journal, line: dict[str, object], scores: Scores | None) -> None:
+        finish(run, journal, line, scores)
+        if line["epoch"] == 3:
+            raise Killed
+
+    monkeypatch.setattr(train, "evaluate", falling)
+    finish = train.finish_epoch
     chosen = config(
-        painted, out=tmp_path, preset=tiny_pspnet.PRESET, epochs=3, weights=WeightOptions(validate_every=2),
+        painted, out=tmp_path, preset=tiny_pspnet.PRESET, epochs=5, weights=WeightOptions(validate_every=2),
         machines=Machines(tensorboard=True),
     )  # fmt: skip
-    train.main(chosen)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "finish_epoch", dying)
+        with pytest.raises(Killed):
+            train.main(chosen)
+    train.main(replace(chosen, resume=True))
+    assert scored == ["epoch 2", "epoch 4", "epoch 5"]
     lines = metrics(tmp_path)
-    assert [(line["epoch"], "miou" in line, "classes" in line) for line in lines] == [
-        (1, False, False), (2, True, True), (3, True, True),
-    ]  # fmt: skip
-    _, meta = load_checkpoint(tmp_path / "best.safetensors")
-    assert meta.epoch in (2, 3)
-    assert meta.metrics["best_miou"] == max(line["miou"] for line in lines[1:])
-    assert "not validated" in capsys.readouterr().out
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["epoch"] for line in lines if "miou" in line] == [2, 4, 5]
+    assert [line["epoch"] for line in lines if "classes" in line] == [2, 4, 5]
+    _, best = load_checkpoint(tmp_path / "best.safetensors")
+    _, last = load_checkpoint(tmp_path / "last.safetensors")
+    assert (best.epoch, best.metrics["miou"]) == (2, 1.0)
+    assert (last.epoch, last.metrics["best_miou"]) == (5, 1.0)
+    assert last.metrics["miou"] < 1
+    assert capsys.readouterr().out.count("not validated") == 2
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("miou")] == [2, 4, 5]
+    assert [event.step for event in events.Scalars("loss/loss")] == [1, 2, 3, 4, 5]
 
 
 def test_two_processes_train_like_one(painted: Path, tmp_path: Path, repo_root: Path) -> None:

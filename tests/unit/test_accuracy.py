@@ -56,6 +56,19 @@ def test_the_labels_of_rooms_are_the_truth_in_whatever_order_the_classes_are(
     assert sum(counts["true_pixels"] for counts in found["classes"].values()) == total
 
 
+def test_a_class_that_rooms_do_not_label_is_the_checkpoints_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rug lies on what the rooms call floor: an artefact that no longer sees it must not gain by that."""
+    classes = (*ROOM_CLASSES, "rug")
+    monkeypatch.setattr(accuracy, "ROOMS", 2)
+    rug, floor = (cast(Segmenter, Constant(classes, name)) for name in ("rug", "floor"))
+    found = accuracy.figures(floor, accuracy.accuracy_pictures(rug))
+    total = 2 * SIDE * SIDE
+    assert found["classes"]["rug"] == {
+        "true_pixels": total, "checkpoint": [total, total, total], "artefact": [0, total, 0],
+    }  # fmt: skip
+    assert found["classes"]["floor"]["artefact"] == [0, total, total]
+
+
 def test_without_the_rooms_classes_the_checkpoint_stands_in_for_the_truth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

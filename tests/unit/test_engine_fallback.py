@@ -56,7 +56,7 @@ def test_the_next_one_that_runs_is_served_and_the_log_says_why(
     ("engine", "files"),
     [
         ("onnx", ["model.onnx", "model.onnx"]),
-        ("torchscript", ["model.pt"]),
+        ("torchscript", ["model.pt", "model.onnx", "model.onnx"]),
         ("openvino", ["model.onnx", "model.onnx"]),
         ("openvino-int8", ["model.int8.onnx", "model.onnx", "model.onnx"]),
     ],

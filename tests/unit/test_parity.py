@@ -190,9 +190,16 @@ def test_a_class_that_goes_from_the_photos_fails_whatever_the_precision() -> Non
     rendered = dataclasses.replace(served[0], yours=False, kept={"floor": (10**6, 10**6)})
     said = ["class floor keeps 49.96 % of its pixels over all your photos, expected 50 % or more"]
     assert report.lost_classes([*served, rendered]) == said
-    assert (
-        report.lost_classes([*served, served[1], served[1]]) == said
-    )  # in three batches, and still one photo
+    again = dataclasses.replace(served[1], differing=50)
+    assert report.lost_classes([*served, again, again]) == said  # in three batches, and still one photo
+    # of a photo that was answered twice, the answer with fewer floors counts, whatever became of the rest
+    better = dataclasses.replace(served[2], kept={"floor": (900, 900), "wall": (10**5, 10**5)}, differing=50)
+    assert report.lost_classes([*served, better]) == report.lost_classes([better, *served]) == said
+    few = [dataclasses.replace(served[0], yours=yours, kept={"bed": (1500, 0)}) for yours in (False, True)]
+    assert report.lost_classes(few[:1]) == []
+    assert report.lost_classes(few) == [
+        "class bed keeps 0.00 % of its pixels over all pictures as served, expected 50 % or more"
+    ]
     assert report.lost_classes([dataclasses.replace(served[0], yours=False, kept={"bed": (3000, 1400)})]) == [
         "class bed keeps 46.67 % of its pixels over all rendered rooms as served, expected 50 % or more"
     ]

@@ -90,9 +90,10 @@ check: $(READY) ## Formatting, lint, types
 	$(PY) -m mypy
 
 # Every test means two files at a time, as most of them wait for a server, in the order of the folders: the long ones
-# of e2e first, so that none of them is left over at the end. With ARGS it is plain pytest.
+# of e2e first, so that none of them is left over at the end. A process of tests that dies ends the run: the others
+# would wait for it. With ARGS it is plain pytest.
 test: package ## Every test, against the real server where it matters (ARGS='-k name tests/unit')
-	$(PY) -m pytest $(if $(ARGS),$(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder)
+	$(PY) -m pytest $(if $(ARGS),$(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0)
 
 train: $(READY) ## Train on your data (ARGS='…', see the README; NPROC=2 for two processes or GPUs)
 	$(PY) -m $(if $(filter 1,$(NPROC)),training.train,torch.distributed.run --nproc-per-node $(NPROC) -m training.train) $(ARGS)

@@ -40,7 +40,8 @@ class TrainConfig:
     pretrained: bool = False
     """Start the backbone from ImageNet weights (pspnet_lite0 has them)."""
     pretrained_from: Path | None = None
-    """Start the trunk from this checkpoint: of training.import_checkpoint, or of another training."""
+    """Start from this checkpoint, of training.import_checkpoint or of another training: all of it where the classes are
+    the same (the model in service, and new photos), else its trunk."""
     align_corners: bool = True
     """How maps are upsampled, in training and in serving."""
     epochs: int = 100

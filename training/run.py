@@ -47,7 +47,7 @@ class Run:
             config.preset, dataset.num_classes, align_corners=config.align_corners,
             pretrained=config.pretrained, dropout=config.dropout, layout=begin.layout,
         )  # fmt: skip
-        begin.fill(self.model, config)
+        started_from = begin.fill(self.model, config, dataset.classes)
         self.dtype = distributed.compute_dtype(config.precision, processes.device)
         self.model_dtype = torch.promote_types(self.dtype, torch.float32)
         self.model.to(self.model_dtype)
@@ -67,6 +67,8 @@ class Run:
             provenance=journal.provenance(config.recorded(), datasets, processes, self.dtype),
             layout=begin.layout, bn_eps=begin.bn_eps,
         )  # fmt: skip
+        if started_from:
+            self.meta.provenance["started_from"] = started_from
         if said := terms.describe(loss_terms, dataset.classes):
             self.meta.provenance["loss"] = said
 

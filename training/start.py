@@ -1,9 +1,10 @@
-"""What a training starts from: the preset's own network, or the trunk of a checkpoint given as --pretrained-from.
+"""What a training starts from: the preset's own network, or a checkpoint given as --pretrained-from.
 
-    begin = start(config)   # mean, std, layout, bn_eps, trunk
+    begin = start(config)   # mean, std, layout, bn_eps, classes, weights
 
-The trunk brings its layout, its batch norms' epsilon and the normalisation that it was trained with: weights that
-are fed other numbers than they know are hardly better than none.
+A checkpoint of the same classes, such as the version in service that new photos shall improve, gives all that it has; of
+others the trunk is taken, and the heads begin anew. The trunk brings its layout, its batch norms' epsilon and the
+normalisation that it was trained with: weights that are fed other numbers than they know are hardly better than none.
 """
 
 from __future__ import annotations
@@ -23,30 +24,39 @@ TRUNK = "backbone."
 
 @dataclass(frozen=True)
 class Start:
-    """`mean` and `std`: RGB on 0..255. `trunk`: the trunk's tensors by the model's names; empty: none given."""
+    """`mean` and `std`: RGB on 0..255. `weights`: tensors by the model's names, for `classes`; empty: none given."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     layout: Layout | None
     bn_eps: float | None
-    trunk: dict[str, Tensor]
+    classes: tuple[str, ...]
+    weights: dict[str, Tensor]
 
-    def fill(self, model: pspnet.PSPNet, config: TrainConfig) -> None:
-        """Put the trunk into `model`. Raises CheckpointError where it does not fit."""
+    def fill(self, model: pspnet.PSPNet, config: TrainConfig, classes: tuple[str, ...]) -> str:
+        """Put the weights into `model`, which tells `classes` apart. Raises CheckpointError where they don't fit.
+
+        Returns: what was taken, in words; empty if nothing was there to take.
+        """
         pspnet.set_bn_eps(model, self.bn_eps)
-        if self.trunk:
-            assert config.pretrained_from is not None
-            own = {name: t for name, t in model.state_dict().items() if not name.startswith(TRUNK)}
-            checkpoint.load_state(model, own | self.trunk, config.pretrained_from)
+        if not self.weights:
+            return ""
+        assert config.pretrained_from is not None
+        same = classes == self.classes
+        given = {name: t for name, t in self.weights.items() if same or name.startswith(TRUNK)}
+        own = {name: t for name, t in model.state_dict().items() if not name.startswith(TRUNK)}
+        checkpoint.load_state(model, own | given, config.pretrained_from)
+        return (
+            f"trunk and heads of {config.pretrained_from}" if same else f"trunk of {config.pretrained_from}"
+        )
 
 
 @functools.lru_cache(maxsize=1)
 def start(config: TrainConfig) -> Start:
     """Read what the options name. Raises CheckpointError; UsageError for a trunk of another preset."""
     if config.pretrained_from is None:
-        return Start(*pspnet.normalisation(config.preset), None, None, {})
+        return Start(*pspnet.normalisation(config.preset), None, None, (), {})
     state, meta = checkpoint.load_checkpoint(config.pretrained_from)
     if meta.preset != config.preset:
         raise UsageError(f"{config.pretrained_from} holds a {meta.preset}: train with --preset {meta.preset}")
-    trunk = {name: tensor for name, tensor in state.items() if name.startswith(TRUNK)}
-    return Start(meta.mean, meta.std, meta.layout, meta.bn_eps, trunk)
+    return Start(meta.mean, meta.std, meta.layout, meta.bn_eps, meta.classes, state)

@@ -126,7 +126,7 @@ def test_a_classifier_becomes_a_trunk_to_train_from(tmp_path: Path, deep_stem: b
     config = TrainConfig((tmp_path / "data.toml",), tmp_path / "run", preset="pspnet50", pretrained_from=path)
     begin = start(config)
     model = pspnet.build("pspnet50", 4, layout=begin.layout).eval()
-    begin.fill(model, config)
+    assert begin.fill(model, config, ("a", "b", "c", "d")) == f"trunk of {path}"
     images = fed_255(photo())
     with torch.inference_mode():
         trunk = model.backbone

@@ -2,7 +2,7 @@
 
     begin = start(config)   # mean, std, layout, bn_eps, classes, weights
 
-A checkpoint of the same classes, such as the version in service that new photos shall improve, gives all that it has; of
+A checkpoint of the same classes, such as the version in service that new photos shall improve, gives all it has; of
 others the trunk is taken, and the heads begin anew. The trunk brings its layout, its batch norms' epsilon and the
 normalisation that it was trained with: weights that are fed other numbers than they know are hardly better than none.
 """

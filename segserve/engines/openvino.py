@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,18 @@ from numpy.typing import NDArray
 
 from segserve import cpu
 from segserve.errors import EngineError
+
+
+@functools.cache
+def shared_core() -> openvino.Core:
+    """One for the process, never given up.
+
+    Each core of OpenVINO 2026 puts a signal stack in the place of the one that it finds, and puts that one back at its
+    end, even if it was another core's that is gone since. Cores that end in the order in which they were made so leave
+    a stack that is no memory any more, and the next signal with a handler, Ctrl-C or SIGTERM, ends the process with
+    SIGSEGV and without a word.
+    """
+    return openvino.Core()
 
 
 class OpenVINOEngine:
@@ -39,7 +52,7 @@ class OpenVINOEngine:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            core = openvino.Core()
+            core = shared_core()
             self._request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]

@@ -108,13 +108,9 @@ def test_shipped_model_is_the_best_one_in_half_precision(trained: Path) -> None:
 
 def test_killed_and_resumed_equals_undisturbed(painted: Path, tmp_path: Path, repo_root: Path) -> None:
     """With dropout and workers, because their randomness must be taken up again as well."""
-    undisturbed, command = (
-        [*training_command(), *options(painted, tmp_path / out, epochs=3, dropout=0.3, workers=1)]
-        for out in ("whole", "killed")
-    )
-    subprocess.run(
-        undisturbed, cwd=repo_root, env=environment(), check=True, capture_output=True, timeout=200
-    )
+    train.main(config(painted, out=tmp_path / "whole", epochs=3, dropout=0.3, workers=1))
+    chosen = options(painted, tmp_path / "killed", epochs=3, dropout=0.3, workers=1)
+    command = [*training_command(), *chosen]
     with subprocess.Popen(command, cwd=repo_root, env=environment(), stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 200
         while not (tmp_path / "killed" / "last.safetensors").exists() and process.poll() is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +63,27 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no model")
     with pytest.raises(EngineError, match=r"cannot load .*broken\.onnx"):
         OpenVINOEngine(path, 1, "fp32")
+
+
+SIGNALLED = """
+import os, signal, sys
+from pathlib import Path
+from segserve.engines.openvino import OpenVINOEngine
+engines = [OpenVINOEngine(Path(sys.argv[1]), 1, "fp32") for _ in range(3)]
+while engines:
+    del engines[0]  # the oldest first
+signal.signal(signal.SIGTERM, lambda *_: print("noted"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_engines_were_let_go_is_handled(model: Path, repo_root: Path) -> None:
+    """With a core for each engine it ended the process: OpenVINO left it a signal stack that was no memory."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(model)],
+        cwd=repo_root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "noted\n"), done.stderr

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
 from segserve.errors import UsageError
-from training import depthwise, syncbn
+from training import depthwise, syncbn, wide
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -80,6 +80,7 @@ def wrap(net: nn.Module, processes: Processes) -> nn.Module:
     net = net.to(processes.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if processes.device.type == "cpu":
         depthwise.convert(net)
+        wide.convert(net)
     if processes.world_size == 1:
         return net
     # The statistics of synchronised batch norms are equal everywhere: no need to send buffers around.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,28 +19,52 @@ Config = TypeVar("Config")
 def run(config_type: type[Config], main: Callable[[Config], int | None]) -> None:
     """Parse `sys.argv` into `config_type`, call `main`, exit with its code (0 done, 1 check failed, 2 usage).
 
-    A file or folder that cannot be used is one line as well: what the operating system says of it.
+    A file or folder that cannot be used is one line as well: what the operating system says of it. Who stops reading
+    what is printed (`… --help | head`) gets no traceback either.
 
     The module docstring of `main`'s module becomes the help text.
     """
+    try:
+        code = _code_of(config_type, main)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)
+
+
+def _code_of(config_type: type[Config], main: Callable[[Config], int | None]) -> int | str | None:
     import tyro  # here, because the core ships where tyro is not installed
 
     doc = sys.modules[main.__module__].__doc__
     try:
         # `__post_init__` of a config raises SegserveError on values that make no sense
-        code = main(tyro.cli(config_type, description=doc)) or 0
+        return main(tyro.cli(config_type, description=doc)) or 0
+    except SystemExit as end:  # tyro's, after --help and wrong options
+        return end.code
     except SegserveError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
+        return error.exit_code
     except OSError as error:
         if error.filename is None:
             raise  # not about a file that the user named
         print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
-        code = 2
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        return 130
+
+
+def _nobody_reads() -> bool:
+    """Whether it is standard output or error that has no reader any more; what is left for it is dropped then."""
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)
+    closed = [descriptor for descriptor, events in poll.poll(0) if events & select.POLLERR]
+    for descriptor in closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return bool(closed)
 
 
 def command(*arguments: object) -> str:

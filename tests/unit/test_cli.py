@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +49,20 @@ def test_an_error_that_is_about_no_file_keeps_its_traceback(monkeypatch: pytest.
     monkeypatch.setattr("sys.argv", ["command", "--file", "x"])
     with pytest.raises(ConnectionResetError):
         run(Config, lose_connection)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--nonsense"]])
+def test_who_stops_reading_gets_no_traceback(arguments: list[str], repo_root: Path) -> None:
+    command_line = [sys.executable, "-m", "deploy.segment", *arguments]
+    with subprocess.Popen(
+        command_line, cwd=repo_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        told = process.stderr.read().decode()
+    assert "Traceback" not in told
+    assert process.returncode == (128 + signal.SIGPIPE if arguments == ["--help"] else 2), told
 
 
 def test_segment_finds_out_that_it_cannot_write_before_it_sends(

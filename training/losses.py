@@ -24,6 +24,7 @@ from training.hard_pixels import hard_pixels
 from training.label_sets import NotThese
 from training.pspnet import PSPNet
 from training.rivals import within_pairs
+from training.upsample import upsample
 
 AUX_WEIGHT = 0.4  # of the auxiliary head's loss, as in the paper
 
@@ -123,7 +124,7 @@ class SegmentationLoss(nn.Module):
 
     def _upsampled(self, logits: Tensor, labels: Tensor) -> Tensor:
         size = (labels.shape[1], labels.shape[2])
-        return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+        return upsample(logits, size, align_corners=self.align_corners)
 
     def _pixel_weights(self, labels: Tensor, counted: Tensor, dtype: torch.dtype) -> Tensor:
         """Weight of each pixel's class, 0 where it is not counted, (N, H, W)."""

@@ -15,6 +15,9 @@ from segserve.errors import SegserveError
 
 Config = TypeVar("Config")
 
+UNREAD = 128 + signal.SIGPIPE
+"""Exit code where what was printed has no reader any more, as shells report it."""
+
 
 def run(config_type: type[Config], main: Callable[[Config], int | None]) -> None:
     """Parse `sys.argv` into `config_type`, call `main`, exit with its code (0 done, 1 check failed, 2 usage).
@@ -26,23 +29,25 @@ def run(config_type: type[Config], main: Callable[[Config], int | None]) -> None
     """
     try:
         code = _code_of(config_type, main)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where it was closed from the start
+            sys.stdout.flush()
     except BrokenPipeError:
-        if not _nobody_reads():
+        if not _drop_what_nobody_reads():
             raise
-        code = 128 + signal.SIGPIPE
+        code = UNREAD
     sys.exit(code)
 
 
 def _code_of(config_type: type[Config], main: Callable[[Config], int | None]) -> int | str | None:
+    """What to exit with; the words that belong to it are printed."""
     import tyro  # here, because the core ships where tyro is not installed
 
     doc = sys.modules[main.__module__].__doc__
     try:
         # `__post_init__` of a config raises SegserveError on values that make no sense
         return main(tyro.cli(config_type, description=doc)) or 0
-    except SystemExit as end:  # tyro's, after --help and wrong options
-        return end.code
+    except SystemExit as end:  # tyro's after --help and wrong options; rich's where nobody reads
+        return UNREAD if isinstance(end.__context__, BrokenPipeError) else end.code
     except SegserveError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -56,15 +61,16 @@ def _code_of(config_type: type[Config], main: Callable[[Config], int | None]) ->
         return 130
 
 
-def _nobody_reads() -> bool:
-    """Whether it is standard output or error that has no reader any more; what is left for it is dropped then."""
+def _drop_what_nobody_reads() -> bool:
+    """Point standard output and error elsewhere if they have no reader any more; returns whether one had none."""
     poll = select.poll()
     for descriptor in (1, 2):
         poll.register(descriptor, 0)
-    closed = [descriptor for descriptor, events in poll.poll(0) if events & select.POLLERR]
-    for descriptor in closed:
+    # a pipe without a reader is in error, a socket whose peer is gone hung up
+    gone = [found for found, events in poll.poll(0) if events & (select.POLLERR | select.POLLHUP)]
+    for descriptor in gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-    return bool(closed)
+    return bool(gone)
 
 
 def command(*arguments: object) -> str:

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.upsample import upsample
+
 
 def within_pairs(
     logits: Tensor, labels: Tensor, pairs: Sequence[tuple[int, int]], align_corners: bool
@@ -31,7 +33,7 @@ def within_pairs(
     """
     first, second = torch.tensor(pairs, device=logits.device).unbind(1)
     apart = logits.index_select(1, second) - logits.index_select(1, first)  # z_b - z_a for each pair (a, b)
-    apart = F.interpolate(apart, labels.shape[1:], mode="bilinear", align_corners=align_corners)
+    apart = upsample(apart, (labels.shape[1], labels.shape[2]), align_corners=align_corners)
     total = torch.zeros_like(apart[:, 0])
     for (a, b), difference in zip(pairs, apart.unbind(1), strict=True):
         side = (labels == a).to(difference.dtype) - (labels == b).to(difference.dtype)

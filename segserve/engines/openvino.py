@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,12 @@ def keep_logits_whole(model: openvino.Model) -> None:
 
     In bf16, OpenVINO's CPU plugin rounds what the last convolution gives to bf16, which by itself changes two in a
     thousand labels where classes are close. It leaves what comes after that layer in float32, and joins a clamp to the
-    convolution before it, so a clamp that changes nothing costs nothing and keeps the sums as they are.
+    convolution before it, so a clamp that changes nothing costs nothing and keeps the sums as they are. To infinity:
+    one to the largest float would make numbers of what is none, and such logits must not become a mask.
     """
-    largest = float(np.finfo(np.float32).max)
     for result in model.get_results():
         logits = result.input_value(0)
-        result.input(0).replace_source_output(opset.clamp(logits, -largest, largest).output(0))
+        result.input(0).replace_source_output(opset.clamp(logits, -math.inf, math.inf).output(0))
 
 
 class OpenVINOEngine:

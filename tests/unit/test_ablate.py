@@ -127,7 +127,7 @@ def test_names_that_are_not_there_are_told(recipe: Path, tmp_path: Path) -> None
         ablate.main(AblateConfig(recipe, tmp_path / "out", only=("typo",)))
 
 
-@pytest.mark.parametrize("name", ["camvid", "confusions", "rooms"])
+@pytest.mark.parametrize("name", ["camvid", "camvid_choices", "confusions", "rooms"])
 def test_shipped_recipes_are_options_that_training_takes(name: str, repo_root: Path, tmp_path: Path) -> None:
     for options in ablate.read(repo_root / "training" / "recipes" / f"{name}.toml").values():
         arguments: list[Any] = ablate.command(options, tmp_path, None)[3:]

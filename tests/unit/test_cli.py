@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -51,18 +54,46 @@ def test_an_error_that_is_about_no_file_keeps_its_traceback(monkeypatch: pytest.
         run(Config, lose_connection)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--nonsense"]])
-def test_who_stops_reading_gets_no_traceback(arguments: list[str], repo_root: Path) -> None:
-    command_line = [sys.executable, "-m", "deploy.segment", *arguments]
-    with subprocess.Popen(
-        command_line, cwd=repo_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        told = process.stderr.read().decode()
-    assert "Traceback" not in told
-    assert process.returncode == (128 + signal.SIGPIPE if arguments == ["--help"] else 2), told
+SAYS_MUCH = """
+import socket, sys
+from dataclasses import dataclass
+from segserve.cli import run
+
+@dataclass(frozen=True)
+class Config:
+    rich: bool = False
+
+def main(config: Config) -> None:
+    if config.rich:
+        from rich.console import Console
+        Console().print("word " * 9999)
+    print("word " * 9999)
+
+run(Config, main)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--no-rich"], ["--rich"], ["--help"]])
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_who_stops_reading_gets_no_traceback(kind: str, arguments: list[str], repo_root: Path) -> None:
+    ends = [end.detach() for end in socket.socketpair()] if kind == "socket" else os.pipe()
+    done = subprocess.Popen(
+        [sys.executable, "-c", SAYS_MUCH, *arguments],
+        cwd=repo_root,
+        stdout=ends[1],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for end in ends:
+        os.close(end)
+    told = done.communicate(timeout=60)[1]
+    assert (done.returncode, told) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_closed_standard_output_is_no_error(repo_root: Path) -> None:
+    line = shlex.join([sys.executable, "-c", SAYS_MUCH]) + " >&-"
+    done = subprocess.run(["sh", "-c", line], cwd=repo_root, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_segment_finds_out_that_it_cannot_write_before_it_sends(

@@ -58,22 +58,37 @@ def test_bf16_is_refused_where_the_processor_has_none(model: Path, monkeypatch: 
         OpenVINOEngine(model, 1, "bf16")
 
 
-@pytest.mark.skipif(not cpu.has_bf16(), reason="this processor does not multiply bf16")
-def test_logits_in_bf16_are_sums_that_were_not_rounded(model: Path) -> None:
-    """A grey ramp through two convolutions: rounded to bf16, which has 8 bits, many neighbours would be equal."""
+def add_layer(model: Path, bias: tuple[float, float]) -> None:
+    """Greys through a second convolution, with `bias`: 0.625 of each, to both classes."""
     deeper = onnx.load(str(model))
     graph = deeper.graph
-    graph.initializer[0].CopyFrom(
-        numpy_helper.from_array(np.eye(2, 3, dtype=np.float32)[..., None, None], "weights")
-    )
+    greys = np.eye(2, 3, dtype=np.float32)[..., None, None]
+    graph.initializer[0].CopyFrom(numpy_helper.from_array(greys, "weights"))
     graph.initializer.append(numpy_helper.from_array(np.full((2, 2, 1, 1), 0.3125, np.float32), "last"))
-    graph.initializer.append(numpy_helper.from_array(np.full(2, 3.0, np.float32), "bias"))
+    graph.initializer.append(numpy_helper.from_array(np.array(bias, np.float32), "bias"))
     graph.node[-1].output[0] = "greys"
     graph.node.append(helper.make_node("Conv", ["greys", "last", "bias"], ["logits_nchw"]))
     onnx.save_model(deeper, str(model))
-    images_nhwc = np.arange(256, dtype=np.uint8).repeat(2).reshape(1, 512, 1, 1).repeat(3, axis=3)
-    logits = OpenVINOEngine(model, 1, "bf16")(images_nhwc)
+
+
+RAMP_NHWC = np.arange(256, dtype=np.uint8).repeat(2).reshape(1, 512, 1, 1).repeat(3, axis=3)
+needs_bf16 = pytest.mark.skipif(not cpu.has_bf16(), reason="this processor does not multiply bf16")
+
+
+@needs_bf16
+def test_logits_in_bf16_are_sums_that_were_not_rounded(model: Path) -> None:
+    """Rounded to bf16, which has 8 bits, many neighbours of the ramp would be equal."""
+    add_layer(model, (3, 3))
+    logits = OpenVINOEngine(model, 1, "bf16")(RAMP_NHWC)
     np.testing.assert_array_equal(logits[0, 1, :, 0], 3 + 0.625 * np.arange(256))
+
+
+@needs_bf16
+def test_what_is_no_number_stays_none_in_bf16(model: Path) -> None:
+    """Segmenting refuses logits that are not finite: they must be seen."""
+    add_layer(model, (np.nan, np.inf))
+    logits = OpenVINOEngine(model, 1, "bf16")(RAMP_NHWC)
+    assert not np.isfinite(logits).any()
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

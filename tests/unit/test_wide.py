@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from training import wide
+from training.distributed import Processes, wrap
 from training.pspnet import build
 from training.wide import WideConv, convert
 
@@ -27,7 +28,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Conv2d, nn.Conv2d]:
 @pytest.mark.parametrize("size", [(8, 8), (9, 13), (3, 2), (1, 1), (16, 7)])
 def test_equals_conv2d(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     plain, fast = both(monkeypatch)
-    a = torch.randn(2, 6, *size, requires_grad=True)
+    a = torch.randn(2, 6, *size).to(memory_format=torch.channels_last).requires_grad_()
     b = a.detach().clone().requires_grad_()
     out, expected = fast(b), plain(a)
     torch.testing.assert_close(out, expected)
@@ -56,6 +57,11 @@ def test_under_autocast_it_is_the_convolution_in_bf16(monkeypatch: pytest.Monkey
     assert b.grad is not None
     assert fast.weight.grad is not None
     assert (b.grad.dtype, fast.weight.grad.dtype) == (torch.float32, torch.float32)
+
+
+def test_a_training_on_a_cpu_takes_it() -> None:
+    net = wrap(build("pspnet50", 3), Processes(0, 1, torch.device("cpu")))
+    assert sum(isinstance(module, WideConv) for module in net.modules()) == 1
 
 
 def test_only_the_bottleneck_of_pspnet50_is_converted() -> None:

@@ -4,7 +4,7 @@ oneDNN's gradient of the weights of pspnet50's bottleneck (3x3, 4096 to 512 chan
 of the speed of its matrix products, and takes a fourth of a training step, at output stride 16 a third. It is nine such
 products, one for each position of the kernel: of the gradient's pixels with the input's, moved by so much. Both are
 laid out with the zeros that padding reads, so a move is another offset into the same memory, and nothing is copied nine
-times.
+times. In float32 both ways take as long, at output stride 16 products a little less.
 
 `convert` swaps the modules for training; names and shapes of the weights stay.
 """

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.same_convolution import assert_same, assert_same_in_bf16
 from training.depthwise import FastDepthwise, convert
 from training.pspnet import build
 
@@ -24,15 +25,7 @@ def test_equals_conv2d(kernel: int, stride: int, dilation: int, size: tuple[int,
     fast = copy.deepcopy(plain)
     convert(nn.Sequential(fast))
     assert isinstance(fast, FastDepthwise)
-    a = torch.randn(2, 6, *size, requires_grad=True)
-    b = a.detach().clone().requires_grad_()
-    out, expected = fast(b), plain(a)
-    torch.testing.assert_close(out, expected)
-    gradient = torch.randn_like(expected)
-    out.backward(gradient)
-    expected.backward(gradient)
-    torch.testing.assert_close(b.grad, a.grad)
-    torch.testing.assert_close(fast.weight.grad, plain.weight.grad)
+    assert_same(fast, plain, torch.randn(2, 6, *size))
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2), (5, 2)])
@@ -41,22 +34,7 @@ def test_under_autocast_it_is_the_convolution_in_bf16(kernel: int, stride: int) 
     exact = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False)
     fast = copy.deepcopy(exact)
     convert(nn.Sequential(fast))
-    a = torch.randn(2, 6, 9, 13, requires_grad=True)
-    b = a.detach().clone().requires_grad_()
-    expected = exact(a)
-    with torch.autocast("cpu", torch.bfloat16):
-        out = fast(b)
-    assert out.dtype == torch.bfloat16
-    gradient = torch.randn_like(expected)
-    expected.backward(gradient)
-    out.backward(gradient.bfloat16())
-    for got, exactly in ((out, expected), (b.grad, a.grad), (fast.weight.grad, exact.weight.grad)):
-        assert isinstance(got, torch.Tensor)
-        assert isinstance(exactly, torch.Tensor)
-        assert (got.float() - exactly).norm() < 0.01 * exactly.norm()  # bf16 rounds to 1 in 256
-    assert b.grad is not None
-    assert fast.weight.grad is not None
-    assert (b.grad.dtype, fast.weight.grad.dtype) == (torch.float32, torch.float32)
+    assert_same_in_bf16(fast, exact, torch.randn(2, 6, 9, 13))
 
 
 def test_converted_network_keeps_its_weights_and_answers() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.same_convolution import assert_same, assert_same_in_bf16
 from training import wide
 from training.distributed import Processes, wrap
 from training.pspnet import build
@@ -28,35 +29,12 @@ def both(monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Conv2d, nn.Conv2d]:
 @pytest.mark.parametrize("size", [(8, 8), (9, 13), (3, 2), (1, 1), (16, 7)])
 def test_equals_conv2d(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     plain, fast = both(monkeypatch)
-    a = torch.randn(2, 6, *size).to(memory_format=torch.channels_last).requires_grad_()
-    b = a.detach().clone().requires_grad_()
-    out, expected = fast(b), plain(a)
-    torch.testing.assert_close(out, expected)
-    gradient = torch.randn_like(expected)
-    out.backward(gradient)
-    expected.backward(gradient)
-    torch.testing.assert_close(b.grad, a.grad)
-    torch.testing.assert_close(fast.weight.grad, plain.weight.grad)
+    assert_same(fast, plain, torch.randn(2, 6, *size).to(memory_format=torch.channels_last))
 
 
 def test_under_autocast_it_is_the_convolution_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, fast = both(monkeypatch)
-    a = torch.randn(2, 6, 9, 13, requires_grad=True)
-    b = a.detach().clone().requires_grad_()
-    expected = exact(a)
-    with torch.autocast("cpu", torch.bfloat16):
-        out = fast(b)
-    assert out.dtype == torch.bfloat16
-    gradient = torch.randn_like(expected)
-    expected.backward(gradient)
-    out.backward(gradient.bfloat16())
-    for got, exactly in ((out, expected), (b.grad, a.grad), (fast.weight.grad, exact.weight.grad)):
-        assert isinstance(got, torch.Tensor)
-        assert isinstance(exactly, torch.Tensor)
-        assert (got.float() - exactly).norm() < 0.01 * exactly.norm()  # bf16 rounds to 1 in 256
-    assert b.grad is not None
-    assert fast.weight.grad is not None
-    assert (b.grad.dtype, fast.weight.grad.dtype) == (torch.float32, torch.float32)
+    assert_same_in_bf16(fast, exact, torch.randn(2, 6, 9, 13))
 
 
 def test_a_training_on_a_cpu_takes_it() -> None:

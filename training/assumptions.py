@@ -7,6 +7,7 @@ Each mend undoes one wrong assumption. Those about labels need no network: they 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,7 +19,9 @@ from training.layout import Layout
 from training.meta import CheckpointMeta
 
 Triple = tuple[float, float, float]
-Resize = Literal["served", "nearest", "bilinear without antialiasing", "bicubic", "stretched"]
+Resize = Literal[
+    "served", "nearest", "bilinear without antialiasing", "bicubic", "lanczos", "area", "stretched"
+]
 Counts = NDArray[np.int64]
 
 # (mean, std) of pixels from 0 to 255
@@ -31,9 +34,18 @@ NORMALISATIONS: tuple[tuple[str, Triple, Triple], ...] = (
     ("Caffe's mean alone", (123.675, 116.28, 103.53), (1.0,) * 3),
 )
 EPSILONS = (1e-3, 1e-5)
-RESIZES: tuple[Resize, ...] = ("nearest", "bilinear without antialiasing", "bicubic", "stretched")
+RESIZES: tuple[Resize, ...] = (
+    "nearest",
+    "bilinear without antialiasing",
+    "bicubic",
+    "lanczos",
+    "area",
+    "stretched",
+)
 SELDOM, NEVER = 0.05, 0.005
 """A class that is more than the first share of the labels, and less than the second of the masks, may be no class."""
+NO_CLASS = re.compile("void|unlabel|ignore|background|unknown|undefined", re.IGNORECASE)
+"""Names of what is no class. Another one may be a class that the model misses."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,8 @@ def _layouts(now: Pipeline, bottleneck: bool) -> list[Mend]:
 class Reading:
     """How the values of label files are to be read: `table` uint8 (256,), value -> class or ignore label.
 
-    `changes`: how many things that assumes. `certain`: it holds whatever the score says.
+    `changes`: how many things that assumes. `certain`: it holds whatever the score says. `vague`: labels that people
+    drew can't prove it.
     """
 
     kind: str
@@ -145,6 +158,7 @@ class Reading:
     table: NDArray[np.uint8]
     changes: int = 1
     certain: bool = False
+    vague: bool = False
 
     def counts(self, counts: Counts) -> Counts:
         """The same counts with the values read this way."""
@@ -192,7 +206,7 @@ def _ignored(counts: Counts, classes: tuple[str, ...], ignore_label: int) -> lis
             table = np.arange(256, dtype=np.uint8)
             table[value] = ignore_label
             words = f"label value {value} ({classes[value]}) stands for unlabelled pixels"
-            found.append(Reading("ignore label", words, table))
+            found.append(Reading("ignore label", words, table, vague=not NO_CLASS.search(classes[value])))
     return found
 
 

@@ -145,7 +145,8 @@ class _Search:
             # of readings that are as good, the one that assumes least
             better = score > state.reached + self.price * (reading.changes - 1)
             certain = reading.certain and score > state.plain + PRICE
-            if better and (certain or self.explains(counts, read, reading.changes)):
+            provable = self.references or not reading.vague
+            if better and provable and (certain or self.explains(counts, read, reading.changes)):
                 state = replace(state, reading=reading, reached=score, counts=read)
         return state
 
@@ -220,7 +221,7 @@ def diagnose(patient: Patient, *, references: bool) -> Diagnosis:
         found += [Try(mend.kind, mend.words, now.plain) for mend in changes]
     if now.reading is not None:
         found.append(Try(now.reading.kind, now.reading.words, now.reached))
-    mended = now.reached if found else max(one.score for one in search.tries)
+    mended = now.reached if found else max([as_is, *(one.score for one in search.tries)])
     measure = AGREEMENT if references else MIOU
     return Diagnosis(measure, as_is, mended, tuple(found), tuple(search.tries), now.pipeline, now.reading)
 

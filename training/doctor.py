@@ -19,7 +19,6 @@ from typing import Annotated
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -31,6 +30,8 @@ from training.description import IMAGE_SUFFIXES
 from training.diagnosis import Diagnosis, diagnose
 from training.doctor_page import page
 from training.patient import Patient
+from training.sources.index_png import read_png
+from training.sources.item import BadPair
 from training.torch_engine import CheckpointEngine
 
 BUDGET_S = 45.0
@@ -65,6 +66,11 @@ class DoctorConfig:
             )
         if self.limit < 1:
             raise UsageError(f"--limit is {self.limit}, expected at least 1")
+        for option, folder in (
+            ("images", self.images), ("labels", self.labels), ("reference-masks", self.reference_masks)
+        ):  # fmt: skip
+            if folder is not None and not folder.is_dir():
+                raise UsageError(f"--{option} {folder}: no such folder")
 
 
 def admit(config: DoctorConfig) -> Patient:
@@ -88,8 +94,11 @@ def admit(config: DoctorConfig) -> Patient:
 
 def _pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     photos = sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    of_stem = {path.stem: path for path in labels.iterdir() if path.suffix.lower() == ".png"}
     pairs = [
-        (photo, labels / f"{photo.stem}.png") for photo in photos if (labels / f"{photo.stem}.png").is_file()
+        (photo, of_stem[photo.stem])
+        for photo in photos
+        if photo.stem in of_stem and photo != of_stem[photo.stem]  # photos and labels may share a folder
     ]
     if not pairs:
         raise UsageError(
@@ -111,14 +120,12 @@ def _photo(path: Path) -> bytes:
 def _label(path: Path) -> NDArray[np.uint8]:
     """Values as they are in the file: which of them are classes is what is to be found out."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            if image.mode not in ("L", "P"):
-                raise UsageError(
-                    f"{path}: a PNG of mode {image.mode}, expected class ids: 8-bit grey or palette"
-                )
-            return np.array(image, np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:  # how Pillow names what it cannot read
-        raise UsageError(f"{path}: not a readable PNG ({error})") from None
+        values = read_png(path)
+    except BadPair as bad:
+        raise UsageError(f"{path}: {bad.reason}") from None
+    if values.max() > 255:
+        raise UsageError(f"{path}: values up to {values.max()}, expected class ids from 0 to 255")
+    return values.astype(np.uint8)
 
 
 def main(config: DoctorConfig) -> int:

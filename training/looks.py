@@ -145,8 +145,13 @@ def _between(values: torch.Tensor, positions: NDArray[np.float32], dim: int) -> 
 
 
 def _side(side: int, scale: float) -> int:
-    """A multiple of the network's stride."""
-    return side if scale == 1 else 8 * max(1, round(side * scale / 8))
+    """As far past a multiple of the network's stride as the model's own side is.
+
+    With align_corners the last cell of a map is laid on the last pixel. Where that is right for the own size, such as
+    473 = 8 * 59 + 1, it stays right.
+    """
+    past = side % 8
+    return side if scale == 1 else 8 * max(1, round((side - past) * scale / 8)) + past
 
 
 def _starts(whole: int, part: int) -> list[tuple[int, int]]:

@@ -47,7 +47,7 @@ class CheckpointMeta:
             "classes": (len(self.classes) > 0 or self.layout is not None)
             and len(self.classes) <= 255
             and all(isinstance(c, str) for c in self.classes),
-            "ignore_label": _is_int(self.ignore_label) and 0 <= self.ignore_label <= 255,
+            "ignore_label": _is_int(self.ignore_label) and len(self.classes) <= self.ignore_label <= 255,
             "mean": len(self.mean) == 3 and all(map(_is_number, self.mean)),
             "std": len(self.std) == 3 and all(_is_number(x) and x > 0 for x in self.std),
             "align_corners": isinstance(self.align_corners, bool),

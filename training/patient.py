@@ -29,6 +29,7 @@ from training.meta import CheckpointMeta
 Pixels = NDArray[np.uint8]
 FILTERS: dict[Resize, Image.Resampling] = {
     "served": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST, "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS, "area": Image.Resampling.BOX,  # OpenCV's INTER_AREA
 }  # fmt: skip
 ORIENTATION_TAG = 0x0112
 

@@ -23,7 +23,7 @@ from segserve.errors import UsageError
 from segserve.labels import IGNORE_LABEL, ROOM_CLASSES
 from tests.sabotage import IMAGENET, Sabotage, bgr, both, described, other_eps, permute, scaled
 from training import pspnet
-from training.assumptions import Pipeline
+from training.assumptions import RESIZES, Pipeline, Resize
 from training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from training.diagnosis import Diagnosis, diagnose
 from training.doctor import DoctorConfig, main
@@ -142,11 +142,15 @@ def test_a_misplaced_stride_or_dilation_is_named(resnet: Patient, change: dict[s
     assert found.as_is < 0.99 < found.mended
 
 
-def test_another_resize_filter_is_named(demo: Patient) -> None:
-    nearest = demo.masks(replace(Pipeline.of(demo.meta), resize="nearest"))
-    found = with_references(Patient(demo.model, demo.meta, demo.photos, nearest))
+@pytest.mark.parametrize(
+    "resize", [way for way in RESIZES if way != "stretched"]
+)  # photos have the input's shape
+def test_another_resize_filter_is_named(demo: Patient, resize: Resize) -> None:
+    masks = demo.masks(replace(Pipeline.of(demo.meta), resize=resize))
+    found = with_references(Patient(demo.model, demo.meta, demo.photos, masks))
     assert found.kinds == ("resize filter",), found.words()
-    assert "(nearest)" in found.words()
+    assert f"({resize})" in found.words()
+    assert found.mended == 1
 
 
 def test_a_forgotten_exif_orientation_is_named(demo: Patient, rooms: list[tuple[Pixels, Pixels]]) -> None:
@@ -193,6 +197,28 @@ def test_unlabelled_pixels_that_count_are_named(labelled: Patient) -> None:
     found = diagnose(replace(labelled, expected=void), references=False)
     assert found.kinds == ("ignore label",), found.words()
     assert "label values 11 are unlabelled" in found.words()
+
+
+class Unpredicting(Patient):
+    """A network that has one output less than its description has classes."""
+
+    def masks(self, pipeline: Pipeline) -> list[Pixels]:
+        return Patient(self.model, replace(self.meta, classes=ROOM_CLASSES), self.photos, []).masks(pipeline)
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("unlabelled", ("ignore label",)), ("stairs", ())])
+def test_a_class_that_is_missed_is_no_ignore_label_unless_it_is_called_so(
+    labelled: Patient, name: str, kinds: tuple[str, ...]
+) -> None:
+    labels = [label.copy() for label in labelled.expected]
+    for label in labels:
+        label[: label.shape[0] // 3] = len(ROOM_CLASSES)
+    meta = replace(labelled.meta, classes=(*ROOM_CLASSES, name))
+    found = diagnose(Unpredicting(labelled.model, meta, labelled.photos, labels), references=False)
+    assert found.kinds == kinds, found.words()
+    if not kinds:
+        assert found.healthy
+        assert "ignore label" in {one.kind for one in found.tries}  # told in the table
 
 
 def test_with_labels_too_a_wrong_network_is_told_from_wrong_labels(labelled: Patient) -> None:

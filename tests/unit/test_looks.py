@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -112,3 +113,22 @@ def test_windows_cover_the_photo_and_overlap(size: tuple[int, int], scale: float
 def test_impossible_scales_are_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(UsageError, match="--scales"):
         Ways(scales=scales)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.25, 1.5])
+def test_sizes_keep_the_last_cell_on_the_last_pixel(scale: float) -> None:
+    """An input of 8 n + 1 pixels, as align_corners wants it: cell j is pixel 8 j at every scale."""
+
+    def ramp(images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Class 1 is as likely as the pixel under the cell is bright."""
+        light = images_nhwc[:, ::8, ::8, 0].astype(np.float32) / 255
+        return np.log(np.stack([1 - light, light, np.full_like(light, 1e-6)], axis=1) + 1e-6)
+
+    inputs = InputSpec(97, 129, (0.0,) * 3, (1.0,) * 3)
+    model = segmenter(Colours())
+    model = Segmenter(replace(model.spec, input=inputs, align_corners=True), ramp)  # type: ignore[arg-type]
+    made = np.zeros((97, 129, 3), np.uint8)
+    made[:] = np.linspace(40, 215, 129).round()[:, None]
+    _, confidence = fuse(list(look_at(made, model, Ways(scales=(scale,)))), 97, 129, align_corners=True)
+    light = made[..., 0] / 255
+    np.testing.assert_allclose(confidence, np.maximum(light, 1 - light), atol=0.02)

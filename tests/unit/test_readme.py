@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.readme import REPO, Block, blocks, lines
+from training.data import load_dataset
 
 HARMLESS = {".", "cp", "export"}
 """Words that begin a line of which nothing of ours can be checked."""
@@ -70,6 +72,18 @@ def test_module_takes_these_options(line: str) -> None:
     for argument in arguments:
         if argument.startswith("--"):
             assert re.search(rf"{argument}\b", done.stdout), f"{argument} is not in the help of {module}"
+
+
+def test_the_description_of_a_dataset_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(name = .*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+    file = tmp_path / "dataset.toml"
+    file.write_text(text)
+    for split in ("train", "val"):
+        for folder in (split, f"{split}_labels"):
+            (tmp_path / folder).mkdir()
+            Image.new("L", (4, 4), 4).save(tmp_path / folder / "1.png")
+        dataset = load_dataset(file, split)
+        assert (dataset.read(dataset.samples[0])[1] == dataset.ignore_label).all()
 
 
 def test_links_and_pictures_are_there() -> None:

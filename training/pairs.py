@@ -67,11 +67,12 @@ class Checker:
         upright = photo.rgb if photo.turn is None else photo.rgb.transpose(photo.turn)
         image_path = self.out / IMAGES / f"{item.name}{item.image.suffix}"
         label_path = self.out / LABELS / f"{item.name}.png"
-        _link(item.image, image_path)
+        link(item.image, image_path)
         label_path.write_bytes(encode.png(label, palette(len(self.remap.classes))))
         return Checked(
             item.name, item.image, item.split, image_path, label_path, tuple(pixels.tolist()),
-            int(label.size - pixels.sum()), fingerprint(upright), _note(photo, self.labels_as_stored),
+            int(label.size - pixels.sum()), fingerprint(upright),
+            _note(photo, self.source.sized, self.labels_as_stored),
         )  # fmt: skip
 
     def _label(self, item: Item, photo: image.Photo) -> NDArray[np.uint8]:
@@ -100,14 +101,18 @@ def _read_image(path: Path) -> image.Photo:
         raise BadPair("unreadable image", str(error)) from error
 
 
-def _note(photo: image.Photo, labels_as_stored: bool) -> str | None:
-    """EXIF turns that no size gives away: by 180 degrees, mirrored, or of a square."""
-    if photo.turn is None or labels_as_stored or (photo.sideways and photo.height != photo.width):
+def _note(photo: image.Photo, labels_sized: bool, labels_as_stored: bool) -> str | None:
+    """EXIF turns that no size gives away: by 180 degrees, mirrored, of a square, or where labels have no size."""
+    told = labels_sized and photo.sideways and photo.height != photo.width
+    if photo.turn is None or labels_as_stored or told:
         return None
-    return "EXIF turns the image, and the sizes don't tell whether the label was drawn for it as it is seen"
+    return (
+        "EXIF turns the image, and no size tells whether the label was drawn for it as it is seen; "
+        "if it was drawn for it as it is stored: --labels-as-stored"
+    )
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """A hard link costs nothing and survives the source; elsewhere, or where it isn't allowed, a copy."""
     try:
         os.link(source.resolve(), target)

@@ -27,13 +27,14 @@ from rich.console import Console
 from rich.progress import track
 
 from segserve import cli
-from segserve.errors import CheckFailed
+from segserve.errors import CheckFailed, UsageError
 from segserve.labels import IGNORE_LABEL
 from training import contact_sheet, duplicates, pairs, prepare_report, remap, splits
+from training.description import IMAGE_SUFFIXES
 from training.pairs import Checked, Checker
 from training.prepare_options import LEFT_OUT, PrepareConfig
 from training.sources import coco, colour_png, index_png, labelme, yolo
-from training.sources.item import Found, LeftOut
+from training.sources.item import Found, LeftOut, shown
 from training.splits import Split
 
 DEFAULT_VAL = 0.1
@@ -55,9 +56,8 @@ def main(config: PrepareConfig) -> None:
         print(json.dumps(found, ensure_ascii=False))
     else:
         prepare_report.show(console, found)
-        print(
-            f"{config.out / 'dataset.toml'} is what training.train reads; look at contact_sheet.png beside it"
-        )
+        description = shown(config.out / "dataset.toml")
+        print(f"{description} is what training.train reads; look at contact_sheet.png beside it")
 
 
 def find(config: PrepareConfig) -> Found:
@@ -115,9 +115,14 @@ def prepare(config: PrepareConfig, found: Found, console: Console) -> dict[str, 
 def check_enough(
     config: PrepareConfig, checked: list[Checked], left_out: list[LeftOut], console: Console
 ) -> None:
-    """Raises CheckFailed, when what was left out is listed."""
-    prepare_report.write_left_out(config.out / LEFT_OUT, left_out)
+    """Raises CheckFailed, when what was left out is listed; UsageError: nothing was there."""
     everything = len(checked) + len(left_out)
+    if not everything:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UsageError(
+            f"{config.root}: no image ({suffixes}) and no label; name their folders: --images, --labels"
+        )
+    prepare_report.write_left_out(config.out / LEFT_OUT, left_out)
     if checked and len(left_out) <= config.max_left_out * everything:
         return
     prepare_report.show_left_out(console, left_out, config.out / LEFT_OUT)
@@ -141,7 +146,7 @@ def write(out: Path, table: remap.Remap, split: Split, report: dict[str, Any]) -
     """The lists, the picture, the report, and dataset.toml last: where it is, all is."""
     classes = table.classes
     # JSON's text is TOML's, but for what no class name has: lone surrogates
-    lines = [f"name = {json.dumps(out.resolve().name, ensure_ascii=False)}"]
+    lines = [f"name = {json.dumps(shown(out.resolve().name), ensure_ascii=False)}"]
     lines += [f"classes = {json.dumps(classes, ensure_ascii=False)}", f"ignore_label = {IGNORE_LABEL}"]
     if table.not_these:
         lines.append("\n[partial]")
@@ -152,8 +157,8 @@ def write(out: Path, table: remap.Remap, split: Split, report: dict[str, Any]) -
         (out / f"{name}.txt").write_text("".join(f"{pair.name}\n" for pair in members), encoding="utf-8")
         entry = f'images = "{pairs.IMAGES}"\nlabels = "{pairs.LABELS}"\nlist = "{name}.txt"'
         lines.append(f"\n[splits.{name}]\n{entry}")
-    shown = [replace(pair, split=name) for name, inside in split.members.items() for pair in inside]
-    contact_sheet.draw(contact_sheet.choose(shown), classes).save(out / "contact_sheet.png")
+    placed = [replace(pair, split=name) for name, inside in split.members.items() for pair in inside]
+    contact_sheet.draw(contact_sheet.choose(placed), classes).save(out / "contact_sheet.png")
     (out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
     (out / "dataset.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.pairs import Checked
-from training.sources.item import LeftOut
+from training.sources.item import LeftOut, shown
 from training.splits import Split
 
 SCHEMA = 1
@@ -41,10 +41,12 @@ def report(
             {"name": name, **{key: _class(pairs, label) for key, pairs in split.members.items()}}
             for label, name in enumerate(classes)
         ],
-        "left_out": [{"file": str(bad.file), "kind": bad.kind, "reason": bad.reason} for bad in left_out],
+        "left_out": [
+            {"file": file, "kind": kind, "reason": reason} for file, kind, reason in _rows(left_out)
+        ],
         "left_out_by_kind": dict(Counter(bad.kind for bad in left_out).most_common()),
-        "same": [[str(one.source), str(other.source)] for one, other in same],
-        "notes": [{"file": str(pair.source), "note": pair.note} for pair in members if pair.note],
+        "same": [[shown(one.source), shown(other.source)] for one, other in same],
+        "notes": [{"file": shown(pair.source), "note": pair.note} for pair in members if pair.note],
     }
 
 
@@ -63,11 +65,16 @@ def _class(pairs: Sequence[Checked], label: int) -> dict[str, Any]:
     }
 
 
+def _rows(left_out: Sequence[LeftOut]) -> list[tuple[str, str, str]]:
+    """File, kind, reason as text: reasons name files too."""
+    return [(shown(bad.file), bad.kind, shown(bad.reason)) for bad in left_out]
+
+
 def write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("file", "kind", "reason"))
-        writer.writerows((bad.file, bad.kind, bad.reason) for bad in left_out)
+        writer.writerows(_rows(left_out))
 
 
 def show_left_out(console: Console, left_out: Sequence[LeftOut], path: Path) -> None:
@@ -76,12 +83,12 @@ def show_left_out(console: Console, left_out: Sequence[LeftOut], path: Path) -> 
     if not kinds:
         return
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    console.print(f"left out: {counts}; all in {path}", style="yellow", markup=False)
-    each = max(1, SHOWN // len(kinds))
+    console.print(f"left out: {counts}; all in {shown(path)}", style="yellow", markup=False)
+    rows, each = _rows(left_out), max(1, SHOWN // len(kinds))
     for kind in kinds:
-        of_kind = [bad for bad in left_out if bad.kind == kind]
-        for bad in of_kind[:each]:
-            console.print(f"  {kind}: {bad.file}: {bad.reason}", markup=False)
+        of_kind = [row for row in rows if row[1] == kind]
+        for file, _, reason in of_kind[:each]:
+            console.print(f"  {kind}: {file}: {reason}", markup=False)
         if len(of_kind) > each:
             console.print(f"  {kind}: {len(of_kind) - each} more", markup=False)
 

@@ -75,6 +75,36 @@ def test_yolo_lines_that_are_none(root: Path, line: str, kind: str, said: str) -
     assert said in found.reason
 
 
+def test_yolo_labels_in_capitals(root: Path) -> None:
+    expected = box(0, 0, 10, 0, 12)
+    yolo_found(root, "0 0 0 0.5 0 0.5 1 0 1\n")
+    (root / "labels" / "a.txt").rename(root / "labels" / "a.TXT")
+    (root / "labels" / "b.TXT").write_text("")
+    found = yolo.find(root, None)
+    assert np.array_equal(values_of(found), expected)
+    assert [(half.file.name, half.kind) for half in found.left_out] == [("b.TXT", "no image")]
+
+
+def test_yolo_needs_folders_of_images(root: Path) -> None:
+    """What lies beside them is told, and where all does, the layout is."""
+    (root / "train").mkdir()
+    (root / "images" / "a.jpg").rename(root / "train" / "b.jpg")
+    with pytest.raises(UsageError, match=r"but 1 elsewhere, as train/b\.jpg; expected …/images/NAME\.jpg"):
+        yolo_found(root, "")
+    (root / "train" / "b.jpg").unlink()
+    with pytest.raises(UsageError, match="no image in a folder images/; expected"):
+        yolo_found(root, "")
+
+
+def test_yolo_photos_outside_are_listed(root: Path) -> None:
+    (root / "b.jpg").write_bytes((root / "images" / "a.jpg").read_bytes())
+    found = yolo_found(root, "")
+    assert [item.image.name for item in found.items] == ["a.jpg"]
+    ((file, kind, reason),) = ((half.file, half.kind, half.reason) for half in found.left_out)
+    assert (file, kind) == (root / "b.jpg", "no label")
+    assert "not in a folder images/: expected …/images/NAME.jpg beside" in reason
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_run_lengths_are_the_encoders(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -160,6 +190,26 @@ def test_labelme_shapes(root: Path) -> None:
     expected[[1, 2, 3], [3, 4, 5]] = 0
     assert np.array_equal(values_of(found), expected)
     assert found.left_out == ()
+
+
+def test_labelme_rectangle_of_four_corners(root: Path) -> None:
+    corners = {"label": "wall", "shape_type": "rectangle", "points": [[2, 1], [18, 1], [18, 8], [2, 8]]}
+    assert np.array_equal(values_of(labelme_found(root, corners)), box(0, 2, 18, 1, 8))
+    assert "a rectangle of 3 points" in bad(labelme_found(root, {**corners, "points": [[1, 1]] * 3})).reason
+
+
+@pytest.mark.parametrize("json_suffix", [".json", ".JSON"])
+def test_labelme_photos_that_are_links(root: Path, json_suffix: str) -> None:
+    """DVC and git-annex keep photos elsewhere, under names that are hashes."""
+    (root / "images" / "a.jpg").rename(root / "0f3a")
+    (root / "images" / "a.jpg").symlink_to(root / "0f3a")
+    wall = {"label": "wall", "points": [[0, 0], [20, 0], [20, 12], [0, 12]]}
+    labelme_found(root, wall)
+    (root / "labels" / "a.json").rename(root / "labels" / f"a{json_suffix}")
+    found = labelme.find(root, None)
+    assert [item.image for item in found.items] == [root / "images" / "a.jpg"]
+    assert found.left_out == ()
+    assert np.array_equal(values_of(found), box(0, 0, 20, 0, 12))
 
 
 def test_labelme_files_that_are_none(root: Path) -> None:

@@ -97,6 +97,34 @@ def test_labels_beside_the_images_are_no_images(root: Path, images: str) -> None
     assert found.left_out == ()
 
 
+@pytest.mark.parametrize("images", ["images", "."])
+def test_suffixes_in_capitals(root: Path, images: str) -> None:
+    """As cameras and Windows write them; of IMG0.PNG and IMG0.png, the usual one is the label."""
+    labels = "labels" if images == "images" else "."
+    (root / "images" / "a.jpg").unlink()
+    for name in ("IMG0", "IMG1"):
+        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(root / images / f"{name}.JPG")
+        Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(root / labels / f"{name}.PNG")
+    for name in ("IMG1.png", "IMG2.PNG"):
+        (root / labels / name).write_bytes((root / labels / "IMG0.PNG").read_bytes())
+    (root / "names.txt").write_text("wall\n")
+    found = index_png.find(root, [images], [labels], root / "names.txt")
+    assert [(item.image.name, item.label.name) for item in found.items] == [
+        ("IMG0.JPG", "IMG0.PNG"),
+        ("IMG1.JPG", "IMG1.png"),
+    ]
+    assert [(half.file.name, half.kind) for half in found.left_out] == [
+        ("IMG1.PNG", "no image"),
+        ("IMG2.PNG", "no image"),
+    ]
+
+
+def test_labels_in_a_linked_folder_are_found(root: Path) -> None:
+    (root / "labels").rename(root / "elsewhere")
+    (root / "labels").symlink_to("elsewhere")
+    assert (values_of(index_found(root, np.ones((HEIGHT, WIDTH), np.uint8))) == 1).all()
+
+
 def test_ade20k_counts_from_one(tmp_path: Path) -> None:
     for folder in ("images", "annotations"):
         (tmp_path / folder / "training").mkdir(parents=True)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ from training.sources.polygons import inside_polygon
 class CocoSource:
     """Source value = category id."""
 
+    sized: ClassVar[bool] = True  # the file says how large each image is
     names: Mapping[int, str]
 
     def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:

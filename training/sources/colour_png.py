@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ SHOWN_COLOURS = 5
 class ColourSource:
     """Source value = line of the palette file. A name may have several colours."""
 
+    sized: ClassVar[bool] = True
     names: Mapping[int, str]
     colours: tuple[tuple[int, int], ...]  # (R << 16 | G << 8 | B, source value), sorted
 

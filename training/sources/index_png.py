@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from training.sources.item import (
     LeftOut,
     Source,
     check_size,
+    files_below,
     images_below,
+    label_finder,
     read_names,
     split_of,
     unique,
@@ -35,6 +38,7 @@ USUAL_IGNORE = 255
 class IndexSource:
     """Pixel value = source value; 255 is unlabelled unless it has a name."""
 
+    sized: ClassVar[bool] = True
     names: Mapping[int, str]
     unlabelled: int = USUAL_IGNORE
 
@@ -77,14 +81,15 @@ def pairs(
     """Images with the label of the same relative path and stem. Raises UsageError: no such folder."""
     items: list[Item] = []
     left_out: list[LeftOut] = []
+    label_of = label_finder()
     for images_folder, labels_folder in zip(images, labels, strict=True):
         used = set()
         beside = (root / labels_folder).is_relative_to(root / images_folder)
         for image in images_below(root / images_folder):
-            if beside and image.suffix == suffix and image.is_relative_to(root / labels_folder):
+            if beside and image.suffix.lower() == suffix and image.is_relative_to(root / labels_folder):
                 continue  # a label: they are in the folder of the images, or in one inside it
             inside = image.relative_to(root / images_folder)
-            label = (root / labels_folder / inside).with_suffix(suffix)
+            label = label_of((root / labels_folder / inside).with_suffix(suffix))
             used.add(label)
             if label.is_file():
                 name = "__".join(inside.with_suffix("").parts)
@@ -93,7 +98,7 @@ def pairs(
                 left_out.append(LeftOut(image, "no label", f"expected {label}"))
         left_out += [
             LeftOut(label, "no image", f"none of that name in {root / images_folder}")
-            for label in sorted((root / labels_folder).rglob(f"*{suffix}"))
+            for label in files_below(root / labels_folder, suffix)
             if label not in used
         ]
     kept, doubled = unique(items)

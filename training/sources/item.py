@@ -6,8 +6,9 @@ source says nothing about are `UNLABELLED`. What the values become is the busine
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -23,7 +24,7 @@ MAX_SOURCE_VALUE: Final = 65_535
 
 Kind = Literal[
     "no label", "no image", "unreadable image", "unreadable label", "size", "unknown value", "empty", "same name",
-    "duplicate", "group",
+    "bad name", "duplicate", "group",
 ]  # fmt: skip
 """Why a pair is left out."""
 
@@ -66,6 +67,10 @@ class Source(Protocol):
     def names(self) -> Mapping[int, str]:
         """Source value → class name."""
 
+    @property
+    def sized(self) -> bool:
+        """Whether labels have a size of their own, which `read` compares with the image's."""
+
     def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
         """Source values (height, width) of an image of that size. Raises BadPair."""
 
@@ -103,9 +108,34 @@ def images_below(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def label_finder() -> Callable[[Path], Path]:
+    """From the path that a label should have to the one that it has: its suffix may be in capitals.
+
+    Each folder is listed once, because looking for thousands of labels one by one would list it thousands of times.
+    """
+
+    @functools.cache
+    def listed(folder: Path, suffix: str) -> dict[str, Path]:
+        # of a.PNG and a.png the second stays, which is the usual one
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        return {file.stem: file for file in files if file.suffix.lower() == suffix}
+
+    return lambda usual: listed(usual.parent, usual.suffix).get(usual.stem, usual)
+
+
+def files_below(folder: Path, suffix: str) -> list[Path]:
+    """Files in a folder and the folders in it, in order, whose suffix may be in capitals."""
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == suffix]
+
+
+def shown(text: object) -> str:
+    """As every file and terminal takes it: file names that are not UTF-8 with backslash escapes."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def unique(items: list[Item]) -> tuple[list[Item], list[LeftOut]]:
     """Items with different names. Splits that use the same ones get theirs before them; of a.jpg and a.png in the
-    same place, which would share a label, the first stays."""
+    same place, which would share a label, the first stays. The lists of names are UTF-8, so the names must be."""
     splits: dict[str, set[str | None]] = {}
     for item in items:
         splits.setdefault(item.name, set()).add(item.split)
@@ -115,7 +145,10 @@ def unique(items: list[Item]) -> tuple[list[Item], list[LeftOut]]:
         name = item.name.strip()  # a list of names, one a line, knows no spaces around them
         if len(splits[item.name]) > 1 and item.split:
             name = f"{item.split}__{name}"
-        if name in kept:
+        if shown(name) != name:
+            reason = "its name is not UTF-8; rename it, and its label likewise"
+            left_out.append(LeftOut(item.image, "bad name", reason))
+        elif name in kept:
             left_out.append(LeftOut(item.image, "same name", f"has the name of {kept[name].image}"))
         else:
             kept[name] = replace(item, name=name)

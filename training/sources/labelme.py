@@ -6,10 +6,11 @@ import base64
 import io
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from training.sources.item import (
     Item,
     LeftOut,
     check_size,
+    files_below,
     images_below,
     read_names,
     split_of,
@@ -38,6 +40,7 @@ CIRCLE_POINTS = 64
 class LabelmeSource:
     """Source value = position among the names."""
 
+    sized: ClassVar[bool] = True
     names: Mapping[int, str]
 
     def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
@@ -60,7 +63,8 @@ def _paint(values: NDArray[np.int32], shape: dict[str, Any], value: int) -> None
     points = np.array(shape["points"], np.float64).reshape(-1, 2)
     if not np.isfinite(points).all():
         raise ValueError("a point that is not a number")
-    if kind == "polygon" and len(points) >= 3:
+    # X-AnyLabeling writes the four corners of a rectangle, labelme two of them
+    if (kind == "polygon" and len(points) >= 3) or (kind == "rectangle" and len(points) == 4):
         fill(values, points, value)
     elif kind == "rectangle" and len(points) == 2:
         (x0, y0), (x1, y1) = points
@@ -92,7 +96,7 @@ def find(root: Path, names: Path | None) -> Found:
     labels: set[str] = set()
     root = root.resolve()
     images = set(images_below(root))
-    for file in sorted(root.rglob("*.json")):
+    for file in files_below(root, ".json"):
         try:
             table = _read(file)
             image = _image_of(file, str(table["imagePath"]))
@@ -116,8 +120,9 @@ def find(root: Path, names: Path | None) -> Found:
 
 
 def _image_of(file: Path, image_path: str) -> Path:
-    """Where the file says, which on Windows was written with backslashes; resolved, so that `..` is gone."""
-    return Path(*file.parent.parts, *image_path.replace("\\", "/").split("/")).resolve()
+    """Where the file says, which on Windows was written with backslashes. Without `..`, so that the photo is known
+    again, but not resolved: DVC and git-annex leave links to files that are elsewhere and called otherwise."""
+    return Path(os.path.normpath(Path(*file.parent.parts, *image_path.replace("\\", "/").split("/"))))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import yaml
@@ -23,7 +24,9 @@ from training.sources.item import (
     Item,
     LeftOut,
     check_names,
+    files_below,
     images_below,
+    label_finder,
     read_names,
     read_text,
     split_of,
@@ -32,6 +35,7 @@ from training.sources.item import (
 from training.sources.polygons import area, fill
 
 BOX_NUMBERS = 4
+LAYOUT = "expected …/images/NAME.jpg beside …/labels/NAME.txt"
 OUTSIDE = 0.01  # an outline may run past the edge by so much of the image: exports round
 
 
@@ -39,6 +43,7 @@ OUTSIDE = 0.01  # an outline may run past the edge by so much of the image: expo
 class YoloSource:
     """Source value = class number."""
 
+    sized: ClassVar[bool] = False  # coordinates are shares of the image, whichever way it is turned
     names: Mapping[int, str]
 
     def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
@@ -79,14 +84,14 @@ def find(root: Path, names: Path | None) -> Found:
     """names: data.yaml, or a text file of names; ROOT/data.yaml if left out. Raises DatasetError, UsageError."""
     names = names or root / "data.yaml"
     source = YoloSource(_read_yaml(names) if names.suffix in (".yaml", ".yml") else read_names(names))
+    images, outside = _images(root)
     items: list[Item] = []
-    left_out: list[LeftOut] = []
-    for image in images_below(root):
-        parts = list(image.relative_to(root).parts)
-        if "images" not in parts[:-1]:
-            continue
+    left_out = [LeftOut(image, "no label", f"not in a folder images/: {LAYOUT}") for image in outside]
+    label_of = label_finder()
+    for image in images:
+        parts = image.relative_to(root).parts
         at = len(parts) - 1 - parts[::-1].index("images")
-        label = root.joinpath(*parts[:at], "labels", *parts[at + 1 :]).with_suffix(".txt")
+        label = label_of(root.joinpath(*parts[:at], "labels", *parts[at + 1 :]).with_suffix(".txt"))
         if label.is_file():
             # the folder before or after "images" may be the split's, which is no part of the name
             name = "__".join(Path(*parts[at + 1 :]).with_suffix("").parts)
@@ -98,8 +103,21 @@ def find(root: Path, names: Path | None) -> Found:
     return found(source, kept, left_out + doubled)
 
 
+def _images(root: Path) -> tuple[list[Path], list[Path]]:
+    """Those in folders images/, and the others. Raises UsageError: no such folder."""
+    inside: list[Path] = []
+    outside: list[Path] = []
+    for image in images_below(root):
+        place = inside if "images" in image.relative_to(root).parts[:-1] else outside
+        place.append(image)
+    if not inside:
+        others = f", but {len(outside)} elsewhere, as {outside[0].relative_to(root)}" if outside else ""
+        raise UsageError(f"{root}: no image in a folder images/{others}; {LAYOUT}")
+    return inside, outside
+
+
 def _without_image(root: Path, used: set[Path]) -> list[LeftOut]:
-    labels = (path for path in sorted(root.rglob("*.txt")) if "labels" in path.relative_to(root).parts[:-1])
+    labels = (path for path in files_below(root, ".txt") if "labels" in path.relative_to(root).parts[:-1])
     return [LeftOut(path, "no image", "no image of that name") for path in labels if path not in used]
 
 

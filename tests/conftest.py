@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -86,11 +87,27 @@ def free_ports() -> Callable[[int], list[int]]:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What export.build makes of two small models: version → its folder. 1.0 is served by ONNX, 2.0 by TorchScript."""
-    folders = {}
-    for version, engine, seed in (("1.0", "onnx", "1"), ("2.0", "torchscript", "2")):
-        folders[version] = tmp_path_factory.mktemp("export")
-        command = [sys.executable, "-m", "tests.small_export", str(folders[version]), version, engine, seed]
-        result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
+    """What export.build makes of two small models: version → its folder. 1.0 is served by ONNX, 2.0 by TorchScript.
+
+    Made once for all processes of pytest-xdist, to be read only: each begins with another one and finds the rest made.
+    """
+    base, worker = tmp_path_factory.getbasetemp(), os.environ.get("PYTEST_XDIST_WORKER", "")
+    models = {"1.0": ("onnx", "1"), "2.0": ("torchscript", "2")}
+    turns = list(models)[:: -1 if worker.endswith(("1", "3", "5", "7", "9")) else 1]
+    folders = {version: (base.parent if worker else base) / f"exported-{version}" for version in models}
+    for version in turns:
+        with folders[version].with_name(f"exported-{version}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folders[version].exists():
+                small_export(folders[version], version, *models[version])
     return folders
+
+
+def small_export(folder: Path, version: str, engine: str, seed: str) -> None:
+    """There when it is whole."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    unfinished.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "tests.small_export", str(unfinished), version, engine, seed]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    unfinished.rename(folder)

@@ -1,4 +1,4 @@
-"""Names of a model's outputs: read from a file, and the outputs put into another order.
+"""Names of a model's outputs: read from a file, and the outputs put into another order, or left out.
 
 names = read_names(Path("names.txt"))
 """
@@ -21,7 +21,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     if path.suffix == ".toml":
         return description.labels(description.read(path), path).classes
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]  # Windows' BOM
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: expected text in UTF-8, a name a line ({error})") from None
     names = tuple(line for line in lines if line)
@@ -33,11 +33,16 @@ def read_names(path: Path) -> tuple[str, ...]:
 def arrange(
     state: dict[str, Tensor], names: tuple[str, ...], order: tuple[str, ...]
 ) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """The names and the state with outputs in `order`. Raises UsageError unless both have the same names."""
-    if set(names) != set(order):
-        missing, unknown = sorted(set(names) - set(order)), sorted(set(order) - set(names))
+    """The names and the state with outputs in `order`; what it does not name is left out, in the auxiliary head too.
+
+    Raises UsageError for a name that no output has, or several.
+    """
+    if unknown := sorted(set(order) - set(names)):
+        known = ", ".join(names) or "none, as it is a trunk without heads"
+        raise UsageError(f"--order names {unknown}, which are no outputs of the model; it has: {known}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(
-            f"--order must have the model's classes: it lacks {missing} and has besides {unknown}"
+            f"--order cannot tell outputs of one name apart, {twice}: give them others with --classes"
         )
     index = torch.tensor([names.index(name) for name in order])
     moved = {f"{prefix}.{leaf}" for prefix in CLASSIFIERS for leaf in ("weight", "bias")}

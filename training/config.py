@@ -41,9 +41,10 @@ class TrainConfig:
     """Start the backbone from ImageNet weights (pspnet_lite0 has them)."""
     pretrained_from: Path | None = None
     """Start from this checkpoint, of training.import_checkpoint or of another training: all of it where the classes are
-    the same (the model in service, and new photos), else its trunk."""
-    align_corners: bool = True
-    """How maps are upsampled, in training and in serving."""
+    the same (the model in service, and new photos), its align_corners too; else its trunk."""
+    align_corners: tyro.conf.DisallowNone[bool | None] = None
+    """How maps are upsampled, in training and in serving. Left out: as the heads that --pretrained-from brings were
+    trained, else on."""
     epochs: int = 100
     """Passes over the data; the learning rate falls to 0 over them."""
     batch_size: int = 16
@@ -121,7 +122,10 @@ class TrainConfig:
         return self.input_height or self.crop_height, self.input_width or self.crop_width
 
     def recorded(self) -> str:
-        """The options that decide what comes out, as JSON: those that a resumed training must share."""
+        """The options that decide what comes out, as JSON: those that a resumed training must share.
+
+        `align_corners` must be decided by then (`training.run.Run` does it): it was an option with a default once.
+        """
         groups = (self.loss, self.weights, self.augmentation)
         left_out = {
             "out",

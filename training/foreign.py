@@ -21,11 +21,9 @@ from training.layout import Second
 from training.pspnet import PYRAMID_BINS
 
 Name = Literal["semseg", "mmseg", "csail", "torchvision"]
-WRAPPERS = (
-    ("module.",),
-    ("_orig_mod.",),
-    ("encoder.", "decoder."),
-)  # DataParallel, torch.compile, CSAIL's module
+# DataParallel and AveragedModel, torch.compile, Lightning's and timm's wrappers, CSAIL's module
+WRAPPERS = (("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("encoder.", "decoder."))
+AVERAGED = "n_averaged"  # how many weights torch's AveragedModel has averaged: no weight itself
 
 # convolution and batch norm in turn, as each stem's author named them
 STEMS = {
@@ -80,28 +78,46 @@ SOURCES = (
 
 
 def unwrap(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes that wrappers put before every name."""
-    plain = dict(tensors)
-    for wrapper in WRAPPERS:
-        if plain and all(name.startswith(wrapper) for name in plain):
-            plain = {name.split(".", 1)[1]: tensor for name, tensor in plain.items()}
-    return plain
+    """Without the prefixes that wrappers put before every name, in whichever order and however often.
+
+    What only some names have is a part of the network, and stays.
+    """
+    plain = {name: tensor for name, tensor in tensors.items() if name != AVERAGED}
+    if not plain or not any(all(name.startswith(wrapper) for name in plain) for wrapper in WRAPPERS):
+        return plain
+    inner = {name.split(".", 1)[1]: tensor for name, tensor in plain.items()}
+    # an encoder and a decoder that have a name in common are two networks, and nothing may be lost
+    return unwrap(inner) if len(inner) == len(plain) else plain
 
 
 def recognise(tensors: Mapping[str, Tensor], name: str) -> Source:
     """The source of these names; `name` is "auto" or says it. Raises CheckpointError for names of no source here."""
-    by_name = {source.name: source for source in SOURCES}
-    for source in SOURCES if name == "auto" else [by_name[name]]:  # type: ignore[index]
-        if f"{source.trunk}layer1.0.conv1.weight" not in tensors:
-            continue
-        if source.head is None or f"{source.head[0]}.weight" in tensors:
-            return source
+    asked = [source for source in SOURCES if name in ("auto", source.name)]
+    found = next((source for source in asked if _has_names_of(source, tensors)), None)
+    if name in ("auto", "csail") and (found is None or found.head is None) and _is_lone_encoder(tensors):
+        raise CheckpointError(
+            "the file has a trunk with the stem conv1, conv2, conv3, and neither heads nor fc.*: CSAIL's encoder "
+            "alone. Expected its decoder.pth beside it (encoder.pth decoder.pth --from csail); to start a training "
+            "from the trunk say --from torchvision --contracted True, or without --contracted if it is not CSAIL's"
+        )
+    if found is not None:
+        return found
     what = "none of the known networks" if name == "auto" else f"not {name}'s"
     raise CheckpointError(
         f"the names of the tensors are {what}: {', '.join(sorted(tensors)[:4])}… ({len(tensors)} in all); expected a "
         "PSPNet of semseg, mmseg or csail (of csail give the encoder's and the decoder's file), or a ResNet of "
         "torchvision or timm"
     )
+
+
+def _has_names_of(source: Source, tensors: Mapping[str, Tensor]) -> bool:
+    head = source.head is None or f"{source.head[0]}.weight" in tensors
+    return head and f"{source.trunk}layer1.0.conv1.weight" in tensors
+
+
+def _is_lone_encoder(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether it can be the trunk of CSAIL's PSPNet: a classifier has fc, and others' deep stems are Sequentials."""
+    return {"conv3.weight", "layer1.0.conv1.weight"} <= tensors.keys() and "fc.weight" not in tensors
 
 
 def stem(tensors: Mapping[str, Tensor], source: Source) -> tuple[str, ...]:

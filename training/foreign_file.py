@@ -20,32 +20,40 @@ from torch import Tensor
 from segserve.errors import CheckpointError
 from training.foreign import Source, recognise, unwrap
 
-CONTAINERS = ("state_dict", "model", "model_state_dict", "network")
+# What weights are saved under. Moving averages come last: where a file has both, the plain ones are taken.
+CONTAINERS = (
+    "state_dict", "model", "model_state_dict", "model_state", "network", "state_dict_ema", "ema_state_dict",
+    "model_ema",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Read:
-    """Tensors by their source's names, and class names where the file has some."""
+    """Tensors by their source's names, class names where the file has some, and under which keys the tensors were."""
 
     tensors: dict[str, Tensor]
     classes: tuple[str, ...]
     source: Source
+    taken_from: str
 
 
 def read(files: tuple[Path, ...], source: str) -> Read:
     """All tensors of the files together. Raises CheckpointError for what cannot be read or recognised."""
     tensors: dict[str, Tensor] = {}
     classes: tuple[str, ...] = ()
+    taken_from = []
     for path in files:
         content = _open(path)
-        found = unwrap(_tensors(content, path))
+        inner, where = _weights(content)
+        taken_from.append(where)
+        found = unwrap(_tensors(inner, path))
         if twice := sorted(tensors.keys() & found.keys()):
             raise CheckpointError(
                 f"{path} has {twice[0]} as the file before it has: these are no two parts of one"
             )
         tensors |= found
         classes = classes or _classes(content)
-    return Read(tensors, classes, recognise(tensors, source))
+    return Read(tensors, classes, recognise(tensors, source), "; ".join(taken_from))
 
 
 def _open(path: Path) -> Mapping[str, object]:
@@ -81,14 +89,24 @@ def _refusal(path: Path, error: Exception) -> str:
     )
 
 
-def _tensors(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
-    inner: object = next(
-        (content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)), content
-    )
-    assert isinstance(inner, Mapping)
+def _weights(content: Mapping[str, object]) -> tuple[Mapping[str, object], str]:
+    """The first container that has tensors, else the file's own top; and in words which, of which it is."""
+    found = {
+        name: inner
+        for name in CONTAINERS
+        if isinstance(inner := content.get(name), Mapping)
+        and any(isinstance(v, Tensor) for v in inner.values())
+    }
+    if not found:
+        return content, "the top of the file"
+    name, *others = found
+    return found[name], f"{name}, not {', '.join(others)}" if others else name
+
+
+def _tensors(inner: Mapping[str, object], path: Path) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise CheckpointError(f"{path}: no tensors in it (keys: {', '.join(map(str, list(content)[:6]))})")
+        raise CheckpointError(f"{path}: no tensors in it (keys: {', '.join(map(str, list(inner)[:6]))})")
     return tensors
 
 

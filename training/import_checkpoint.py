@@ -26,7 +26,6 @@ from segserve.spec import sha256_file
 from training import mapping
 from training.checkpoint import save_checkpoint
 from training.class_names import arrange, read_names
-from training.foreign import Source
 from training.foreign_file import Read, read
 from training.layout import StrideIn
 from training.meta import CheckpointMeta
@@ -50,7 +49,8 @@ class ImportConfig:
     classes: Path | None = None
     """Names of the outputs in their order: a text file, a line each, or a dataset description (.toml)."""
     order: Path | None = None
-    """Rearrange the outputs by name into the order of this file (as --classes)."""
+    """Rearrange the outputs by name into the order of this file (as --classes). Those that it does not name are left
+    out, such as one for the background."""
     mean: tuple[float, float, float] | None = None
     """Mean that was subtracted, in the source's channel order and scale. Left out: ImageNet's."""
     std: tuple[float, float, float] | None = None
@@ -98,9 +98,10 @@ def rgb_255(config: ImportConfig, values: tuple[float, float, float] | None, ind
 
 
 def describe(
-    config: ImportConfig, source: Source, net: mapping.Mapped, names: tuple[str, ...]
+    config: ImportConfig, content: Read, net: mapping.Mapped, names: tuple[str, ...], dropped: tuple[str, ...]
 ) -> CheckpointMeta:
     """The description: what serving must know as fields, where it comes from as provenance."""
+    source = content.source
     mean, std = rgb_255(config, config.mean, 0), rgb_255(config, config.std, 1)
     given = config.align_corners
     return CheckpointMeta(
@@ -110,8 +111,10 @@ def describe(
         provenance={
             "imported_from": source.name,
             "files": ", ".join(f"{path.name} sha256 {sha256_file(path)}" for path in config.files),
+            "taken_from": content.taken_from,
             "fed": f"{config.channel_order}, normalised for pixels of 0 to {config.pixel_scale}; here: rgb, 0 to 255",
             "class_order": "as in the file" if config.order is None else f"rearranged as in {config.order.name}",
+            "outputs_left_out": ", ".join(dropped) or "nothing",
             "left_out": ", ".join(net.left_out) or "nothing",
         },
     )  # fmt: skip
@@ -125,10 +128,10 @@ def main(config: ImportConfig) -> None:
     if config.channel_order == "bgr":
         first = "backbone.stem.0.0.weight"
         state[first] = state[first].flip(1)
-    names = class_names(config, content, net.num_classes)
+    names = theirs = class_names(config, content, net.num_classes)
     if config.order is not None:
         names, state = arrange(state, names, read_names(config.order))
-    meta = describe(config, content.source, net, names)
+    meta = describe(config, content, net, names, tuple(name for name in theirs if name not in names))
     save_checkpoint(config.out, state, meta)
     tell(config, meta, net)
 
@@ -140,9 +143,13 @@ def class_names(config: ImportConfig, content: Read, count: int) -> tuple[str, .
     if not names:
         return tuple(f"class {index}" for index in range(count))
     if len(names) != count:
+        hint = (
+            "; if output 0 stands for unlabelled pixels, name it in the first line (--order can leave it out)"
+        )
         one_less = len(names) == count - 1
-        hint = "; if output 0 stands for unlabelled pixels, name it in the first line" if one_less else ""
-        raise UsageError(f"{where} has {len(names)} names, the classifier {count} outputs{hint}")
+        raise UsageError(
+            f"{where} has {len(names)} names, the classifier {count} outputs{hint if one_less else ''}"
+        )
     return names
 
 
@@ -154,6 +161,9 @@ def tell(config: ImportConfig, meta: CheckpointMeta, net: mapping.Mapped) -> Non
     console = Console()
     what = f"{len(meta.classes)} classes" if meta.classes else "a trunk, for --pretrained-from"
     console.print(f"{config.out}: {meta.preset} of {meta.provenance['imported_from']}, {what}")
+    console.print(f"  weights from {meta.provenance['taken_from']}", highlight=False)
+    if (dropped := meta.provenance["outputs_left_out"]) != "nothing":
+        console.print(f"  outputs that --order leaves out: {dropped}", markup=False, highlight=False)
     console.print(
         f"  mean {meta.mean}, std {meta.std} (RGB, 0 to 255); source fed {config.channel_order.upper()}"
     )

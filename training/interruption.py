@@ -10,9 +10,11 @@ which torchrun takes for a failure to be restarted (--max-restarts) and a batch 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +24,7 @@ import torch.distributed as dist
 
 from segserve.errors import UsageError
 from training import distributed
+from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
 from training.distributed import Processes
 from training.run import LAST
@@ -76,6 +79,20 @@ def decide_to_go_on(config: TrainConfig) -> bool:
     if there and not (config.resume or again):
         raise UsageError(f"{config.out} already holds a training: --resume it, or choose another --out")
     return config.resume or (again and there)
+
+
+def as_begun(config: TrainConfig) -> TrainConfig:
+    """The options of a training that goes on, with the align_corners that it began with where they leave it open.
+
+    What it started from does not decide that anew: trainings from before heads brought theirs had it on by default.
+    Raises CheckpointError.
+    """
+    config = replace(config, resume=True)
+    if config.align_corners is not None or config.pretrained_from is None:
+        return config
+    _, meta = load_checkpoint(config.out / LAST)
+    recorded = json.loads(meta.provenance.get("options", "{}"))
+    return replace(config, align_corners=recorded.get("align_corners"))
 
 
 def check_shared(out: Path, *values: int) -> None:

@@ -62,7 +62,8 @@ def convert(tensors: dict[str, Tensor], source: Source, choices: Choices) -> Map
     _refuse(own, names, tensors, left - left_out)
     counter = torch.zeros((), dtype=torch.long)
     state = {
-        ours: tensors.get(theirs, counter) if ours.endswith(COUNTER) else tensors[theirs].float().clone()
+        # a copy each: what shares memory cannot be written to one safetensors file
+        ours: (tensors.get(theirs, counter) if ours.endswith(COUNTER) else tensors[theirs].float()).clone()
         for ours, theirs in names.items()
     }
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]

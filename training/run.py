@@ -38,13 +38,14 @@ class Run:
     """A training under way: the network, what optimises it, and how far it has come."""
 
     def __init__(self, config: TrainConfig, processes: Processes, datasets: list[Dataset]) -> None:
-        self.config, self.processes = config, processes
-        self.progress, self.meter = Progress(), Meter(processes)
+        self.processes, self.progress, self.meter = processes, Progress(), Meter(processes)
         dataset = datasets[0]  # all have its classes
         begin = start(config)
+        corners = begin.corners(config, dataset.classes)
+        self.config = config = replace(config, align_corners=corners)  # what is recorded is what was decided
         torch.manual_seed(config.seed)
         self.model = pspnet.build(
-            config.preset, dataset.num_classes, align_corners=config.align_corners,
+            config.preset, dataset.num_classes, align_corners=corners,
             pretrained=config.pretrained, dropout=config.dropout, layout=begin.layout,
         )  # fmt: skip
         started_from = begin.fill(self.model, config, dataset.classes)
@@ -52,9 +53,7 @@ class Run:
         self.model_dtype = torch.promote_types(self.dtype, torch.float32)
         self.model.to(self.model_dtype)
         loss_terms = terms.resolve(config.loss, datasets, processes)
-        self.loss = SegmentationLoss(
-            dataset.ignore_label, config.align_corners, loss_terms, dataset.not_these
-        )
+        self.loss = SegmentationLoss(dataset.ignore_label, corners, loss_terms, dataset.not_these)
         self.coarse = Coarse(self.model.backbone) if config.weights.coarse_epochs else None
         self.net = distributed.wrap(TrainNet(self.model, self.loss), processes)
         self.average = Average(self.model, config.weights.ema) if config.weights.ema else None
@@ -62,7 +61,7 @@ class Run:
         # Float16 loses small gradients: the loss is scaled up before backward. Other types don't need it.
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.dtype == torch.float16)
         self.meta = CheckpointMeta(
-            config.preset, dataset.classes, dataset.ignore_label, begin.mean, begin.std, config.align_corners,
+            config.preset, dataset.classes, dataset.ignore_label, begin.mean, begin.std, corners,
             *config.input_size, epoch=0, metrics={},
             provenance=journal.provenance(config.recorded(), datasets, processes, self.dtype),
             layout=begin.layout, bn_eps=begin.bn_eps,
@@ -143,7 +142,7 @@ class Run:
             logits = self.shown(images)
         logits = logits.to(self.model_dtype)
         size = (labels.shape[1], labels.shape[2])
-        logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.config.align_corners)
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.model.align_corners)
         return labels.cpu(), logits.argmax(1).cpu()
 
     # --- saving and going on ---

@@ -3,7 +3,8 @@
     python training/sagemaker_entry.py --epochs 50 --batch_size 32 --pretrained True     # what SageMaker calls
     torchrun --nproc_per_node 8 training/sagemaker_entry.py --epochs 50 ...              # with torch_distributed
 
-Hyperparameters are the options of training.train, with _ or -. Besides:
+Hyperparameters are the options of training.train, with _ or -; those with several values, such as repeat, as a list
+([1, 20]) or with spaces between (1 20). Besides:
 
     data           descriptions in the channels, as CHANNEL/FILE; left out: dataset.toml of every channel that has one
     checkpoints    folder that SageMaker keeps in S3 (default /opt/ml/checkpoints); a training found there goes on
@@ -15,14 +16,16 @@ not pass a spot machine's SIGTERM on to this process, so give save_every_steps.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 ROOT = Path(__file__).resolve().parents[1]
 # As a script its own folder comes first on the path, where config.py or metrics.py would hide other packages' modules.
@@ -61,16 +64,35 @@ def arguments(given: Mapping[str, str], environ: Mapping[str, str]) -> list[str]
             "out, resume and resume_if_there are set here: the training goes on from `checkpoints`"
         )
     found = ["--data", *descriptions(values.pop("data", ""), environ), "--out", out, "--resume-if-there"]
-    flags = _flags(TrainConfig)
+    kinds = _kinds(TrainConfig)
     for name, value in sorted(values.items()):
-        option = name.replace("_", "-")
-        if name not in flags:
+        option, kind = name.replace("_", "-"), kinds.get(name)
+        if get_origin(kind) is tuple:
+            found += [f"--{option}", *several(name, value)]
+        elif kind not in (bool, bool | None):
             found += [f"--{option}", value]
         elif value.lower() not in ("true", "false"):
             raise UsageError(f"hyperparameter {name} is {value!r}: expected true or false")
         else:
             found.append(f"--{option}" if value.lower() == "true" else f"--no-{option}")
     return found
+
+
+def several(name: str, value: str) -> list[str]:
+    """The values of an option that takes several: a list, or words as in a shell. Raises UsageError."""
+    try:
+        return [str(one) for one in _list(value)] if value.lstrip().startswith("[") else shlex.split(value)
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UsageError(
+            f"hyperparameter {name} is {value!r}: expected a list such as [1, 20], or 1 20 ({error})"
+        ) from None
+
+
+def _list(text: str) -> Any:
+    try:
+        return json.loads(text)  # ModelTrainer's
+    except json.JSONDecodeError:
+        return ast.literal_eval(text)  # the toolkit's, which prints lists as Python does
 
 
 def descriptions(named: str, environ: Mapping[str, str]) -> list[str]:
@@ -83,7 +105,7 @@ def descriptions(named: str, environ: Mapping[str, str]) -> list[str]:
         found = [folder / DESCRIPTION for folder in channels.values()]
         found = [file for file in found if file.is_file()]
     else:
-        parts = [name.partition("/") for name in (json.loads(named) if named[0] == "[" else named.split())]
+        parts = [name.partition("/") for name in several("data", named)]
         if unknown := [channel for channel, _, _ in parts if channel not in channels]:
             raise UsageError(f"data names channels {unknown}; this job has {sorted(channels)}")
         found = [channels[channel] / (file or DESCRIPTION) for channel, _, file in parts]
@@ -120,14 +142,15 @@ def main(config: TrainConfig) -> None:
             shutil.copy(config.out / name, folder)
 
 
-def _flags(options: type) -> set[str]:
-    """Names of the options that are on or off, those of groups included."""
-    hints, found = get_type_hints(options), set()
+def _kinds(options: type) -> dict[str, Any]:
+    """Types of the options by name, those of groups included."""
+    hints = get_type_hints(options)
+    found: dict[str, Any] = {}
     for field in fields(options):
         if is_dataclass(kind := hints[field.name]):
-            found |= _flags(kind)  # type: ignore[arg-type]
-        elif kind is bool:
-            found.add("json" if field.name == "as_json" else field.name)
+            found |= _kinds(kind)  # type: ignore[arg-type]
+        else:
+            found["json" if field.name == "as_json" else field.name] = kind
     return found
 
 

@@ -5,6 +5,7 @@
 A checkpoint of the same classes, such as the version in service that new photos shall improve, gives all it has; of
 others the trunk is taken, and the heads begin anew. The trunk brings its layout, its batch norms' epsilon and the
 normalisation that it was trained with: weights that are fed other numbers than they know are hardly better than none.
+The heads bring how maps are upsampled (align_corners), since pyramid and classifier were trained with it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,29 @@ class Start:
     std: tuple[float, float, float]
     layout: Layout | None
     bn_eps: float | None
+    align_corners: bool
     classes: tuple[str, ...]
     weights: dict[str, Tensor]
+
+    def brings_heads(self, classes: tuple[str, ...]) -> bool:
+        """Whether a model for `classes` gets all of the checkpoint and not its trunk only."""
+        return bool(self.weights) and classes == self.classes
+
+    def corners(self, config: TrainConfig, classes: tuple[str, ...]) -> bool:
+        """How the model for `classes` upsamples. Raises UsageError where the options contradict heads that are taken.
+
+        Not in a training that goes on: what it began with is in its own weights.
+        """
+        given = config.align_corners
+        if not self.brings_heads(classes):
+            return given is not False
+        if given is not None and given != self.align_corners and not config.resume:
+            flags = {True: "--align-corners", False: "--no-align-corners"}
+            raise UsageError(
+                f"{flags[given]}, but {config.pretrained_from}, whose heads are taken as its classes are the same, was "
+                f"trained with align_corners {self.align_corners}: expected {flags[self.align_corners]}, or neither"
+            )
+        return self.align_corners if given is None else given
 
     def fill(self, model: pspnet.PSPNet, config: TrainConfig, classes: tuple[str, ...]) -> str:
         """Put the weights into `model`, which tells `classes` apart. Raises CheckpointError where they don't fit.
@@ -42,7 +64,7 @@ class Start:
         if not self.weights:
             return ""
         assert config.pretrained_from is not None
-        same = classes == self.classes
+        same = self.brings_heads(classes)
         given = {name: t for name, t in self.weights.items() if same or name.startswith(TRUNK)}
         own = {name: t for name, t in model.state_dict().items() if not name.startswith(TRUNK)}
         checkpoint.load_state(model, own | given, config.pretrained_from)
@@ -55,8 +77,8 @@ class Start:
 def start(config: TrainConfig) -> Start:
     """Read what the options name. Raises CheckpointError; UsageError for a trunk of another preset."""
     if config.pretrained_from is None:
-        return Start(*pspnet.normalisation(config.preset), None, None, (), {})
+        return Start(*pspnet.normalisation(config.preset), None, None, True, (), {})
     state, meta = checkpoint.load_checkpoint(config.pretrained_from)
     if meta.preset != config.preset:
         raise UsageError(f"{config.pretrained_from} holds a {meta.preset}: train with --preset {meta.preset}")
-    return Start(meta.mean, meta.std, meta.layout, meta.bn_eps, meta.classes, state)
+    return Start(meta.mean, meta.std, meta.layout, meta.bn_eps, meta.align_corners, meta.classes, state)

@@ -31,7 +31,7 @@ from training import checkpoint, cost, deterministic, distributed
 from training.config import TrainConfig
 from training.data import Dataset, EvalSamples, TrainSamples, join, load_dataset
 from training.distributed import Processes, ShardedBatches
-from training.interruption import GO_ON, Watch, check_shared, decide_to_go_on, leave_to_parent
+from training.interruption import GO_ON, Watch, as_begun, check_shared, decide_to_go_on, leave_to_parent
 from training.journal import Journal
 from training.losses import AUX_WEIGHT
 from training.metrics import ConfusionMatrix, Scores
@@ -51,7 +51,8 @@ def main(config: TrainConfig) -> None:
         distributed.start() as processes,
         Watch(processes) as watch,
     ):
-        goes_on = decide_to_go_on(config)
+        if goes_on := decide_to_go_on(config):
+            config = as_begun(config)
         datasets, val = load_datasets(config, "train"), load_datasets(config, "val")[0]
         run = Run(config, processes, datasets)
         journal = Journal(config.out, processes, as_json=config.as_json)

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 
 from segserve.errors import UsageError
 from tests.integration.painted import environment, metrics
 from training import sagemaker_launch
 from training.checkpoint import load_model
+from training.config import TrainConfig
 from training.sagemaker_entry import arguments, hyperparameters, torchrun
 from training.sagemaker_launch import LaunchConfig, plan, stage
 
@@ -87,6 +89,27 @@ def test_hyperparameters_become_options(painted: Path, tmp_path: Path) -> None:
     assert named[:3] == ["--data", str(painted), str(painted)]
 
 
+def test_options_with_several_values(painted: Path, tmp_path: Path) -> None:
+    """As people write them, as ModelTrainer and as the toolkit do; what training.train makes of them."""
+    environ = variables(painted, tmp_path)
+    for repeat, data in (
+        ("1 20", "rooms rooms/dataset.toml"),
+        ("[1, 20]", '["rooms", "rooms/dataset.toml"]'),
+        ("[1,20]", "['rooms', 'rooms/dataset.toml']"),
+    ):
+        found = arguments({"repeat": repeat, "data": data, "align_corners": "False"}, environ)
+        config = tyro.cli(TrainConfig, args=found)
+        assert (config.repeat, config.data, config.align_corners) == ((1, 20), (painted, painted), False)
+    assert arguments(hyperparameters([], {"SM_HPS": '{"repeat":[1,20]}'}), environ)[-3:] == [
+        "--repeat",
+        "1",
+        "20",
+    ]
+    spaced = painted.with_name("two words.toml")
+    spaced.write_bytes(painted.read_bytes())
+    assert arguments({"data": "'rooms/two words.toml'"}, environ)[:2] == ["--data", str(spaced)]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -96,6 +119,8 @@ def test_hyperparameters_become_options(painted: Path, tmp_path: Path) -> None:
         (["--data", "rooms/none.toml"], "no such dataset description"),
         (["--data", "code"], "no such dataset description"),
         (["--out", "/tmp"], "set here"),
+        (["--repeat", "[1, 20"], r"repeat is '\[1, 20': expected a list such as \[1, 20\], or 1 20"),
+        (["--data", "'rooms"], 'data is "\'rooms": expected a list .*No closing quotation'),
     ],
 )
 def test_what_makes_no_sense(painted: Path, tmp_path: Path, argv: list[str], message: str) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from segserve.errors import CheckpointError
+from segserve.errors import CheckpointError, UsageError
 from tests import tiny_pspnet
 from tests.integration.painted import config
 from training import pspnet
 from training.checkpoint import AUX, CheckpointMeta, save_checkpoint
-from training.start import TRUNK, start
+from training.config import TrainConfig
+from training.start import TRUNK, Start, start
 
 CLASSES = ("wall", "floor", "ceiling")
 
@@ -66,6 +69,60 @@ def test_of_other_classes_the_trunk_is_taken(
     assert same >= {name for name in theirs if name.startswith(TRUNK)}
     assert not same & {"head.0.0.weight", "head.3.weight", "aux.3.weight"}
     assert said.startswith("trunk of ")
+
+
+def begun(folder: Path, weights: dict[str, torch.Tensor], **options: Any) -> tuple[Start, TrainConfig]:
+    """From a checkpoint that was trained with align_corners off."""
+    path = folder / "off.safetensors"
+    save_checkpoint(
+        path, weights, CheckpointMeta(tiny_pspnet.PRESET, CLASSES, 255, (1, 2, 3), (4, 5, 6), False, 33, 49, 0, {}, {})
+    )  # fmt: skip
+    chosen = config(
+        folder / "data.toml", out=folder, preset=tiny_pspnet.PRESET, pretrained_from=path, **options
+    )
+    return start(chosen), chosen
+
+
+@pytest.mark.parametrize(
+    ("classes", "given", "expected"),
+    [
+        (CLASSES, None, False),
+        (CLASSES, False, False),
+        (("wall", "floor"), None, True),
+        (("wall", "floor"), True, True),
+        (("wall", "floor"), False, False),
+    ],
+)
+def test_align_corners_comes_with_the_heads(
+    theirs: dict[str, torch.Tensor],
+    tmp_path: Path,
+    classes: tuple[str, ...],
+    given: bool | None,
+    expected: bool,
+) -> None:
+    begin, chosen = begun(tmp_path, theirs, align_corners=given)
+    assert begin.corners(chosen, classes) is expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, True), (True, True), (False, False)])
+def test_without_a_checkpoint_align_corners_is_on_or_as_said(
+    tmp_path: Path, given: bool | None, expected: bool
+) -> None:
+    chosen = config(tmp_path / "data.toml", out=tmp_path, align_corners=given)
+    assert start(chosen).corners(chosen, CLASSES) is expected
+
+
+def test_align_corners_that_contradicts_the_heads_is_refused(
+    theirs: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    begin, chosen = begun(tmp_path, theirs, align_corners=True)
+    with pytest.raises(
+        UsageError,
+        match=r"^--align-corners, but .*off\.safetensors, .* was trained with align_corners False: expected "
+        "--no-align-corners, or neither$",
+    ):
+        begin.corners(chosen, CLASSES)
+    assert begin.corners(replace(chosen, resume=True), CLASSES) is True  # that was decided when it began
 
 
 def test_a_trunk_that_lacks_something_is_refused(theirs: dict[str, torch.Tensor], tmp_path: Path) -> None:

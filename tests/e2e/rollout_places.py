@@ -62,7 +62,8 @@ class Place:
         assert processes.wait_until(
             lambda: set(processes.session_members(java)) == workers | {java}, timeout_s=30
         )
-        assert [path.name for path in self.store.iterdir()] == ["rooms.mar"]
+        left = sorted(str(path.relative_to(self.store)) for path in self.store.rglob("*"))
+        assert left == ["rooms.mar"], left
         assert journal.load(self.run_dir) is None
         assert served.load(self.run_dir)["rooms"] == served.Served("1.0", {"1.0": "rooms.mar"})
 

@@ -59,7 +59,7 @@ def read_png(path: Path) -> NDArray[np.int32]:
         return pixels[..., 0].astype(np.int32)
     if mode not in ("1", "L", "P", "I;16", "I"):
         raise BadPair(
-            "unreadable label", f"a PNG of mode {mode}, expected values in one channel; --format colour?"
+            "unreadable label", f"a PNG of mode {mode}, expected values in one channel; training.prepare takes colours: --format colour"
         )
     values = pixels.astype(np.int32)
     return values // (255 // (2**depth - 1)) if mode == "L" and depth < 8 else values

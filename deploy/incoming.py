@@ -16,16 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deploy.processes import wait_until
 from export.package import check_package
 from segserve.errors import CheckFailed, ServerError, UsageError
 from segserve.spec import SPEC_FILE, ModelSpec
 
 SPARE_BYTES = 200_000_000
 """What has to stay free on the disk of the model store: logs and the server's temporary files may be on it too."""
-
-REMOVE_S = 10.0
-"""A worker that is being ended may still write what it compiled into the folder that is removed."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +111,7 @@ def remove(store: Path, file: str) -> None:
     """The folder of a version that is retired. Archives that were put there by hand stay."""
     path = store / file
     if path.is_dir() and (path / SPEC_FILE).exists():
-        wait_until(lambda: _gone(path), REMOVE_S)
-
-
-def _gone(path: Path) -> bool:
-    shutil.rmtree(path, ignore_errors=True)
-    return not path.exists()
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def spec_of(path: Path) -> ModelSpec:

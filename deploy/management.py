@@ -19,13 +19,14 @@ from typing import Any
 
 import httpx
 
-from deploy.processes import processor_time_s, wait_until
+from deploy.processes import exists, processor_time_s, wait_until
 from deploy.run_folder import Running
 from segserve.errors import ServerError
 
 READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 60.0
 """Registering and scaling read files and start processes on a machine that may be busy."""
+WORKERS_END_S = 10.0
 POLL_S = 0.1
 IDLE_S = 0.02
 """Processor time between two looks that an idle worker may take."""
@@ -182,10 +183,17 @@ class Management:
         return wait_until(drained, timeout_s)
 
     def unregister(self, name: str, version: str) -> None:
-        """End its workers and forget it. No error if it is not there."""
+        """End its workers and forget it. No error if it is not there.
+
+        The server answers before they have ended. They are waited for, because until then they write what they compile
+        into the version's folder, and make it anew where somebody removed it.
+        """
+        state = self.version(name, version)
         answer = self.request("DELETE", f"/models/{name}/{version}")
         if answer.status_code != 404:
             self._checked(answer, f"unregister {name} {version}")
+        pids = state.worker_pids if state else ()
+        wait_until(lambda: not any(map(exists, pids)), WORKERS_END_S)
 
     def renew_tokens(self) -> None:
         """New tokens for inference and management, written to the key file; the old ones are refused from now on."""

@@ -31,11 +31,11 @@ from training.diagnosis import Diagnosis, diagnose
 from training.doctor_page import page
 from training.patient import Patient
 from training.sources.index_png import read_png
-from training.sources.item import BadPair
+from training.sources.item import BadPair, label_finder
 from training.torch_engine import CheckpointEngine
 
 BUDGET_S = 45.0
-PASSES = 45
+PASSES = 50
 """Forward passes of every photo, if the first round is not enough."""
 FEWEST = 2
 
@@ -94,12 +94,10 @@ def admit(config: DoctorConfig) -> Patient:
 
 def _pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     photos = sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    of_stem = {path.stem: path for path in labels.iterdir() if path.suffix.lower() == ".png"}
-    pairs = [
-        (photo, of_stem[photo.stem])
-        for photo in photos
-        if photo.stem in of_stem and photo != of_stem[photo.stem]  # photos and labels may share a folder
-    ]
+    label_of = label_finder()
+    found = [(photo, label_of(labels / f"{photo.stem}.png")) for photo in photos]
+    # photos and labels may share a folder
+    pairs = [(photo, label) for photo, label in found if label.is_file() and photo != label]
     if not pairs:
         raise UsageError(
             f"none of the {len(photos)} photos in {images} has a PNG of its name in {labels}; expected "
@@ -122,7 +120,7 @@ def _label(path: Path) -> NDArray[np.uint8]:
     try:
         values = read_png(path)
     except BadPair as bad:
-        raise UsageError(f"{path}: {bad.reason}") from None
+        raise UsageError(f"{path}: {bad.reason.removesuffix('; --format colour?')}") from None
     if values.max() > 255:
         raise UsageError(f"{path}: values up to {values.max()}, expected class ids from 0 to 255")
     return values.astype(np.uint8)

@@ -23,6 +23,7 @@ from training.pspnet import PYRAMID_BINS
 Name = Literal["semseg", "mmseg", "csail", "torchvision"]
 # DataParallel and AveragedModel, torch.compile, Lightning's and timm's wrappers, CSAIL's module
 WRAPPERS = (("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("encoder.", "decoder."))
+TRUNK = re.compile(r"(conv|bn)[123]\.|layer[1-4]\.")  # names of CSAIL's encoder
 AVERAGED = "n_averaged"  # how many weights torch's AveragedModel has averaged: no weight itself
 
 # convolution and batch norm in turn, as each stem's author named them
@@ -117,7 +118,8 @@ def _has_names_of(source: Source, tensors: Mapping[str, Tensor]) -> bool:
 
 def _is_lone_encoder(tensors: Mapping[str, Tensor]) -> bool:
     """Whether it can be the trunk of CSAIL's PSPNet: a classifier has fc, and others' deep stems are Sequentials."""
-    return {"conv3.weight", "layer1.0.conv1.weight"} <= tensors.keys() and "fc.weight" not in tensors
+    stem = {"conv3.weight", "layer1.0.conv1.weight"} <= tensors.keys()
+    return stem and all(TRUNK.match(name) for name in tensors)
 
 
 def stem(tensors: Mapping[str, Tensor], source: Source) -> tuple[str, ...]:

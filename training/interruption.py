@@ -10,7 +10,6 @@ which torchrun takes for a failure to be restarted (--max-restarts) and a batch 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -91,8 +90,7 @@ def as_begun(config: TrainConfig) -> TrainConfig:
     if config.align_corners is not None or config.pretrained_from is None:
         return config
     _, meta = load_checkpoint(config.out / LAST)
-    recorded = json.loads(meta.provenance.get("options", "{}"))
-    return replace(config, align_corners=recorded.get("align_corners"))
+    return replace(config, align_corners=meta.align_corners)
 
 
 def check_shared(out: Path, *values: int) -> None:

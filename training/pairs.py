@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +111,17 @@ def _note(photo: image.Photo, labels_sized: bool, labels_as_stored: bool) -> str
         "EXIF turns the image, and no size tells whether the label was drawn for it as it is seen; "
         "if it was drawn for it as it is stored: --labels-as-stored"
     )
+
+
+@contextmanager
+def whole(out: Path) -> Iterator[None]:
+    """Half a dataset, of a block that was broken off, is in the way of the next try: its files go."""
+    try:
+        yield
+    except BaseException:
+        for folder in (IMAGES, LABELS):
+            shutil.rmtree(out / folder, ignore_errors=True)
+        raise
 
 
 def link(source: Path, target: Path) -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,13 +44,8 @@ def main(config: PrepareConfig) -> None:
     console = Console(stderr=config.as_json, highlight=False, soft_wrap=True)
     source = find(config)
     config.out.mkdir(parents=True, exist_ok=True)
-    try:
+    with pairs.whole(config.out):  # but the list of what was bad stays
         found = prepare(config, source, console)
-    except BaseException:
-        # half a dataset is in the way of the next try; the list of what was bad stays
-        for folder in (pairs.IMAGES, pairs.LABELS):
-            shutil.rmtree(config.out / folder, ignore_errors=True)
-        raise
     if config.as_json:
         print(json.dumps(found, ensure_ascii=False))
     else:

@@ -59,7 +59,7 @@ class SelfLabelConfig:
     sure: float = 0.9
     """Probability from which a class is believed."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
-    """Print what was filled as JSON instead of a table."""
+    """Print what was filled as JSON instead of lines."""
 
     def __post_init__(self) -> None:
         if not 0 < self.sure <= 1:
@@ -78,11 +78,10 @@ def main(config: SelfLabelConfig) -> None:
                 f"{dataset.name} has the classes {', '.join(dataset.classes)}; the model has "
                 f"{', '.join(segmenter.spec.classes)}: they must be the same, in the same order"
             )
-        for folder in (pairs.IMAGES, pairs.LABELS):
-            (config.out / folder).mkdir(parents=True)
         console = Console(stderr=True)
         bar = track(dataset.samples, "self-label", console=console, disable=not console.is_terminal)
-        before, filled = label_all(bar, dataset, segmenter, config)
+        with pairs.whole(config.out):
+            before, filled = label_all(bar, dataset, segmenter, config)
     tell(config, dataset, before, filled)
 
 
@@ -96,6 +95,8 @@ def label_all(
     stored[[dataset.ignore_label, *(item.value for item in dataset.not_these)]] = (
         IGNORE_LABEL, *(item.value for item in not_these),
     )  # fmt: skip
+    for folder in (pairs.IMAGES, pairs.LABELS):
+        (config.out / folder).mkdir(parents=True)
     before, members = np.zeros(num_classes + 1, np.int64), []
     for sample in samples:
         photo, label = dataset.read(sample)

@@ -29,7 +29,7 @@ from training.diagnosis import Diagnosis, diagnose
 from training.doctor import DoctorConfig, main
 from training.layout import Layout
 from training.meta import CheckpointMeta
-from training.patient import Patient
+from training.patient import Patient, _resized
 from training.rooms import render
 
 COUNT, PHOTO, INPUT = 2, (120, 160), (96, 128)
@@ -151,6 +151,12 @@ def test_another_resize_filter_is_named(demo: Patient, resize: Resize) -> None:
     assert found.kinds == ("resize filter",), found.words()
     assert f"({resize})" in found.words()
     assert found.mended == 1
+
+
+def test_areas_are_weighed_as_opencv_does() -> None:
+    """Three pixels to two cells: the one in the middle belongs to both by halves."""
+    line = np.array([[[10], [40], [100]]], np.uint8).repeat(3, axis=2)
+    np.testing.assert_array_equal(_resized(line, (1, 2), "area")[0, :, 0], [20, 80])
 
 
 def test_a_forgotten_exif_orientation_is_named(demo: Patient, rooms: list[tuple[Pixels, Pixels]]) -> None:

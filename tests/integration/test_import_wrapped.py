@@ -148,6 +148,12 @@ def test_csails_encoder_alone_is_not_taken_for_a_classifier(tmp_path: Path) -> N
     assert meta.layout is not None
     assert (meta.classes, len(meta.layout.stem), meta.layout.contracted) == ((), 3, True)
     assert load_checkpoint(imported(encoder, decoder))[1].provenance["imported_from"] == "csail"
+    other = {
+        "conv_last.weight": torch.ones(5, 8, 1, 1),
+        "conv_last.bias": torch.ones(5),
+    }  # CSAIL's decoder c1
+    with pytest.raises(CheckpointError, match="conv_last"):  # named, and not said to be missing
+        loaded(torch.load(encoder, weights_only=True) | other, tmp_path)
     classifier = torch.load(encoder, weights_only=True)  # CSAIL's own ImageNet weights have this stem and fc
     got, meta = loaded(classifier | {"fc.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}, tmp_path)
     assert (meta.provenance["imported_from"], meta.provenance["left_out"]) == (

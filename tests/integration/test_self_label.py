@@ -120,6 +120,20 @@ def test_refusals_say_what_to_do(
     assert message in err
 
 
+def test_a_bad_label_leaves_nothing_in_the_way(
+    run: Run, description: Path, exported: Path, tmp_path: Path
+) -> None:
+    file = description.parent / "labels" / "1.png"
+    good = file.read_bytes()
+    file.write_bytes(b"no PNG")
+    code, _, err = run(exported, "--data", description, "--out", tmp_path / "filled")
+    assert code != 0
+    assert "not a readable PNG" in err
+    file.write_bytes(good)
+    code, _, err = run(exported, "--data", description, "--out", tmp_path / "filled")
+    assert code == 0, err
+
+
 def test_a_model_of_other_classes_is_refused(
     run: Run, description: Path, exported: Path, tmp_path: Path
 ) -> None:

@@ -97,19 +97,3 @@ def test_only_unpacked_models_are_removed(store: Path) -> None:
     for name in ("rooms.mar", "demo", "rooms-1.0", "never"):
         incoming.remove(store, name)
     assert sorted(path.name for path in store.iterdir()) == ["demo", "rooms.mar"]
-
-
-def test_what_a_dying_worker_writes_meanwhile_goes_too(
-    mar: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = incoming.unpack(mar, SPEC, store)
-    rmtree, writes = shutil.rmtree, [folder / "__pycache__"]
-
-    def beside_a_worker(path: Path, ignore_errors: bool = False) -> None:
-        rmtree(path, ignore_errors=ignore_errors)
-        if writes:
-            writes.pop().mkdir(parents=True)
-
-    monkeypatch.setattr(shutil, "rmtree", beside_a_worker)
-    incoming.remove(store, folder.name)
-    assert list(store.iterdir()) == []

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from threading import Timer
 
 import httpx
 import pytest
@@ -73,6 +77,23 @@ def test_a_refusal_says_what_the_server_said_and_what_to_do(status: int, advice:
 
 def test_unregistering_what_is_not_there_is_no_error() -> None:
     management(lambda _: httpx.Response(404, json={"message": "no"})).unregister("rooms", "1.0")
+
+
+def test_unregistering_ends_when_the_workers_have_ended() -> None:
+    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        if request.method == "GET":
+            told = model("1.0", "READY") | {"workers": [{"status": "READY", "pid": worker.pid}]}
+            return httpx.Response(200, json=[told])
+        Timer(0.3, worker.terminate).start()  # as TorchServe does it: the answer comes first
+        return httpx.Response(200, json={"status": "unregistered"})
+
+    management(answer).unregister("rooms", "1.0")
+    assert asked == ["GET", "DELETE"]
+    assert worker.wait(timeout=0) == -signal.SIGTERM  # has ended already
 
 
 def test_an_expired_token_is_renewed_once() -> None:

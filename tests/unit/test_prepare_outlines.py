@@ -97,7 +97,10 @@ def test_yolo_needs_folders_of_images(root: Path) -> None:
 
 
 def test_yolo_photos_outside_are_listed(root: Path) -> None:
-    (root / "b.jpg").write_bytes((root / "images" / "a.jpg").read_bytes())
+    """With their labels; without one they are a training's plots."""
+    for name in ("b.jpg", "results.jpg"):
+        (root / name).write_bytes((root / "images" / "a.jpg").read_bytes())
+    (root / "b.txt").write_text("")
     found = yolo_found(root, "")
     assert [item.image.name for item in found.items] == ["a.jpg"]
     ((file, kind, reason),) = ((half.file, half.kind, half.reason) for half in found.left_out)

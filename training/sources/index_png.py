@@ -59,7 +59,7 @@ def read_png(path: Path) -> NDArray[np.int32]:
         return pixels[..., 0].astype(np.int32)
     if mode not in ("1", "L", "P", "I;16", "I"):
         raise BadPair(
-            "unreadable label", f"a PNG of mode {mode}, expected values in one channel; training.prepare takes colours: --format colour"
+            "unreadable label", f"a PNG of mode {mode}, expected values in one channel; --format colour?"
         )
     values = pixels.astype(np.int32)
     return values // (255 // (2**depth - 1)) if mode == "L" and depth < 8 else values
@@ -86,11 +86,15 @@ def pairs(
         used = set()
         beside = (root / labels_folder).is_relative_to(root / images_folder)
         for image in images_below(root / images_folder):
-            if beside and image.suffix.lower() == suffix and image.is_relative_to(root / labels_folder):
+            if (
+                beside
+                and image.is_relative_to(root / labels_folder)
+                and label_of(image.with_suffix(suffix)) == image
+            ):
                 continue  # a label: they are in the folder of the images, or in one inside it
             inside = image.relative_to(root / images_folder)
             label = label_of((root / labels_folder / inside).with_suffix(suffix))
-            used.add(label)
+            used |= {label, image}
             if label.is_file():
                 name = "__".join(inside.with_suffix("").parts)
                 items.append(Item(name, image, label, split_of(Path(images_folder) / inside)))

@@ -104,7 +104,10 @@ def find(root: Path, names: Path | None) -> Found:
 
 
 def _images(root: Path) -> tuple[list[Path], list[Path]]:
-    """Those in folders images/, and the others. Raises UsageError: no such folder."""
+    """Those in folders images/, and others that have a label beside them. Raises UsageError: no such folder.
+
+    Others without one are plots and previews of a training.
+    """
     inside: list[Path] = []
     outside: list[Path] = []
     for image in images_below(root):
@@ -113,7 +116,7 @@ def _images(root: Path) -> tuple[list[Path], list[Path]]:
     if not inside:
         others = f", but {len(outside)} elsewhere, as {outside[0].relative_to(root)}" if outside else ""
         raise UsageError(f"{root}: no image in a folder images/{others}; {LAYOUT}")
-    return inside, outside
+    return inside, [image for image in outside if image.with_suffix(".txt").is_file()]
 
 
 def _without_image(root: Path, used: set[Path]) -> list[LeftOut]:

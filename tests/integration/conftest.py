@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from export import build, cases
+from segserve import cli
 from segserve.segmenter import Segmenter
 from segserve.spec import ModelSpec
 from tests import tiny_pspnet
 from tests.integration.painted import paint
 from tests.specs import make_spec
 from training.rooms import render
+
+RunHere = Callable[..., tuple[int, str, str]]
 
 
 class ColourEngine:
@@ -44,6 +49,25 @@ class ColourEngine:
         blocks = images_nhwc.reshape(n, height // 8, 8, width // 8, 8, 3)
         logits_nchw: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32).transpose(0, 3, 1, 2)
         return logits_nchw
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunHere:
+    """A command in this process, given its options, its main and its arguments: exit code, stdout, stderr.
+
+    An uncaught exception fails the test.
+    """
+
+    def call(
+        config_type: type, main: Callable[[Any], int | None], *arguments: object
+    ) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.run(config_type, main)
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

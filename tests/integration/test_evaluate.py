@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from segserve import cli, encode
+from segserve import encode
 from segserve.errors import DatasetError, UsageError
 from segserve.spec import SPEC_FILE, ModelSpec
 from tests.integration.bands import CLASSES, SIZES, export_colours, write_dataset
@@ -73,17 +74,8 @@ def test_counts_every_labelled_pixel_at_the_photos_own_size(description: Path, e
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in this process: exit code, stdout, stderr. An uncaught exception fails the test."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.run(EvaluateConfig, main)
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, *capsys.readouterr()
-
-    return call
+def run(run_here: Run) -> Run:
+    return functools.partial(run_here, EvaluateConfig, main)
 
 
 def test_command_line_of_the_docstring_works(description: Path, exported: Path) -> None:

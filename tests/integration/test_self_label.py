@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from segserve import cli
 from tests.integration.bands import CLASSES, SIZES, export_colours, write_dataset
 from training.data import load_dataset
 from training.label_sets import NotThese
@@ -46,17 +45,8 @@ def description(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in this process: exit code, stdout, stderr. An uncaught exception fails the test."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["self_label", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.run(SelfLabelConfig, main)
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, *capsys.readouterr()
-
-    return call
+def run(run_here: Run) -> Run:
+    return functools.partial(run_here, SelfLabelConfig, main)
 
 
 def inner(label: NDArray[np.uint8], top: int, bottom: int) -> NDArray[np.uint8]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from training import pspnet
 from training.assumptions import RESIZES, Pipeline, Resize
 from training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from training.diagnosis import Diagnosis, diagnose
-from training.doctor import DoctorConfig, main
+from training.doctor import DoctorConfig, _label, _pairs, main
 from training.layout import Layout
 from training.meta import CheckpointMeta
 from training.patient import Patient, _resized
@@ -116,7 +118,7 @@ def with_references(patient: Patient) -> Diagnosis:
 
 def test_the_untouched_model_is_well(demo: Patient) -> None:
     found = with_references(demo)
-    assert (found.as_is, found.kinds, found.healthy) == (1, (), True)
+    assert (found.as_is, found.mended, found.kinds, found.healthy) == (1, 1, (), True)
     assert found.words() == "nothing is wrong: agreement 100.00 %."
 
 
@@ -260,3 +262,23 @@ def test_the_command_shows_what_it_found(
         main(replace(config, reference_masks=tmp_path))
     with pytest.raises(UsageError, match="give --labels or --reference-masks"):
         replace(config, reference_masks=None)
+
+
+def test_labels_of_fewer_bits_keep_their_values(tmp_path: Path) -> None:
+    """As tools that shrink PNGs write them: grey of 4 bits, which Pillow would stretch to 0 … 255."""
+    rows = b"\x00\x01\x23" * 2  # no filter; the values 0 to 3
+    header = struct.pack(">IIBBBBB", 4, 2, 4, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    png = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    np.testing.assert_array_equal(_label(tmp_path / "a.png"), [[0, 1, 2, 3]] * 2)
+
+
+def test_photos_and_labels_may_share_a_folder(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.JPG", "b.PNG", "c.png"):
+        (tmp_path / name).write_bytes(b"")
+    found = [(photo.name, label.name) for photo, label in _pairs(tmp_path, tmp_path)]
+    assert found == [("a.jpg", "a.png"), ("b.JPG", "b.PNG")]

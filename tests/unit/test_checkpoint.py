@@ -199,6 +199,7 @@ def test_interrupted_write_leaves_the_old_file(
         ({"mean": (1.0, 2.0)}, "mean"),
         ({"input_height": 0}, "input_height"),
         ({"ignore_label": 256}, "ignore_label"),
+        ({"ignore_label": 0}, "ignore_label"),  # a class
         ({"align_corners": 1}, "align_corners"),
         ({"provenance": {"seed": 1}}, "provenance"),
     ],

@@ -120,7 +120,7 @@ def _label(path: Path) -> NDArray[np.uint8]:
     try:
         values = read_png(path)
     except BadPair as bad:
-        raise UsageError(f"{path}: {bad.reason.removesuffix('; --format colour?')}") from None
+        raise UsageError(f"{path}: {bad.reason}") from None
     if values.max() > 255:
         raise UsageError(f"{path}: values up to {values.max()}, expected class ids from 0 to 255")
     return values.astype(np.uint8)

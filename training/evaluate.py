@@ -38,7 +38,7 @@ from training.confusions import as_json, pairs
 from training.data import Dataset, load_dataset, read_image
 from training.description import Sample
 from training.evaluate_report import Report
-from training.evaluated_model import load_segmenter, unpacked
+from training.evaluated_model import load_segmenter, require_same_classes, unpacked
 from training.looks import Look, Ways, fuse, look_at
 from training.metrics import ConfusionMatrix, Scores
 from training.seen import Seen
@@ -86,11 +86,7 @@ def evaluate(
 
     Raises DatasetError: an image or label that is unusable, or a dataset of other classes than the model's.
     """
-    if segmenter.spec.classes != dataset.classes:
-        raise DatasetError(
-            f"{dataset.name} has the classes {', '.join(dataset.classes)}; the model has "
-            f"{', '.join(segmenter.spec.classes)}: evaluate on a dataset with the model's classes, in its order"
-        )
+    require_same_classes(segmenter, dataset)
     matrix = ConfusionMatrix(dataset.num_classes, dataset.ignore_label, dataset.not_these)
     progress = Console(stderr=True)
     for sample in track(samples, "evaluate", console=progress, disable=not progress.is_terminal):

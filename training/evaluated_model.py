@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from segserve.engines import load_engine
-from segserve.errors import SpecError, UsageError
+from segserve.errors import DatasetError, SpecError, UsageError
 from segserve.segmenter import Segmenter
 from segserve.spec import SPEC_FILE, ModelSpec
+from training.data import Dataset
 from training.torch_engine import checkpoint_segmenter
 
 
@@ -72,3 +73,12 @@ def load_segmenter(what: Path, engine: str | None = None) -> Segmenter:
     raise UsageError(
         f"{what}: expected a checkpoint (.safetensors), a folder made by export.build, or its .mar"
     )
+
+
+def require_same_classes(segmenter: Segmenter, dataset: Dataset) -> None:
+    """Raises DatasetError: labels of the one would be taken for others of the other."""
+    if segmenter.spec.classes != dataset.classes:
+        raise DatasetError(
+            f"{dataset.name} has the classes {', '.join(dataset.classes)}; the model has "
+            f"{', '.join(segmenter.spec.classes)}: they must be the same, in the same order"
+        )

@@ -21,7 +21,7 @@ from training.layout import Second
 from training.pspnet import PYRAMID_BINS
 
 Name = Literal["semseg", "mmseg", "csail", "torchvision"]
-# DataParallel and AveragedModel, torch.compile, Lightning's and timm's wrappers, CSAIL's module
+# DataParallel and AveragedModel, torch.compile, Lightning modules' usual attributes, CSAIL's module
 WRAPPERS = (("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("encoder.", "decoder."))
 TRUNK = re.compile(r"(conv|bn)[123]\.|layer[1-4]\.")  # names of CSAIL's encoder
 AVERAGED = "n_averaged"  # how many weights torch's AveragedModel has averaged: no weight itself

@@ -62,19 +62,11 @@ class Checker:
             label = self._label(item, photo)
         except BadPair as bad:
             return LeftOut(item.image, bad.kind, bad.reason)
-        pixels = encode.shares(label, len(self.remap.classes))
         if (label == IGNORE_LABEL).all():
             return LeftOut(item.image, "empty", f"no pixel of any class in {item.label}")
         upright = photo.rgb if photo.turn is None else photo.rgb.transpose(photo.turn)
-        image_path = self.out / IMAGES / f"{item.name}{item.image.suffix}"
-        label_path = self.out / LABELS / f"{item.name}.png"
-        link(item.image, image_path)
-        label_path.write_bytes(encode.png(label, palette(len(self.remap.classes))))
-        return Checked(
-            item.name, item.image, item.split, image_path, label_path, tuple(pixels.tolist()),
-            int(label.size - pixels.sum()), fingerprint(upright),
-            _note(photo, self.source.sized, self.labels_as_stored),
-        )  # fmt: skip
+        note = _note(photo, self.source.sized, self.labels_as_stored)
+        return write(self.out, item, upright, label, len(self.remap.classes), note)
 
     def _label(self, item: Item, photo: image.Photo) -> NDArray[np.uint8]:
         """For the upright photo, uint8 (height, width). Raises BadPair."""
@@ -124,7 +116,30 @@ def whole(out: Path) -> Iterator[None]:
         raise
 
 
-def link(source: Path, target: Path) -> None:
+def make_folders(out: Path) -> None:
+    """For `write`."""
+    for folder in (IMAGES, LABELS):
+        (out / folder).mkdir(parents=True)
+
+
+def write(
+    out: Path, item: Item, upright: Image.Image, label: NDArray[np.uint8], num_classes: int, note: str | None = None
+) -> Checked:  # fmt: skip
+    """Put an image into the dataset with a label for it as it is seen, uint8 (height, width)."""
+    image_path, label_path = (
+        out / IMAGES / f"{item.name}{item.image.suffix}",
+        out / LABELS / f"{item.name}.png",
+    )
+    _link(item.image, image_path)
+    label_path.write_bytes(encode.png(label, palette(num_classes)))
+    pixels = encode.shares(label, num_classes)
+    return Checked(
+        item.name, item.image, item.split, image_path, label_path, tuple(pixels.tolist()),
+        int(label.size - pixels.sum()), fingerprint(upright), note,
+    )  # fmt: skip
+
+
+def _link(source: Path, target: Path) -> None:
     """A hard link costs nothing and survives the source; elsewhere, or where it isn't allowed, a copy."""
     try:
         os.link(source.resolve(), target)
@@ -149,8 +164,7 @@ def _check(item: Item) -> Checked | LeftOut:
 
 def check_all(checker: Checker, items: Sequence[Item], workers: int) -> Iterator[Checked | LeftOut]:
     """In the order of the items. Raises DatasetError: a process was killed."""
-    for folder in (IMAGES, LABELS):
-        (checker.out / folder).mkdir(parents=True)
+    make_folders(checker.out)
     if workers == 1:
         yield from map(checker.check, items)
         return

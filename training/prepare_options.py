@@ -57,10 +57,7 @@ class PrepareConfig:
         if not self.root.is_dir():
             raise UsageError(f"no folder {self.root}")
         # what a failed one leaves is in nobody's way
-        if self.out.exists() and (
-            not self.out.is_dir() or any(path.name != LEFT_OUT for path in self.out.iterdir())
-        ):
-            raise UsageError(f"--out {self.out} is not an empty folder: name a new one or empty it")
+        require_empty(self.out, but=LEFT_OUT)
         if self.out.resolve().is_relative_to(self.root.resolve()):
             raise UsageError(
                 f"--out {self.out} is in {self.root}, where it would be read as data; name another"
@@ -100,3 +97,9 @@ class PrepareConfig:
         if self.val is None and self.test is None:
             return None
         return {"val": 0.1 if self.val is None else self.val, "test": self.test or 0.0}
+
+
+def require_empty(out: Path, but: str = "") -> None:
+    """Of --out: it is not there yet, or there is nothing in it but one file. Raises UsageError."""
+    if out.exists() and (not out.is_dir() or any(path.name != but for path in out.iterdir())):
+        raise UsageError(f"--out {out} is not an empty folder: name a new one or empty it")

@@ -25,6 +25,7 @@ from PIL import Image, ImageFilter
 from segserve import cli
 from segserve.errors import UsageError
 from segserve.labels import IGNORE_LABEL, ROOM_CLASSES, palette
+from training.prepare_options import require_empty
 from training.rooms_shade import shade
 from training.rooms_view import compose
 
@@ -60,8 +61,7 @@ class RoomsConfig:
                 f"--height and --width must be at least 32, --workers at least 1, "
                 f"got {self.height}, {self.width}, {self.workers}"
             )
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise UsageError(f"--out {self.out} is not an empty folder: name a new one or empty it")
+        require_empty(self.out)
 
 
 def render(seed: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -25,17 +25,17 @@ from rich.console import Console
 from rich.progress import track
 
 from segserve import cli, encode
-from segserve.errors import DatasetError, UsageError
-from segserve.labels import IGNORE_LABEL, palette
+from segserve.errors import UsageError
+from segserve.labels import IGNORE_LABEL
 from segserve.segmenter import Segmenter
 from training import label_sets, pairs, prepare, prepare_report
 from training.data import Dataset, load_dataset
 from training.description import Sample
-from training.duplicates import fingerprint
-from training.evaluated_model import load_segmenter, unpacked
+from training.evaluated_model import load_segmenter, require_same_classes, unpacked
 from training.looks import Ways, fuse, look_at
-from training.pairs import Checked
+from training.prepare_options import require_empty
 from training.remap import Remap
+from training.sources.item import Item
 from training.splits import Split
 
 LOOKS = Ways(flip=True)
@@ -64,8 +64,7 @@ class SelfLabelConfig:
     def __post_init__(self) -> None:
         if not 0 < self.sure <= 1:
             raise UsageError(f"--sure {self.sure}: expected a probability above 0, at most 1")
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise UsageError(f"--out {self.out} is not an empty folder: name a new one or empty it")
+        require_empty(self.out)
 
 
 def main(config: SelfLabelConfig) -> None:
@@ -73,11 +72,7 @@ def main(config: SelfLabelConfig) -> None:
     dataset = load_dataset(config.data, config.split, config.root)
     with unpacked(config.what) as what:
         segmenter = load_segmenter(what)
-        if segmenter.spec.classes != dataset.classes:
-            raise DatasetError(
-                f"{dataset.name} has the classes {', '.join(dataset.classes)}; the model has "
-                f"{', '.join(segmenter.spec.classes)}: they must be the same, in the same order"
-            )
+        require_same_classes(segmenter, dataset)
         console = Console(stderr=True)
         bar = track(dataset.samples, "self-label", console=console, disable=not console.is_terminal)
         with pairs.whole(config.out):
@@ -95,8 +90,7 @@ def label_all(
     stored[[dataset.ignore_label, *(item.value for item in dataset.not_these)]] = (
         IGNORE_LABEL, *(item.value for item in not_these),
     )  # fmt: skip
-    for folder in (pairs.IMAGES, pairs.LABELS):
-        (config.out / folder).mkdir(parents=True)
+    pairs.make_folders(config.out)
     before, members = np.zeros(num_classes + 1, np.int64), []
     for sample in samples:
         photo, label = dataset.read(sample)
@@ -108,7 +102,8 @@ def label_all(
         )
         before += _pixels(label, num_classes)
         label = stored[fill(label, mask, confidence >= config.sure, dataset)]
-        members.append(_write(sample, photo, label, num_classes, config))
+        item = Item(sample.image.stem, sample.image, sample.label, config.split)
+        members.append(pairs.write(config.out, item, Image.fromarray(photo), label, num_classes))
     split = Split({config.split: tuple(members)}, (), {config.split: len(members)})
     report = prepare_report.report(dataset.classes, split, [], [], f"{dataset.name}, {config.split}")
     prepare.write(config.out, Remap(dataset.classes, {}, not_these), split, report)
@@ -129,24 +124,6 @@ def fill(
 def _pixels(label: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
     pixels = encode.shares(label, num_classes)
     return np.append(pixels, label.size - pixels.sum())
-
-
-def _write(
-    sample: Sample,
-    photo: NDArray[np.uint8],
-    label: NDArray[np.uint8],
-    num_classes: int,
-    config: SelfLabelConfig,
-) -> Checked:
-    image_path = config.out / pairs.IMAGES / sample.image.name
-    label_path = config.out / pairs.LABELS / f"{sample.image.stem}.png"
-    pairs.link(sample.image, image_path)
-    label_path.write_bytes(encode.png(label, palette(num_classes)))
-    *pixels, ignored = _pixels(label, num_classes).tolist()
-    return Checked(
-        sample.image.stem, sample.image, config.split, image_path, label_path, tuple(pixels), ignored,
-        fingerprint(Image.fromarray(photo)), None,
-    )  # fmt: skip
 
 
 def tell(

@@ -43,24 +43,22 @@ class IndexSource:
     unlabelled: int = USUAL_IGNORE
 
     def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
-        values = read_png(item.label).astype(np.int32)
+        values = read_png(item.label, hint="; --format colour?")
         check_size(item, values.shape[0], values.shape[1], height, width)
         if self.unlabelled not in self.names:
             values[values == self.unlabelled] = UNLABELLED
         return values
 
 
-def read_png(path: Path) -> NDArray[np.int32]:
-    """Pixel values as stored, int32 (H, W). Raises BadPair."""
+def read_png(path: Path, hint: str = "") -> NDArray[np.int32]:
+    """Pixel values as stored, int32 (H, W), a copy. Raises BadPair; `hint`: what to do where they are colours."""
     with open_png(path) as png:
         depth, mode = path.read_bytes()[24], png.mode
         pixels = np.asarray(png)
     if mode in ("RGB", "RGBA") and (pixels[..., :3] == pixels[..., :1]).all():
         return pixels[..., 0].astype(np.int32)
     if mode not in ("1", "L", "P", "I;16", "I"):
-        raise BadPair(
-            "unreadable label", f"a PNG of mode {mode}, expected values in one channel; --format colour?"
-        )
+        raise BadPair("unreadable label", f"a PNG of mode {mode}, expected values in one channel{hint}")
     values = pixels.astype(np.int32)
     return values // (255 // (2**depth - 1)) if mode == "L" and depth < 8 else values
 

@@ -1,0 +1,192 @@
+"""Let rare classes win where that brings mIoU, and nowhere else: one constant for each class, in the classifier's bias.
+
+    python -m training.rebalance runs/x/best.safetensors --data kitchens/dataset.toml --out runs/x/model2.safetensors
+
+The likeliest class of a pixel is right most often, but that is not what IoU asks for: there a class should win from a
+probability of IoU / (1 + IoU) on (Nowozin, CVPR 2014), so a pole that is hard to see long before one half. A network
+trained with class weights errs to the other side and paints poles over what is beside them. So after training each
+class's logit gets the constant that makes mIoU on the split "val" largest, one class after the other until none helps
+(coordinate ascent), over a sample of the labelled pixels, as served. The network stays what it is, and as fast; its
+probabilities are no frequencies any more.
+
+Constants that fit a split may not fit other photos. So they are also fitted on each half of it (in the order of the
+description, where frames of a clip are neighbours) and judged on the other; without a gain there, nothing is written,
+and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from segserve import cli
+from segserve.errors import CheckFailed, DatasetError, RequestError, UsageError
+from segserve.segmenter import Segmenter
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.class_names import CLASSIFIERS
+from training.data import Dataset, load_dataset
+from training.description import Sample
+from training.evaluated_model import load_segmenter, require_same_classes
+from training.shifts import Pixels, fit, miou
+
+PIXELS = 20_000
+"""Of each photo."""
+MAX_VALUES = 100_000_000
+"""Logits that are held, 400 MB; with more classes or photos fewer pixels of each are taken."""
+
+
+@dataclass(frozen=True)
+class RebalanceConfig:
+    """Options of the command."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """A checkpoint (.safetensors); model.safetensors of a training, too."""
+    data: Path
+    """The dataset's description, a TOML file."""
+    out: Path
+    """The checkpoint to write."""
+    root: Path | None = None
+    """Folder that the description's paths are relative to; its own folder if left out."""
+    split: str = "val"
+    """Which of the description's splits; the one that was trained on would tell nothing."""
+    seed: int = 0
+    """Of the choice of pixels."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        if self.checkpoint.suffix != ".safetensors" or self.out.suffix != ".safetensors":
+            raise UsageError(f"{self.checkpoint}, --out {self.out}: expected checkpoints (.safetensors)")
+        if self.out.resolve() == self.checkpoint.resolve():
+            raise UsageError(f"--out {self.out}: is the checkpoint itself; it stays as it is")
+
+
+def main(config: RebalanceConfig) -> None:
+    """Fit, judge, write. Raises CheckFailed where it brings nothing; UsageError, DatasetError, CheckpointError."""
+    dataset = load_dataset(config.data, config.split, config.root)
+    segmenter = load_segmenter(config.checkpoint)
+    require_same_classes(segmenter, dataset)
+    if len(dataset.samples) < 2:
+        raise DatasetError(
+            f"{dataset.name} {dataset.split}: one image; two are needed, to judge one by the other"
+        )
+    photos = look(segmenter, dataset, config.seed)
+    shifts = fit(Pixels.joined(photos))
+    found = facts(photos, shifts, dataset)
+    if config.as_json:
+        print(json.dumps(found, indent=2, allow_nan=False))
+    else:
+        Console().print(table(found, f"{config.checkpoint.name} on {dataset.name} {dataset.split}"))
+    before, after = found["held_out_miou"]
+    if not after > before:
+        raise CheckFailed(
+            f"constants fitted on one half of {dataset.name} {dataset.split} bring nothing on the other (mIoU "
+            f"{100 * before:.2f} to {100 * after:.2f} %): nothing is written, keep {config.checkpoint}"
+        )
+    write(config, shifts, found)
+
+
+def look(segmenter: Segmenter, dataset: Dataset, seed: int) -> list[Pixels]:
+    """Labelled pixels of each photo with their logits, as served. Raises DatasetError for an unusable file."""
+    rng = np.random.default_rng(seed)
+    count = max(1, min(PIXELS, MAX_VALUES // (len(dataset.samples) * dataset.num_classes)))
+    console = Console(stderr=True)
+    bar = track(dataset.samples, "look", console=console, disable=not console.is_terminal)
+    photos = [look_at(segmenter, dataset, sample, count, rng) for sample in bar]
+    if not any(len(photo.labels) for photo in photos):
+        raise DatasetError(f"{dataset.name} {dataset.split}: no pixel of it is labelled as a class")
+    return photos
+
+
+def look_at(
+    segmenter: Segmenter, dataset: Dataset, sample: Sample, count: int, rng: np.random.Generator
+) -> Pixels:
+    """At most `count` of the labelled pixels of one photo."""
+    try:
+        prepared = segmenter.prepare(sample.image.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{sample.image}: cannot be read ({error.strerror})") from error
+    except RequestError as error:
+        raise DatasetError(f"{sample.image}: {error}") from error
+    logits = segmenter.logits([prepared])[0].astype(np.float32, copy=False)
+    place = prepared.geometry
+    label = dataset.read_label(sample, place.photo_height, place.photo_width)
+    labelled = np.flatnonzero(label < dataset.num_classes)
+    chosen = np.sort(rng.permutation(labelled)[:count])
+    y, x = np.divmod(chosen, label.shape[1])
+    rows = place.rows(logits.shape[1], segmenter.spec.align_corners)[y]
+    columns = place.columns(logits.shape[2], segmenter.spec.align_corners)[x]
+    return Pixels(bilinear(logits, rows, columns), label[y, x])
+
+
+def bilinear(
+    logits_chw: NDArray[np.float32], rows: NDArray[np.float32], columns: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """All classes at points of the map, (n, C); points past its last row or column are on it."""
+    _, height, width = logits_chw.shape
+    rows, columns = np.minimum(rows, height - 1), np.minimum(columns, width - 1)
+    top, left = rows.astype(np.int64), columns.astype(np.int64)
+    bottom, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
+    down, across = rows - top, columns - left
+    upper = (1 - across) * logits_chw[:, top, left] + across * logits_chw[:, top, right]
+    lower = (1 - across) * logits_chw[:, bottom, left] + across * logits_chw[:, bottom, right]
+    return np.ascontiguousarray(((1 - down) * upper + down * lower).T, np.float32)
+
+
+def facts(photos: Sequence[Pixels], shifts: NDArray[np.float64], dataset: Dataset) -> dict[str, Any]:
+    """What the constants bring; mIoU as a pair (before, after), 0 to 1."""
+    whole, half = Pixels.joined(photos), len(photos) // 2
+    halves = Pixels.joined(photos[:half]), Pixels.joined(photos[half:])
+    held_out = [(miou(b.iou()), miou(b.iou(fit(a)))) for a, b in (halves, halves[::-1])]
+    before, after = whole.iou(), whole.iou(shifts)
+    return {
+        "data": dataset.name, "split": dataset.split, "images": len(photos), "pixels": len(whole.labels),
+        "miou": (miou(before), miou(after)),
+        "held_out_miou": tuple(np.mean(held_out, axis=0).tolist()),
+        "classes": {
+            name: {"shift": float(shift), "iou": [None if np.isnan(v) else float(v) for v in (was, now)]}
+            for name, shift, was, now in zip(dataset.classes, shifts, before, after, strict=True)
+        },
+    }  # fmt: skip
+
+
+def table(found: dict[str, Any], title: str) -> Table:
+    """Constants, and IoU with and without them."""
+    result = Table(title=f"{title}, {found['pixels']} pixels", title_justify="left")
+    for column in ("class", "added to its logit", "IoU % before", "after"):
+        result.add_column(column, justify="left" if column == "class" else "right")
+    for name, row in found["classes"].items():
+        shown = ("-" if value is None else f"{100 * value:.2f}" for value in row["iou"])
+        result.add_row(name, f"{row['shift']:+.2f}", *shown)
+    result.add_section()
+    for name, key in (("mIoU", "miou"), ("mIoU, fitted on the other half", "held_out_miou")):
+        result.add_row(name, "", *(f"{100 * value:.2f}" for value in found[key]))
+    return result
+
+
+def write(config: RebalanceConfig, shifts: NDArray[np.float64], found: dict[str, Any]) -> None:
+    """The checkpoint with the constants in the main classifier's bias, and what was done in its provenance."""
+    state, meta = load_checkpoint(config.checkpoint, cast=False)
+    name = f"{CLASSIFIERS[0]}.bias"
+    state[name] = (state[name].double() + torch.from_numpy(shifts)).to(state[name].dtype)
+    said = {key: found[key] for key in ("data", "split", "images", "miou", "held_out_miou")}
+    said["shifts"] = {key: row["shift"] for key, row in found["classes"].items()}
+    provenance = {**meta.provenance, "rebalanced": json.dumps(said)}
+    # its metrics are those of the network without the constants
+    save_checkpoint(config.out, state, dataclasses.replace(meta, metrics={}, provenance=provenance))
+
+
+if __name__ == "__main__":
+    cli.run(RebalanceConfig, main)

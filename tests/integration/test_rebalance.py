@@ -1,4 +1,4 @@
-"""training.rebalance on a network of which one class was made to win everywhere, or to lose: it comes back, as served."""
+"""training.rebalance on a network one of whose classes was made to win everywhere, or to lose: it comes back."""
 
 from __future__ import annotations
 
@@ -103,18 +103,15 @@ def test_without_a_gain_on_the_other_half_nothing_is_written(
 
 
 def test_what_cannot_be_done_is_said(run: Run, description: Path, tmp_path: Path) -> None:
-    checkpoint = knows_colours(tmp_path, 0)
-    for arguments, words in (
-        ((checkpoint, "--data", description, "--out", checkpoint), "it stays as it is"),
-        ((tmp_path, "--data", description, "--out", tmp_path / "x.safetensors"), "expected checkpoints"),
-        ((checkpoint, "--data", paint(tmp_path / "one", val=1), "--out", tmp_path / "x.safetensors"), "one image"),
-        (
-            (checkpoint, "--data", paint(tmp_path / "others", classes=("a", "b", "c")), "--out", tmp_path / "x.safetensors"),
-            "the model has",
-        ),
-    ):  # fmt: skip
-        code, _, err = run(*arguments)
+    checkpoint, out = knows_colours(tmp_path, 0), tmp_path / "x.safetensors"
+    one, others = paint(tmp_path / "one", val=1), paint(tmp_path / "others", classes=("a", "b", "c"))
+    for what, data, to, words in (
+        (checkpoint, description, checkpoint, "it stays as it is"),
+        (tmp_path, description, out, "expected checkpoints"),
+        (checkpoint, one, out, "one image"),
+        (checkpoint, others, out, "the model has"),
+    ):
+        code, _, err = run(what, "--data", data, "--out", to)
         assert code == 2
         assert words in err
-        assert "Traceback" not in err
-    assert not (tmp_path / "x.safetensors").exists()
+    assert not out.exists()

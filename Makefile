@@ -27,7 +27,10 @@ DEMO_PHOTO := out/room.jpg
 DEMO_DATA := runs/demo-data
 # What can change the packaged demo model, so what makes it be exported, compared and packaged again.
 MAR_SOURCES := $(DEMO) $(wildcard segserve/*.py segserve/engines/*.py export/*.py handlers/* \
-	$(addprefix training/,pspnet.py backbones.py layout.py meta.py checkpoint.py torch_engine.py))
+	$(addprefix training/,pspnet.py backbones.py layout.py meta.py checkpoint.py torch_engine.py metrics.py \
+		rooms*.py label_sets.py prepare_options.py))
+# Which engine it was packaged with: another one is another package, though no source is newer.
+MAR_ENGINE := build/rooms.engine
 
 CHECKPOINT ?= $(DEMO)
 OUT ?= build/export
@@ -109,11 +112,16 @@ demo-model: $(READY) ## Train the demo model on rendered rooms (at most 40 minut
 export: $(READY) ## Checkpoint to artefacts, proof of parity and .mar (CHECKPOINT=x.safetensors, OUT=build/export, ARGS='--name …')
 	$(PY) -m export.build $(CHECKPOINT) --out $(OUT) $(ARGS)
 
-package: $(MAR) ## The demo model as model_store/rooms.mar, exported and compared again only when something changed
+package: $(MAR) ## The demo model as model_store/rooms.mar, exported and compared again only when something changed (ENGINE=torchscript)
 
-$(MAR): $(READY) $(MAR_SOURCES)
+$(MAR): $(READY) $(MAR_SOURCES) $(MAR_ENGINE)
 	$(PY) -m export.build $(DEMO) --out build/rooms --name rooms --engine $(ENGINE)
 	cp build/rooms/rooms.mar $@
+
+.PHONY: FORCE
+$(MAR_ENGINE): $(if $(filter $(ENGINE),$(shell cat $(MAR_ENGINE) 2>/dev/null)),,FORCE)
+	@mkdir -p $(@D)
+	@echo $(ENGINE) > $@
 
 $(DEMO_PHOTO): benchmarks/photos.py | $(READY)
 	$(PY) -m benchmarks.photos $@ --height 960 --width 1280
@@ -141,5 +149,7 @@ image: ## Docker image (TARGET=cpu or cuda)
 
 clean: ## Remove what was built; .venv and your runs/ stay
 	@test ! -e run/server.json || $(PY) -m deploy.server stop
+	find model_store -mindepth 1 -maxdepth 1 -type d -not -name demo \
+		\( -name '.*.partial' -o -exec test -e {}/model_spec.json \; \) -exec rm -rf {} +
 	rm -rf build out run model_store/*.mar .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

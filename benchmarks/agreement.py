@@ -6,17 +6,17 @@ Locust (as `benchmarks.run` drives it) and the raw asyncio client (benchmarks/cl
 server: closed load, the same photos, PNG. Printed are the ratios of their percentiles; and of the times in the worker
 (`total`) as the answers to Locust told them (Server-Timing) to those that the server counted itself (/metrics): the
 exact mean, and percentiles after putting ours into the same buckets. Exit code 1 if a ratio of the clients at p50 or
-p95, or that of the means, is off by more than `--tolerance`.
+p95, or that of the means, is off by more than `--tolerance`, or if there is none.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,9 @@ from benchmarks.served import SEED, failures_of, requests_of
 from benchmarks.session import sleep_while_running
 from deploy.metrics import Histogram, scrape
 from deploy.run_folder import Running
-from export.package import check_package
 from segserve.cli import run
 from segserve.errors import CheckFailed, UsageError
+from segserve.package import check_package
 from segserve.spec import ModelSpec
 
 JUDGED = ("p50", "p95", "mean in the worker")
@@ -85,12 +85,12 @@ def main(config: AgreementConfig) -> int:
                     else:
                         theirs += raw_turn(config, running, spec, number)
     found = ratios(ours, theirs, told)
-    off = [row for row in found if row["what"] in JUDGED and abs(row["ratio"] - 1) > config.tolerance]
     report = {**host.describe(), "answers": {"locust": len(ours), "raw": len(theirs)}, "rows": found}
-    print(json.dumps(report) if config.json else f"{host.headline(report)}\n\n{host.markdown(found)}")
-    for row in off:
-        Console(stderr=True).print(f"error: {row['what']}: {row['ratio']:.3f} times", markup=False)
-    return 1 if off else 0
+    print(host.json_of(report) if config.json else f"{host.headline(report)}\n\n{host.markdown(found)}")
+    wrong = off(found, config.tolerance)
+    for line in wrong:
+        Console(stderr=True).print(f"error: {line}", markup=False)
+    return 1 if wrong else 0
 
 
 def locust_turn(
@@ -145,6 +145,19 @@ def ratios(ours: Sequence[Answered], theirs: Sequence[float], told: Histogram) -
         values = [1e3 * histogram.quantile_s(percent / 100) for histogram in (counted, told)]
         found.append(_row(f"p{percent} in the worker", where[0], values[0], where[1], values[1]))
     return found
+
+
+def off(rows: Sequence[Mapping[str, Any]], tolerance: float) -> list[str]:
+    """A sentence for each of `JUDGED` that is not near 1: one that could not be measured is not, either."""
+    ratio_of = {row["what"]: row["ratio"] for row in rows}
+    wrong = []
+    for what in JUDGED:
+        ratio = ratio_of.get(what, math.nan)
+        if math.isnan(ratio):
+            wrong.append(f"{what}: not measured, one of the two told nothing")
+        elif abs(ratio - 1) > tolerance:
+            wrong.append(f"{what}: {ratio:.3f} times, expected 1 within {tolerance:g}")
+    return wrong
 
 
 def bucketed(values_ms: Sequence[float], bounds_s: Sequence[float]) -> Histogram:

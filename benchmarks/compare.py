@@ -11,12 +11,15 @@ Two .mar: both are served at once and take turns under load, A B, B A, A B, … 
 That the masks differ is told, as it may be meant. `python -m benchmarks.slowed` makes a .mar to try this with.
 
 A figure is "worse" if its whole interval is worse by more than the tolerance; all intervals hold together with
---confidence. How they are made, and from what literature: benchmarks/ratio.py. Exit code 1: a figure is worse.
+--confidence. How they are made, and from what literature: benchmarks/ratio.py. Not every figure of a folder has slices:
+a capacity is judged by its range, a count or a time by its value alone, and what only A has something of is worse.
+
+Exit code 1: a figure is worse, or none could be compared.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,14 +31,26 @@ import tyro
 from benchmarks import host, mar_settings, ratio, result_folder, turns
 from benchmarks.mar_server import serving
 from benchmarks.photos import assorted_photos, photos_of
-from benchmarks.ratio import Better, Ratio
+from benchmarks.ratio import Better, By, Measured, Ratio, Verdict
 from benchmarks.served import SEED
-from export.package import check_package
 from segserve.cli import run
 from segserve.errors import UsageError
+from segserve.package import check_package
+
+Figures = Mapping[str, Mapping[str, Any]]
 
 TOLERANCE_TURNS, TOLERANCE_FOLDERS = 0.03, 0.10
 """Less than 3 % is not worth a failed build; what the machine does between two runs is easily 10 %."""
+RANGE = (", low", ", high")
+"""What the ends of a figure's range are called, beside the figure."""
+TOLD = "knee, clients"
+"""Told, not judged: throughput at each number of clients is compared itself, and chance decides between neighbours."""
+WORSE_BY: tuple[tuple[str, frozenset[By]], ...] = (
+    ("Worse beyond doubt", frozenset({"ratios", "differences", "ranges"})),
+    ("Worse by the value alone, which has no interval", frozenset({"values"})),
+    ("Worse, as B has nothing where A has something", frozenset({"gaps"})),
+)
+"""How surely a figure is worse, by what its verdict rests on."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of A and of B and what became of it; `ratio` is None where `verdict` is "not compared"."""
+    """A figure of A and of B and what became of it; NaN where a side has none."""
 
     figure: str
     unit: str
@@ -82,7 +97,8 @@ class Row:
     a: float
     b: float
     ratio: Ratio | None
-    verdict: str
+    verdict: Verdict
+    by: By
 
 
 def main(config: CompareConfig) -> int:
@@ -97,32 +113,53 @@ def main(config: CompareConfig) -> int:
         **host.describe(), "a": str(config.a), "b": str(config.b), "tolerance": tolerance,
         "confidence": config.confidence, "notes": notes, "figures": [asdict(row) for row in rows],
         "worse": [row.figure for row in rows if row.verdict == "worse"],
+        "not_compared": [row.figure for row in rows if row.verdict == "not compared"],
     }  # fmt: skip
-    print(json.dumps(report, indent=2) if config.as_json else _words(report, rows))
-    return 1 if report["worse"] else 0
+    print(host.json_of(report, indent=2) if config.as_json else _words(report, rows))
+    return 1 if report["worse"] or len(report["not_compared"]) == len(rows) else 0
 
 
 def folders(config: CompareConfig, tolerance: float) -> tuple[list[Row], list[str]]:
-    """The figures that both folders have. Raises: UsageError where they can't be compared at all."""
+    """The figures of both folders. Raises: UsageError where they can't be compared at all."""
     a, b = result_folder.read(config.a), result_folder.read(config.b)
     if a["scenario"] != b["scenario"]:
         raise UsageError(
             f"{config.a} is of the scenario {a['scenario']}, {config.b} of {b['scenario']}: expected the same"
         )
     of_a, of_b = a["figures"], b["figures"]
-    common = [name for name in of_a if name in of_b]
-    if not common:
+    if not of_a.keys() & of_b.keys():
         raise UsageError(f"{config.a} and {config.b} have no figure in common")
     notes = [
         f"{key}: {a.get(key)} against {b.get(key)}"
         for key in ("cpu", "cores", "gpu")
         if a.get(key) != b.get(key)
     ]
-    notes += [f"only in one of the two: {name}" for name in sorted(of_a.keys() ^ of_b.keys())]
+    left = {TOLD, *(name + end for name in (*of_a, *of_b) for end in RANGE)}
+    if TOLD in of_a and TOLD in of_b:
+        notes.append(f"{TOLD}: {of_a[TOLD]['value']:g} against {of_b[TOLD]['value']:g}")
+    common = [name for name in of_a if name in of_b and name not in left]
     kinds = {name: (of_a[name]["unit"], of_a[name]["better"]) for name in common}
-    samples = {name: (of_a[name]["samples"], of_b[name]["samples"]) for name in common}
-    values = {name: (of_a[name]["value"], of_b[name]["value"]) for name in common}
-    return judged(kinds, samples, values, config.confidence, tolerance, independent=False), notes
+    sides = {name: (_measured(of_a, name), _measured(of_b, name)) for name in common}
+    rows = judged(kinds, sides, config.confidence, tolerance, independent=False)
+    alone = [name for name in (*of_a, *of_b) if (name in of_a) != (name in of_b) and name not in left]
+    return rows + [_only_in_one(name, of_a, of_b) for name in alone], notes
+
+
+def _only_in_one(name: str, of_a: Figures, of_b: Figures) -> Row:
+    """A device that did not answer, or another option: that is for people to know."""
+    a, b = (of[name]["value"] if name in of else math.nan for of in (of_a, of_b))
+    one = of_a.get(name) or of_b[name]
+    return Row(name, one["unit"], one["better"], a, b, None, "not compared", "nothing")
+
+
+def _measured(figures: Figures, name: str) -> Measured:
+    """With its range, if it has one; a growth, which lies about 0, is held against the memory that grows."""
+    ends = [figures[name + end]["value"] for end in RANGE if name + end in figures]
+    memory = figures.get(name.replace(": growth", ": most memory"), figures[name])
+    return Measured(
+        figures[name]["value"], figures[name]["samples"], (ends[0], ends[1]) if len(ends) == 2 else None,
+        abs(memory["value"]),
+    )  # fmt: skip
 
 
 def in_turn(config: CompareConfig, tolerance: float) -> tuple[list[Row], list[str]]:
@@ -144,14 +181,15 @@ def in_turn(config: CompareConfig, tolerance: float) -> tuple[list[Row], list[st
         if differ else f"masks: the same for all {len(equal)} photos"
     ]  # fmt: skip
     samples = {name: ([turn[name] for turn in of_a], [turn[name] for turn in of_b]) for name in turns.FIGURES}
-    values = {name: (turns.mean(a), turns.mean(b)) for name, (a, b) in samples.items()}
-    return judged(turns.FIGURES, samples, values, config.confidence, tolerance, independent=True), notes
+    sides = {
+        name: (Measured(turns.mean(a), a), Measured(turns.mean(b), b)) for name, (a, b) in samples.items()
+    }
+    return judged(turns.FIGURES, sides, config.confidence, tolerance, independent=True), notes
 
 
 def judged(
     kinds: Mapping[str, tuple[str, Better]],
-    samples: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    values: Mapping[str, tuple[float, float]],
+    sides: Mapping[str, tuple[Measured, Measured]],
     confidence: float,
     tolerance: float,
     independent: bool,
@@ -160,9 +198,9 @@ def judged(
     each = ratio.each_confidence(confidence, len(kinds))
     rows = []
     for name, (unit, better) in kinds.items():
-        found = ratio.compared(*samples[name], each, independent)
-        said = "not compared" if found is None else ratio.verdict(found, better, tolerance)
-        rows.append(Row(name, unit, better, *values[name], found, said))
+        a, b = sides[name]
+        found = ratio.judge(a, b, better, tolerance, each, independent)
+        rows.append(Row(name, unit, better, a.value, b.value, found.ratio, found.verdict, found.by))
     return rows
 
 
@@ -171,19 +209,34 @@ def _words(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
         {
             "figure": f"{row.figure} ({row.unit})", "A": row.a, "B": row.b,
             "B/A": None if row.ratio is None else f"{row.ratio.ratio:.3f}",
-            "interval": None if row.ratio is None else f"{row.ratio.low:.3f} to {row.ratio.high:.3f}",
+            "interval": row.by if row.ratio is None else f"{row.ratio.low:.3f} to {row.ratio.high:.3f}",
             "better is": row.better, "B is": f"**{row.verdict}**" if row.verdict == "worse" else row.verdict,
         }
         for row in rows
     ]  # fmt: skip
-    worse = ", ".join(report["worse"])
     return "\n".join([
         f"A: {report['a']}", f"B: {report['b']}", f"{host.headline(report)}", *report["notes"], "",
         host.markdown(table), "",
-        "B/A is of pairs of turns or slices. All intervals hold together with "
+        "B/A is of pairs of turns or slices, whose intervals hold together with "
         f"{report['confidence']:.0%}; tolerance {report['tolerance']:.0%}.",
-        f"Worse beyond doubt: {worse}." if worse else "Nothing is worse beyond doubt.",
+        *closing(rows),
     ])  # fmt: skip
+
+
+def closing(rows: Sequence[Row]) -> list[str]:
+    """What is worse and how surely, and what nothing can be said of."""
+    lines = []
+    for words, by in WORSE_BY:
+        if names := [row.figure for row in rows if row.verdict == "worse" and row.by in by]:
+            lines.append(f"{words}: {', '.join(names)}.")
+    left_out = [row.figure for row in rows if row.verdict == "not compared"]
+    if len(left_out) == len(rows):
+        return ["Nothing could be compared."]
+    if not lines:
+        lines.append(f"{'No compared figure' if left_out else 'Nothing'} is worse beyond doubt.")
+    if left_out:
+        lines.append(f"Not compared, as a side has nothing of it: {', '.join(left_out)}.")
+    return lines
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ another 5xx.
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import time
 from collections import Counter
@@ -26,14 +25,14 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import loaded
+from benchmarks import host, loaded, mar_settings
 from benchmarks.rollouts import percentile_ms
 from deploy.management import Management
-from deploy.probe import memory_mib
+from deploy.processes import memory_mib
 from deploy.run_folder import Running
-from export.package import check_package
 from segserve.cli import run
 from segserve.errors import UsageError
+from segserve.package import check_package
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class EnduranceConfig:
     """Print JSON."""
 
     def __post_init__(self) -> None:
+        mar_settings.require_files(self.mar, None)
         if self.requests < 100 or self.users < 1:
             raise UsageError("--requests: at least 100; --users: at least 1")
 
@@ -62,7 +62,7 @@ def main(config: EnduranceConfig) -> int:
     with tempfile.TemporaryDirectory(prefix="endurance-") as work:
         found = measure(config, spec.name, len(spec.classes), Path(work))
     if config.json:
-        print(json.dumps(found))
+        print(host.json_of(found))
     else:
         show(found)
     return 1 if found["wrong"] or found["errors_5xx"] else 0
@@ -74,12 +74,13 @@ def measure(config: EnduranceConfig, name: str, num_classes: int, work: Path) ->
     with (
         loaded.server(config.mar, name, work) as running,
         loaded.front(running) if config.front else contextlib.nullcontext(running.url) as url,
-        loaded.locust(url, name, num_classes, config.users, answers, "mixed_locustfile.py"),
+        loaded.locust(url, name, num_classes, config.users, answers, "mixed_locustfile.py") as process,
         Progress(console=Console(stderr=True)) as progress,
     ):
         task = progress.add_task("answers", total=config.requests)
         early: dict[str, float] = {}
         while (done := loaded.count(answers)) < config.requests:
+            loaded.require_load(process, answers)
             progress.update(task, completed=done)
             if not early and done >= config.requests // 10:
                 early = memory(running, name)

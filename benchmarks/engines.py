@@ -10,7 +10,6 @@ batch of each size. Parity is that of the build's own report.
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,10 +21,10 @@ import tyro
 from rich.console import Console
 
 from benchmarks import engine_memory, host
-from export import report
 from export.choose import measure
 from export.package import REPOSITORY
 from segserve import cli
+from segserve import parity_report as report
 from segserve.engines import Engine, load_engine
 from segserve.errors import EngineError, UsageError
 from segserve.spec import PARITY_FILE, SPEC_FILE, ModelSpec
@@ -53,7 +52,7 @@ class EnginesConfig:
 def main(config: EnginesConfig) -> None:
     spec = ModelSpec.load(config.build / SPEC_FILE)
     parity = {entry["name"]: entry for entry in report.load(config.build / PARITY_FILE)["artefacts"]}
-    engines: dict[str, Engine] = {"eager fp32": checkpoint_segmenter(config.checkpoint).engine}
+    engines: dict[str, Engine] = {"eager fp32": eager_engine(config, spec)}
     not_here = {}
     for artefact in spec.artefacts:
         try:
@@ -79,12 +78,24 @@ def main(config: EnginesConfig) -> None:
         rows.append(row)
     document = {**host.describe(), "input": size, "rows": rows, "not_here": not_here}
     if config.as_json:
-        print(json.dumps(document))
+        print(host.json_of(document))
         return
     print(host.headline(document))
     print(host.markdown(rows))
     for name, reason in not_here.items():
         print(f"not here: {name}: {reason}")
+
+
+def eager_engine(config: EnginesConfig, spec: ModelSpec) -> Engine:
+    """Eager PyTorch with the build's own checkpoint. Raises: UsageError for another one, CheckpointError."""
+    segmenter = checkpoint_segmenter(config.checkpoint)
+    got, expected = segmenter.spec.checkpoint_sha256, spec.checkpoint_sha256
+    if got != expected:
+        raise UsageError(
+            f"{config.checkpoint} is not what {config.build} was built from: its sha256 is {got}, expected {expected}; "
+            "name that checkpoint, or build this one with export.build"
+        )
+    return segmenter.engine
 
 
 def _parity(entry: Mapping[str, Any] | None) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks.answers import PERCENTS, Answered, failure_share, goodput_per_s, percentiles_ms
@@ -102,13 +103,23 @@ def phase_row(phase: Phase) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def wrong_masks(rows: Sequence[Answered]) -> list[str]:
-    """A sentence for each kind of answer that said 200 and was not the right mask."""
-    reasons: dict[str, int] = {}
+def failures_of(rows: Iterable[Answered]) -> list[str]:
+    """A sentence for each reason why an answer that said 200 was wrong, and for each status of requests that were lost.
+
+    What a lost request was told may be different each time: the first stands for all of that status.
+    """
+    wrong, lost = Counter[str](), dict[int, list[str]]()
     for row in rows:
-        if row.status == 200 and row.wrong is not None:
-            reasons[row.wrong] = reasons.get(row.wrong, 0) + 1
-    return [f"{count} answers with status 200 were wrong: {reason}" for reason, count in reasons.items()]
+        if row.wrong is None:
+            continue
+        if row.status == 200:
+            wrong[row.wrong] += 1
+        else:
+            lost.setdefault(row.status, []).append(row.wrong)
+    return [
+        *(f"{count} answers with status 200 were wrong: {reason}" for reason, count in wrong.items()),
+        *(f"{len(reasons)} requests were lost, the first: {reasons[0]}" for reasons in lost.values()),
+    ]
 
 
 def slope_per_hour(times_s: Sequence[float], values: Sequence[float]) -> float:

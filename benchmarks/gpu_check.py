@@ -12,8 +12,6 @@ a GPU it says that it is skipped, and the exit code is 0.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,9 +22,9 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from benchmarks import gpu_engines, host
+from benchmarks import gpu_engines, host, json_file
 from benchmarks.gpu_engines import SUBJECTS, Subject
-from segserve import cli
+from segserve import cli, cpu
 from segserve.engines import cuda
 from segserve.engines.onnx import OnnxEngine
 from segserve.errors import CheckFailed, EngineError, UsageError
@@ -52,6 +50,7 @@ class GpuCheckConfig:
     def __post_init__(self) -> None:
         if not self.batch_sizes or min(self.batch_sizes) < 1:
             raise UsageError(f"--batch-sizes {self.batch_sizes}: expected one or more, each at least 1")
+        json_file.require_place(self.as_json)
 
 
 def main(config: GpuCheckConfig) -> None:
@@ -59,15 +58,15 @@ def main(config: GpuCheckConfig) -> None:
     report: dict[str, Any] = {**host.describe(), "skipped": not found, "gpus": found}
     if not found:
         print(SKIPPED)
-        save(config, {**report, "reason": SKIPPED})
+        json_file.write(config.as_json, {**report, "reason": SKIPPED})
         return
     print(f"{host.headline(report)}; driver for CUDA {driver()}")
     rows = list(check(config, found))
     problems = gpu_engines.missed(rows)
     if not any(row["status"] == "ok" for row in rows):
         problems.append("no engine ran on a GPU")
-    save(config, {**report, "driver": driver(), "rows": rows, "failures": problems})
     print(host.markdown([line for row in rows for line in table_lines(row)]))
+    json_file.write(config.as_json, {**report, "driver": driver(), "rows": rows, "failures": problems})
     if problems:
         raise CheckFailed("\n  ".join(["not as it should be:", *problems]))
 
@@ -103,7 +102,7 @@ def check(config: GpuCheckConfig, found: list[dict[str, Any]]) -> Iterator[dict[
     inputs = {}
     for height, width in (size, ODD_SIZE):
         images = gpu_engines.rooms(max(config.batch_sizes), height, width)
-        reference = OnnxEngine(config.out / "model.onnx", len(os.sched_getaffinity(0)))
+        reference = OnnxEngine(config.out / "model.onnx", cpu.cores())
         inputs[height, width] = (images, reference(images))
     for gpu in found:
         for subject in SUBJECTS:
@@ -182,12 +181,6 @@ def table_lines(row: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for batch, ms in timed.items()
     ]
-
-
-def save(config: GpuCheckConfig, report: dict[str, Any]) -> None:
-    """Write the report, if a file was named."""
-    if config.as_json is not None:
-        config.as_json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def say(step: str) -> None:

@@ -17,12 +17,12 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from export.thresholds import THRESHOLDS
 from export.to_tensorrt import PlanOptions, to_tensorrt
 from segserve.engines import Engine
 from segserve.engines.onnx import PROVIDERS, OnnxEngine
 from segserve.engines.tensorrt import TensorRTEngine
 from segserve.errors import EngineError
+from segserve.thresholds import THRESHOLDS
 from training.rooms import render
 
 WARM_UP_CALLS, TIMED_CALLS = 10, 50
@@ -110,7 +110,7 @@ def rooms(count: int, height: int, width: int, seed: int = COMPARED_SEED) -> NDA
 def compare(precision: str, got: NDArray[Any], expected: NDArray[np.float32]) -> dict[str, Any]:
     """Labels at the network's stride, and (of float32) logits, against the reference; `failures` in words.
 
-    Limits are those of export.thresholds. Ties count as differing, so this is a little stricter.
+    Limits are those of segserve.thresholds. Ties count as differing, so this is a little stricter.
     """
     limits = THRESHOLDS[precision]
     if got.shape != expected.shape:

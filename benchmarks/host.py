@@ -2,12 +2,14 @@
 
 from benchmarks import host
 report = {**host.describe(), "rows": rows}
-print(host.markdown(rows))
+print(host.json_of(report) if as_json else host.markdown(rows))
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import math
 import os
 import platform
 import shlex
@@ -39,7 +41,7 @@ def describe() -> dict[str, Any]:
     return {
         "cpu": cpu.name(),
         "cpu_features": cpu.features(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cpu.cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": gpus(),
         "python": platform.python_version(),
@@ -97,6 +99,20 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells
     ]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def json_of(document: object, indent: int | None = None) -> str:
+    """As JSON, for every reader: it knows no NaN and no infinity, which stand for what could not be measured; null."""
+    return json.dumps(_finite(document), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """Dicts, lists and tuples are gone through."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _text(value: object) -> str:

@@ -1,24 +1,36 @@
 """Whether an answer of the server is right, judged from its bytes: a fast wrong answer is worth nothing.
 
-Pure functions, so that what the load test (`make load`) lets pass is itself tested.
+Nothing here knows Locust, so that what the load test (`make load`) lets pass is itself tested. benchmarks/truth.py is
+what an answer must equal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.photos import Photo
+from benchmarks.truth import Truth, coarse
 from deploy.asking import LEAST_AGREEMENT
+from segserve import encode
 from segserve.errors import CheckFailed
 from segserve.labels import IGNORE_LABEL
 from segserve.request import CONTENT_TYPES
+
+OVERLAY_LEVELS = 16
+"""Of 255, by which JPEG may move the mean of a block: by 5 it does, by 12 where the edge cuts a block; a block of
+another class is off by 20 to 110."""
+
+Response = TypeVar("Response")
 
 
 @dataclass(frozen=True)
@@ -35,37 +47,37 @@ class Answer:
 Size = tuple[int, int]  # height, width of the upright photo
 
 
+def words_of(judge: Callable[[Response], str | None], response: Response) -> str | None:
+    """What `judge` says is wrong with a response. If it fails at that, so has the response: none is left uncounted."""
+    try:
+        return judge(response)
+    except Exception as error:  # of whatever the bytes provoke: no list stays complete
+        return f"could not be judged: {type(error).__name__}: {error}"[:200]
+
+
 def read_mask(answer: Answer, size: Size, num_classes: int) -> NDArray[np.uint8]:
     """The label map (height, width) of a `png` answer. Raises: CheckFailed where it is not one of that photo."""
-    _check_type(answer)
-    with _opened(answer, "PNG") as image:
-        _same(image.mode, "P", "PNG mode")
-        labels = np.asarray(image, np.uint8)
-    return _checked(labels, size, num_classes)
+    return _read_png(answer, size, num_classes)[0]
 
 
-def judge(
-    answer: Answer, mask: NDArray[np.uint8], num_classes: int, pixels: Mapping[int, int] | None = None
-) -> None:
-    """Compare an answer with the label map that is right for its photo and version.
+def judge(answer: Answer, truth: Truth, names: dict[int, str]) -> None:
+    """Compare an answer with what is right for its photo and version.
 
-    pixels: what pixels_of(mask) gives, if it is there already: counting takes longer than all the rest.
+    names: of the classes of that version, by id, as far as they are known; a right `json` answer adds to them.
 
     Raises: CheckFailed; its message is short and without figures of the single request, as Locust counts equal
     messages together.
     """
-    if answer.format == "json":
-        _judge_json(answer, mask, pixels_of(mask) if pixels is None else pixels)
-        return
-    judges: dict[str, Callable[[Answer, NDArray[np.uint8], int], None]] = {
-        "png": _judge_png, "npy": _judge_npy, "overlay": _judge_overlay,
-    }  # fmt: skip
-    judges[answer.format](answer, mask, num_classes)
-
-
-def pixels_of(mask: NDArray[np.uint8]) -> dict[int, int]:
-    """Class id -> how many pixels of the label map it has, classes without any left out."""
-    return {class_id: int(count) for class_id, count in enumerate(np.bincount(mask.ravel())) if count}
+    _check_type(answer)
+    match answer.format:
+        case "png":
+            _same_mask(read_mask(answer, truth.labels.shape, len(truth.colours)), truth, answer)
+        case "npy":
+            _same_mask(_read_npy(answer, truth), truth, answer)
+        case "overlay":
+            _judge_overlay(answer, truth)
+        case "json":
+            _judge_json(answer, truth, names)
 
 
 class Masks:
@@ -77,8 +89,8 @@ class Masks:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self._known: dict[tuple[str, str], NDArray[np.uint8]] = {}
-        self._pixels: dict[tuple[str, str], dict[int, int]] = {}
+        self._known: dict[tuple[str, str], Truth] = {}
+        self._names: dict[str, dict[int, str]] = {}
         self._golden: dict[tuple[str, str], NDArray[np.uint8]] = {}
         self._right: dict[tuple[str, str, str], bytes] = {}
 
@@ -89,25 +101,34 @@ class Masks:
         """
         self._golden[photo, version] = labels
 
-    def check(self, photo: str, size: Size, answer: Answer) -> None:
-        """Judge an answer for the photo of that name and upright size. Raises: CheckFailed.
+    def expect_names(self, version: str, names: Sequence[str]) -> None:
+        """Of that version's classes, in label order, from its package; without it, what its first answers say."""
+        self._names[version] = dict(enumerate(names))
+
+    def make_ready(self, formats: Collection[str]) -> None:
+        """Do now, before the load, the work of judging that needs doing once."""
+        for truth in self._known.values():
+            truth.make_ready(formats)
+
+    def check(self, photo: Photo, answer: Answer) -> None:
+        """Judge an answer for that photo. Raises: CheckFailed.
 
         Of a version that is new, the first mask is taken as the right one if it is like that of `expect`, or if there
         is none; answers of it in other formats pass until then.
         """
         _check_type(answer)
-        key = photo, answer.version
+        key = photo.name, answer.version
         digest = hashlib.blake2b(answer.body, digest_size=16).digest()
         if self._right.get((*key, answer.format)) == digest:
             return
-        mask = self._known.get(key)
-        if mask is not None:
-            judge(answer, mask, self.num_classes, self._pixels[key])
+        truth = self._known.get(key)
+        if truth is not None:
+            judge(answer, truth, self._names.setdefault(answer.version, {}))
         elif answer.format == "png":
-            mask = read_mask(answer, size, self.num_classes)
-            self._like_golden(key, mask, answer)
-            self._known[key], self._pixels[key] = mask, pixels_of(mask)
-        if mask is not None and answer.format != "json":  # which holds times, so it is never the same
+            labels, colours = _read_png(answer, (photo.height, photo.width), self.num_classes)
+            self._like_golden(key, labels, answer)
+            truth = self._known[key] = Truth(photo, labels, colours)
+        if truth is not None and answer.format != "json":  # which holds times, so it is never the same
             self._right[*key, answer.format] = digest
 
     def _like_golden(self, key: tuple[str, str], mask: NDArray[np.uint8], answer: Answer) -> None:
@@ -124,61 +145,84 @@ class Masks:
 
     def require_content(self) -> None:
         """A server that finds the same single class in every photo segments nothing. Raises: CheckFailed."""
-        if len({int(label) for mask in self._known.values() for label in np.unique(mask)}) < 2:
+        if len({int(label) for truth in self._known.values() for label in np.unique(truth.labels)}) < 2:
             raise CheckFailed("all masks together hold one class only: nothing was segmented")
 
 
-def _judge_png(answer: Answer, mask: NDArray[np.uint8], num_classes: int) -> None:
-    _same_mask(read_mask(answer, mask.shape, num_classes), mask, answer)
-
-
-def _judge_npy(answer: Answer, mask: NDArray[np.uint8], num_classes: int) -> None:
+def _read_png(
+    answer: Answer, size: tuple[int, ...], num_classes: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Labels, and the colours of the classes, uint8 (num_classes, 3)."""
     _check_type(answer)
-    try:
+    with _opened(answer, "PNG") as image:
+        _same(image.mode, "P", "PNG mode")
+        labels = _checked(np.asarray(image, np.uint8), size, num_classes)
+        stored = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    return labels, encode.full_palette(stored)[:num_classes]
+
+
+def _read_npy(answer: Answer, truth: Truth) -> NDArray[np.uint8]:
+    with _reading("an npy file"):
         labels = np.load(io.BytesIO(answer.body), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise CheckFailed(f"not an npy file: {error}") from None
     _same(labels.dtype, np.uint8, "dtype")
-    _same_mask(_checked(labels, mask.shape, num_classes), mask, answer)
+    return _checked(labels, truth.labels.shape, len(truth.colours))
 
 
-def _judge_json(answer: Answer, mask: NDArray[np.uint8], expected: Mapping[int, int]) -> None:
-    _check_type(answer)
-    height, width = mask.shape
-    try:
+def _judge_json(answer: Answer, truth: Truth, names: dict[int, str]) -> None:
+    height, width = truth.labels.shape
+    with _reading("the JSON that was promised"):
         found = json.loads(answer.body)
         size = found["image"]["height"], found["image"]["width"]
-        pixels = {int(entry["id"]): int(entry["pixels"]) for entry in found["classes"]}
-        rle_sizes = {tuple(entry["rle"]["size"]) for entry in found["classes"]}
         version = found["model"]["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckFailed(f"not the JSON that was promised: {error!r}") from None
+        said = {int(entry["id"]): str(entry["name"]) for entry in found["classes"]}
+        classes = {
+            int(e["id"]): {"pixels": int(e["pixels"]), "rle": dict(e["rle"])} for e in found["classes"]
+        }
     _same(size, (height, width), "size in JSON")
-    _same(rle_sizes, {(height, width)}, "size of the RLE")
     _same(version, answer.version, "version in JSON")
-    if sum(pixels.values()) != height * width:
-        raise CheckFailed("JSON: the classes' pixels do not sum to the photo's")
-    if pixels != expected:
-        raise CheckFailed(f"JSON: other pixel counts than the mask of version {answer.version}")
+    if classes != truth.classes:
+        raise CheckFailed(f"JSON: other pixels or another RLE than the mask of version {answer.version}")
+    _same_names(said, names)
 
 
-def _judge_overlay(answer: Answer, mask: NDArray[np.uint8], _num_classes: int) -> None:
-    _check_type(answer)
+def _same_names(said: dict[int, str], names: dict[int, str]) -> None:
+    """Each class as it is known, and no two alike; what is new is known from now on."""
+    for class_id, name in said.items():
+        _same(name, names.get(class_id, name), f"name of class {class_id} in JSON")
+    together = {**names, **said}
+    if len(set(together.values())) < len(together):
+        raise CheckFailed("JSON: two classes have the same name")
+    names.update(said)
+
+
+def _judge_overlay(answer: Answer, truth: Truth) -> None:
     with _opened(answer, "JPEG") as image:
         _same(image.mode, "RGB", "JPEG mode")
-        _same((image.height, image.width), mask.shape, "size of the overlay")
+        _same((image.height, image.width), truth.labels.shape, "size of the overlay")
+        seen = coarse(image)
+    if np.abs(seen - truth.overlay).max() > OVERLAY_LEVELS:
+        raise CheckFailed(
+            f"overlay: another picture than the mask of version {answer.version} over the photo"
+        )
 
 
 def _check_type(answer: Answer) -> None:
     _same(answer.content_type, CONTENT_TYPES[answer.format], "content type")
 
 
-def _opened(answer: Answer, image_format: str) -> Image.Image:
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """What damaged bytes make Pillow, NumPy and json raise is no closed list. Raises: CheckFailed for all of it."""
     try:
+        yield
+    except Exception as error:
+        raise CheckFailed(f"not {what}: {type(error).__name__}") from None
+
+
+def _opened(answer: Answer, image_format: str) -> Image.Image:
+    with _reading(f"a whole {image_format}"):
         image = Image.open(io.BytesIO(answer.body), formats=[image_format])
         image.load()
-    except (OSError, SyntaxError) as error:  # how Pillow names what it cannot read
-        raise CheckFailed(f"not a whole {image_format}: {type(error).__name__}") from None
     return image
 
 
@@ -189,8 +233,8 @@ def _checked(labels: NDArray[np.uint8], size: tuple[int, ...], num_classes: int)
     return labels
 
 
-def _same_mask(labels: NDArray[np.uint8], mask: NDArray[np.uint8], answer: Answer) -> None:
-    if not np.array_equal(labels, mask):
+def _same_mask(labels: NDArray[np.uint8], truth: Truth, answer: Answer) -> None:
+    if not np.array_equal(labels, truth.labels):
         raise CheckFailed(
             f"{answer.format}: another mask than version {answer.version} gave when it was quiet"
         )

@@ -9,7 +9,6 @@ was wrong, or if the worker took longer to come back than --full-within-s.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -23,15 +22,15 @@ from typing import Any
 
 import tyro
 
-from benchmarks import loaded
+from benchmarks import host, loaded, mar_settings
 from benchmarks.photos import Photo, mixed_photos
 from deploy.client import Client
 from deploy.management import Management
 from deploy.processes import wait_until
 from deploy.run_folder import Running
-from export.package import check_package
 from segserve.cli import run
 from segserve.errors import SegserveError, UsageError
+from segserve.package import check_package
 
 RECOVERY_TIMEOUT_S = 120.0
 
@@ -56,6 +55,7 @@ class KillsConfig:
     """Print JSON."""
 
     def __post_init__(self) -> None:
+        mar_settings.require_files(self.mar, None)
         if self.every_s <= 0 or self.minutes <= 0 or self.clients < 1:
             raise UsageError("--every-s and --minutes: more than 0; --clients: at least 1")
 
@@ -94,7 +94,7 @@ def main(config: KillsConfig) -> int:
         found = measure(config, running, spec.name)
     slow = max(found["recovery_s"]) > config.full_within_s
     if config.json:
-        print(json.dumps(found))
+        print(host.json_of(found))
     else:
         print(
             f"{found['kills']} kills, {found['answers']} calls: {len(found['wrong'])} failed or wrong; READY again "

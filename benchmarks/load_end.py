@@ -16,7 +16,7 @@ from locust import events
 from locust.env import Environment
 from locust.runners import STATE_INIT, STATE_MISSING, MasterRunner, WorkerRunner
 
-from benchmarks.load_record import Record
+from benchmarks.load_record import NO_REPORT, Record
 from benchmarks.load_users import TIMEOUT_S, RoomsUser
 from benchmarks.slo import Objective, missed
 from segserve.errors import SegserveError
@@ -117,6 +117,8 @@ def _register_master(environment: Environment, runner: MasterRunner, record: Rec
 
     def begin(**_: Any) -> None:
         record.clear()
+        # Locust forgets a worker that is gone, and goes on with less load than was asked for
+        waiting.update(_present(runner))
 
     def merge(data: dict[str, Any], **_: Any) -> None:
         if piece := data.get(REPORT):
@@ -128,13 +130,11 @@ def _register_master(environment: Environment, runner: MasterRunner, record: Rec
 
     def finish(**_: Any) -> None:
         waiting.update(_present(runner))
-        for client_id in list(waiting):
+        for client_id in _present(runner):
             runner.send_message(FINISH, client_id=client_id)
-        deadline = time.monotonic() + TIMEOUT_S + 20
-        while waiting & _present(runner) and time.monotonic() < deadline:
-            gevent.sleep(0.05)
+        _wait_for(runner, waiting)
         if waiting:
-            print(f"error: no last report from {', '.join(waiting)}", file=sys.stderr, flush=True)
+            print(f"error: {NO_REPORT} {', '.join(sorted(waiting))}", file=sys.stderr, flush=True)
             environment.process_exit_code = 1
         waiting.clear()
 
@@ -142,6 +142,13 @@ def _register_master(environment: Environment, runner: MasterRunner, record: Rec
     _listen(events.worker_report, merge)
     _listen(events.test_stopping, finish)
     runner.register_message(DONE, done)
+
+
+def _wait_for(runner: MasterRunner, waiting: set[str]) -> None:
+    """Until none is left in it, except of those that are gone."""
+    deadline = time.monotonic() + TIMEOUT_S + 20
+    while waiting & _present(runner) and time.monotonic() < deadline:
+        gevent.sleep(0.05)
 
 
 def _present(runner: MasterRunner) -> set[str]:

@@ -21,6 +21,8 @@ BUSY_SHARE = 0.9
 """Of one core: a process that uses more was late with its own work, so its latencies are not the server's."""
 WINDOW_S = 10.0
 """Busy for so long counts, even if the rest of the run was calm."""
+NO_REPORT = "no last report from"
+"""How a master says that answers are missing: what a load process saw that died, or did not hand it over in time."""
 
 
 class Record:

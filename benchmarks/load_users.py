@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 from gevent.pool import Group
 from locust import FastHttpUser, task
-from locust.exception import StopUser
+from locust.exception import CatchResponseError, StopUser
 
 from benchmarks.answers import (
     BATCH_SIZE_HEADER,
@@ -24,7 +24,7 @@ from benchmarks.answers import (
     Answered,
     server_ms,
 )  # fmt: skip
-from benchmarks.judge import Answer, Masks
+from benchmarks.judge import Answer, Masks, words_of
 from benchmarks.load_photos import body_of
 from benchmarks.load_record import Record
 from benchmarks.photos import Photo
@@ -73,7 +73,12 @@ class RoomsUser(FastHttpUser):
         """Send a request that is due at that time. Raises: StopUser when the load is over."""
         if RoomsUser.ending:
             raise StopUser
-        return RoomsUser.on_their_way.spawn(self.one, due)
+        request = RoomsUser.on_their_way.spawn(self.one, due)
+        request.link_exception(self._fail)  # such as a full disk: what was not written down must not pass
+        return request
+
+    def _fail(self, _: gevent.Greenlet) -> None:
+        self.environment.process_exit_code = 1
 
     def one(self, due: float) -> None:
         """One photo, one format, both drawn by chance."""
@@ -118,20 +123,38 @@ class RoomsUser(FastHttpUser):
     ) -> Answered:  # fmt: skip
         sent = max(due, time.time())
         start = {REQUEST_START_HEADER: f"t={sent:.3f}"} if self.here() else {}
-        with self.client.post(
-            self.path,
-            data=body,  # type: ignore[arg-type]  # annotated str; bytes are sent as they are
-            headers={**self.headers, **headers, **start},
-            catch_response=True,
-        ) as response:
+        try:
+            posted = self.client.post(
+                self.path,
+                data=body,  # type: ignore[arg-type]  # annotated str; bytes are sent as they are
+                headers={**self.headers, **headers, **start},
+                catch_response=True,
+            )
+        except Exception as error:  # such as an answer in an encoding that Locust cannot unpack
+            return self._unread(error, (due, sent, max(sent, time.time())), asked, name)
+        with posted as response:
             done = max(sent, time.time())
-            wrong = None if self.patient and response.status_code == 503 else judge(response)
+            wrong = None if self.patient and response.status_code == 503 else words_of(judge, response)
             row = _answered(response, (due, sent, done), wrong, asked)
             response.request_meta.update(name=name or _name(row), response_time=row.latency_ms)
             if wrong:
                 response.failure(wrong)
             else:
                 response.success()
+        return row
+
+    def _unread(
+        self, error: Exception, times: tuple[float, float, float], asked: tuple[str, str, str], name: str
+    ) -> Answered:
+        """A failed request for Locust, which has told nobody of it, and for us."""
+        wrong = f"could not be read: {type(error).__name__}: {error}"[:200]
+        row = Answered(
+            *times, 0, wrong, *asked, version=None, device=None, engine=None, batch_size=None, server_ms={}, bytes=0
+        )  # fmt: skip
+        self.environment.events.request.fire(
+            request_type="POST", name=name or _name(row), response_time=row.latency_ms, response_length=0,
+            exception=CatchResponseError(wrong), context={},
+        )  # fmt: skip
         return row
 
     def here(self) -> bool:
@@ -150,7 +173,7 @@ class RoomsUser(FastHttpUser):
         )
         answer = Answer(answer_format, version, content_type, response.content or b"", engine)
         try:
-            self.masks.check(photo.name, (photo.height, photo.width), answer)
+            self.masks.check(photo, answer)
         except CheckFailed as error:
             return str(error)
         return None
@@ -194,8 +217,8 @@ def _answered(
     return Answered(
         *times, response.status_code or 0, wrong, *asked,
         version=headers.get(VERSION_HEADER), device=headers.get(DEVICE_HEADER), engine=headers.get(ENGINE_HEADER),
-        batch_size=int(batch_size) if batch_size.isdigit() else None,
-        server_ms=server_ms(headers.get(TIMING_HEADER)), bytes=len(response.content or b""),
+        batch_size=int(batch_size) if batch_size.isdecimal() else None,
+        server_ms=server_ms(headers.get(TIMING_HEADER)), bytes=response.request_meta["response_length"],
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load_photos import rendered_folder
+from benchmarks.load_record import NO_REPORT
 from benchmarks.mar_server import free_ports
 from benchmarks.photos import MIXED_SIZES
 from deploy import run_folder
@@ -69,26 +70,47 @@ def locust(
 
     photos: folder of what is sent; rooms of 0.3 to 3 megapixels without it. options: more of them.
 
-    Raises: ServerError if no answer comes.
+    Raises: ServerError if no answer comes, or if a load process dies: then the rest of the load was never sent.
     """
+    log = answers.with_suffix(".log")
     command = [
         sys.executable, "-m", "locust", "-f", f"benchmarks/{file}", "--headless", "--only-summary",
         "--host", url, "--model", name, "--num-classes", str(num_classes), "--answers", str(answers),
         "--users", str(users), "--spawn-rate", str(users), "--photos", str(photos or rendered_folder(MIXED_SIZES)),
         *options,
     ]  # fmt: skip
-    with answers.with_suffix(".log").open("w") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT)
+    with log.open("w") as told:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=told, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + LOCUST_START_S
-        while not (answers.exists() and answers.stat().st_size):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise ServerError(f"Locust got no answer: {answers.with_suffix('.log').read_text()[-600:]}")
-            time.sleep(0.2)
+        _wait_for_an_answer(process, answers)
         yield process
+        if "--shape" in options:  # it ends by itself, and before that SIGTERM cuts off what is on its way
+            process.wait(timeout=LOCUST_END_S)
+        else:
+            require_load(process, answers)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=LOCUST_END_S)
+    if process.returncode < 0 or NO_REPORT in log.read_text(errors="replace"):
+        raise ServerError(f"a load process died, answers are missing: {_tail(answers)}")
+
+
+def _wait_for_an_answer(process: subprocess.Popen[bytes], answers: Path) -> None:
+    deadline = time.monotonic() + LOCUST_START_S
+    while not (answers.exists() and answers.stat().st_size):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise ServerError(f"Locust got no answer: {_tail(answers)}")
+        time.sleep(0.2)
+
+
+def require_load(process: subprocess.Popen[bytes], answers: Path) -> None:
+    """Raises: ServerError if Locust, which is to load until it is told to end, has ended."""
+    if process.poll() is not None:
+        raise ServerError(f"Locust ended by itself, exit code {process.returncode}: {_tail(answers)}")
+
+
+def _tail(answers: Path) -> str:
+    return answers.with_suffix(".log").read_text(errors="replace")[-600:]
 
 
 def read(answers: Path) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ from benchmarks.judge import Masks
 from benchmarks.load_photos import golden_photos_of, parse_formats, photos_to_send
 from benchmarks.load_record import Record
 from benchmarks.load_users import OpenUser, RoomsUser
+from deploy.incoming import spec_of
 from deploy.run_folder import read_token
 from segserve.errors import CheckFailed, SegserveError, UsageError
 from segserve.labels import ROOM_CLASSES
@@ -136,7 +137,10 @@ def _choose(environment: Environment) -> None:
 def _photos(options: Any) -> list[str]:
     """Returns: the versions of the packages. Raises: UsageError."""
     RoomsUser.masks = Masks(options.num_classes)
-    golden, versions = golden_photos_of([Path(path) for path in options.mar])
+    packages = [Path(path) for path in options.mar]
+    golden, versions = golden_photos_of(packages)
+    for spec in map(spec_of, packages):
+        RoomsUser.masks.expect_names(spec.version, spec.classes)
     for one in golden:
         for version, labels in one.labels.items():
             RoomsUser.masks.expect(one.photo.name, version, labels)
@@ -160,6 +164,7 @@ def _learn(environment: Environment) -> None:
                 "`make serve` starts a server; AUTH=token, if any, goes to both."
             )
     RoomsUser.masks.require_content()
+    RoomsUser.masks.make_ready(RoomsUser.formats)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from segserve import cpu
 from segserve.errors import CheckFailed, UsageError
 
 FILE = "model-config.yaml"
@@ -33,7 +34,7 @@ class Settings:
 
     def threads_each(self) -> int:
         """What a worker really gets, as the handler works it out."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
+        return self.threads or max(1, cpu.cores() // self.workers)
 
 
 def require_files(mar: Path, photos: Path | None) -> None:

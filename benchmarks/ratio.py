@@ -3,6 +3,7 @@
     ratio = compared(a, b, confidence=each_confidence(0.99, figures=6))
     ratio.ratio, ratio.low, ratio.high
     verdict(ratio, "lower", tolerance=0.03)         # "worse", "better", "same" or "unclear"
+    judge(Measured(0.0), Measured(70.0), "lower", 0.03, 0.99).verdict       # where there may be no ratio
 
 `a` and `b` hold the figure in successive turns or slices that belong together in pairs: what both sides of a pair have
 in common (how fast the machine was just then, how much load a scenario sent at that moment) cancels in their ratio.
@@ -23,6 +24,7 @@ in common (how fast the machine was just then, how much load a scenario sent at 
 - With several figures one of them would be off by chance soon. Šidák (Journal of the American Statistical Association
   62, 1967): with k figures each interval gets the confidence c^(1/k), so that all of them hold together with c.
 - Worse is what is worse by more than the tolerance in the whole of its interval.
+- Nothing that was measured goes unjudged for having no ratio: `judge` says what counts instead.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Better = Literal["lower", "higher"]
-Verdict = Literal["worse", "better", "same", "unclear"]
+Verdict = Literal["worse", "better", "same", "unclear", "not compared"]
+By = Literal["ratios", "differences", "ranges", "values", "gaps", "nothing"]
+"""What a verdict rests on, see `judge`; gaps: what one side has nothing of; nothing: neither side has anything."""
 
 RESAMPLES = 200_000
 MIN_PAIRS = 5
@@ -55,9 +59,62 @@ class Ratio:
     pairs: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A figure of one side; NaN, for the value and for a sample, where nothing was measured.
+
+    samples: in successive turns or slices, if any. ends: of the range that the value lies in, if it is known.
+    scale: what the tolerance is a share of, where that is not the value.
+    """
+
+    value: float
+    samples: Sequence[float] = ()
+    ends: tuple[float, float] | None = None
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of a figure, and by what; `ratio` only where it is by ratios."""
+
+    verdict: Verdict
+    by: By
+    ratio: Ratio | None = None
+
+
 def each_confidence(confidence: float, figures: int) -> float:
     """The confidence of each of `figures` intervals that hold together with `confidence` (Šidák)."""
     return float(confidence ** (1 / max(1, figures)))
+
+
+def judge(
+    a: Measured, b: Measured, better: Better, tolerance: float, confidence: float, independent: bool = False
+) -> Judgement:
+    """B against A, by the best there is: ratios of the samples; their differences, where one is 0; ranges; values.
+
+    What B has nothing of is worse, as a whole or in more slices than A. What never happened in A, such as a failure,
+    shows no chance that B's could be weighed against, so there the values count.
+
+    independent: as `compared` has it.
+    """
+    if math.isnan(a.value) and math.isnan(b.value):
+        return Judgement("not compared", "nothing")
+    if math.isnan(a.value):
+        return Judgement("better", "gaps")
+    same_length = len(a.samples) == len(b.samples)
+    if math.isnan(b.value) or (same_length and _gaps(b.samples, better) > _gaps(a.samples, better)):
+        return Judgement("worse", "gaps")
+    pairs = zip(a.samples, b.samples, strict=True) if same_length else ()
+    there = [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
+    of_a, of_b = [x for x, _ in there], [y for _, y in there]
+    if found := compared(of_a, of_b, confidence, independent):
+        return Judgement(verdict(found, better, tolerance), "ratios", found)
+    allowed = tolerance * (abs(a.value) if a.scale is None else a.scale)
+    if rise := _difference(of_a, of_b, confidence, independent):
+        return Judgement(_risen(*rise, better, allowed), "differences")
+    (low_a, high_a), (low_b, high_b) = (one.ends or (one.value, one.value) for one in (a, b))
+    by: By = "ranges" if a.ends and b.ends else "values"
+    return Judgement(_risen(low_b - high_a, high_b - low_a, better, allowed), by)
 
 
 def compared(
@@ -95,6 +152,33 @@ def verdict(ratio: Ratio, better: Better, tolerance: float) -> Verdict:
     if high < 1 / border:
         return "better"
     return "same" if 1 / border <= low and high <= border else "unclear"
+
+
+def _risen(least: float, most: float, better: Better, allowed: float) -> Verdict:
+    """As `verdict`, of how much more B is than A, at least and at most, and how much of that may be."""
+    low, high = (least, most) if better == "lower" else (-most, -least)
+    if low > allowed:
+        return "worse"
+    if high < -allowed:
+        return "better"
+    return "same" if -allowed <= low and high <= allowed else "unclear"
+
+
+def _gaps(samples: Sequence[float], better: Better) -> int:
+    """In how many there is nothing: no value, or none of what there should be much of."""
+    return sum(not math.isfinite(value) or (better == "higher" and value == 0) for value in samples)
+
+
+def _difference(
+    a: Sequence[float], b: Sequence[float], confidence: float, independent: bool
+) -> tuple[float, float] | None:
+    """The interval of the mean of b - a; None where there are too few values, or A is always 0."""
+    if not any(a):
+        return None
+    values = np.asarray(b, np.float64) - np.asarray(a, np.float64)
+    if not independent:
+        values = _block_means(values)
+    return _interval(values, confidence) if len(values) >= MIN_PAIRS else None
 
 
 def _block_means(values: NDArray[np.float64]) -> NDArray[np.float64]:

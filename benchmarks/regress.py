@@ -19,6 +19,7 @@ the new values with --update, and the file's difference is reviewed like any oth
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -32,13 +33,13 @@ from rich.progress import track
 
 from benchmarks import host, mar_settings, ratio, turns
 from benchmarks.mar_server import MarServer, serving
-from benchmarks.offline import Offline, offline
+from benchmarks.offline import Offline
 from benchmarks.photos import Photo, assorted_photos
 from benchmarks.ratio import Better, Ratio
-from benchmarks.served import BATCH_SIZES, SEED
-from export.package import check_package
+from benchmarks.served import BATCH_SIZES, SEED, engine_alone
 from segserve.cli import command, run
 from segserve.errors import UsageError
+from segserve.package import check_package
 
 KEPT = Path(__file__).with_name("ratios.toml")
 ALONE_S = 0.7
@@ -95,7 +96,7 @@ class Kept:
 
 def main(config: RegressConfig) -> int:
     """Measure, then judge or write. Exit code as above."""
-    kept = {} if config.update and not config.ratios.is_file() else read(config.ratios)
+    kept_at, kept = ("", {}) if config.update and not config.ratios.is_file() else read(config.ratios)
     samples = measure(config)
     if config.update:
         write(config.ratios, samples, kept)
@@ -103,11 +104,10 @@ def main(config: RegressConfig) -> int:
         return 0
     rows = judged(kept, samples, config.confidence)
     report = {
-        **host.describe(), "kept_at": tomllib.loads(config.ratios.read_text())["measured"],
-        "confidence": config.confidence, "figures": rows,
+        **host.describe(), "kept_at": kept_at, "confidence": config.confidence, "figures": rows,
         "worse": [row["figure"] for row in rows if row["verdict"] == "worse"],
     }  # fmt: skip
-    print(json.dumps(report, indent=2) if config.as_json else _words(report))
+    print(host.json_of(report, indent=2) if config.as_json else _words(report))
     return 1 if report["worse"] else 0
 
 
@@ -118,27 +118,28 @@ def measure(config: RegressConfig) -> dict[str, list[float]]:
     samples: dict[str, list[float]] = {name: [] for name in FIGURES}
     with (
         tempfile.TemporaryDirectory(prefix="regress-") as work,
-        offline(config.mar, settings, Path(work, "alone")) as alone,
+        engine_alone(config.mar, settings, Path(work, "alone")) as (alone, one),
         serving(config.mar, settings, Path(work, "server")) as server,
     ):
         turns.warm_up(server, photos, CLIENTS)
         speeds = {size: alone.images_per_s(size, ALONE_S) for size in BATCH_SIZES}
         best = max(speeds, key=lambda size: speeds[size])
         for _ in track(range(config.turns), "turns", console=Console(stderr=True), transient=True):
-            for name, value in _turn(server, alone, photos, best, settings.workers).items():
+            for name, value in _turn(server, alone, one, photos, best).items():
                 samples[name].append(value)
     return samples
 
 
 def _turn(
-    server: MarServer, alone: Offline, photos: Sequence[Photo], best: int, workers: int
+    server: MarServer, alone: Offline, one: Offline, photos: Sequence[Photo], best: int
 ) -> dict[str, float]:
     """The engine before and after the load, so that their mean is of the same moment as the load."""
-    before = [alone.images_per_s(size, ALONE_S / 2) for size in (1, best)]
+    orders = ((one, 1), (alone, best))
+    before = [engine.images_per_s(size, ALONE_S / 2) for engine, size in orders]
     served = turns.turn(server, photos, CLIENTS)
-    after = [alone.images_per_s(size, ALONE_S / 2) for size in (1, best)]
+    after = [engine.images_per_s(size, ALONE_S / 2) for engine, size in orders]
     single, batched = ((x + y) / 2 for x, y in zip(before, after, strict=True))
-    alone_ms = 1000 * workers / single
+    alone_ms = 1000 / single
     return {
         "served_over_engine": served["images/s"] / batched,
         "one_client_over_engine": served["p50, one client"] / alone_ms,
@@ -165,20 +166,28 @@ def judged(
     return rows
 
 
-def read(path: Path) -> dict[str, Kept]:
-    """Raises: UsageError if the file is not as `write` leaves it."""
+def read(path: Path) -> tuple[str, dict[str, Kept]]:
+    """Where it was measured, and the ratios. Raises: UsageError if the file is not as `write` leaves it."""
     try:
         text = tomllib.loads(path.read_text())
         if unknown := text["figures"].keys() ^ FIGURES.keys():
             raise UsageError(
-                f"{path}: unknown or missing: {', '.join(sorted(unknown))}; write it with --update"
+                f"{path}: unknown or missing: {', '.join(sorted(unknown))}; remove it and write it with --update"
             )
-        return {
+        kept = {
             name: Kept(float(one["value"]), FIGURES[name][1], float(one["tolerance"]))
             for name, one in text["figures"].items()
         }
+        for name, one in kept.items():
+            if not (0 < one.value < math.inf and one.tolerance >= 0):
+                raise ValueError(
+                    f"{name}: {one.value} with tolerance {one.tolerance}, expected above 0 and from 0"
+                )
+        return str(text["measured"]), kept
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is not as --update writes it: {error!r}") from None
+        raise UsageError(
+            f"{path} is not as --update writes it: {error!r}; remove it and write it with --update"
+        ) from None
 
 
 def write(path: Path, samples: Mapping[str, Sequence[float]], kept: Mapping[str, Kept]) -> None:

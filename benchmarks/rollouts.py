@@ -27,12 +27,12 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import loaded
+from benchmarks import host, loaded, mar_settings
 from benchmarks.client import percentile
 from deploy.options import REPOSITORY
-from export.package import check_package
 from segserve.cli import run
 from segserve.errors import UsageError
+from segserve.package import check_package
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class RolloutsConfig:
     """Print JSON."""
 
     def __post_init__(self) -> None:
+        for mar in (self.first, self.second):
+            mar_settings.require_files(mar, None)
         if min(self.swaps, self.users) < 1 or self.quiet_s <= 0:
             raise UsageError("--swaps and --users: at least 1; --quiet-s: more than 0")
 
@@ -67,7 +69,7 @@ def main(config: RolloutsConfig) -> int:
     with tempfile.TemporaryDirectory(prefix="rollouts-") as work:
         found = measure(config, specs[0].name, len(specs[0].classes), Path(work))
     if config.json:
-        print(json.dumps(found))
+        print(host.json_of(found))
     else:
         show(found)
     return 1 if found["failed"] or found["of_no_default"] or found["rollouts_failed"] else 0
@@ -78,18 +80,23 @@ def measure(config: RolloutsConfig, name: str, num_classes: int, work: Path) -> 
     answers, swaps = work / "answers.jsonl", list[dict[str, Any]]()
     with (
         loaded.server(config.first, name, work) as running,
-        loaded.locust(running.url, name, num_classes, config.users, answers),
+        loaded.locust(running.url, name, num_classes, config.users, answers) as process,
     ):
         run_dir = Path(running.run_dir)
         started = time.time()
         _busy_for(config.quiet_s)
         for number in track(range(config.swaps), "rollouts", console=Console(stderr=True)):
+            loaded.require_load(process, answers)
             mar = (config.second, config.first)[number % 2]
             swaps.append(roll_out(mar, run_dir, config.watch_s))
         _busy_for(config.quiet_s)
         ended = time.time()
-    rows = loaded.read(answers)
-    return summary([row for row in rows if started <= row["sent"] and row["done"] <= ended], swaps)
+    return summary(sent_between(loaded.read(answers), started, ended), swaps)
+
+
+def sent_between(rows: Sequence[dict[str, Any]], started: float, ended: float) -> list[dict[str, Any]]:
+    """Of those, the last are answered after the end, and one that hung since the last rollout is given up then."""
+    return [row for row in rows if started <= row["sent"] <= ended]
 
 
 def summary(rows: Sequence[dict[str, Any]], swaps: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -111,7 +118,7 @@ def summary(rows: Sequence[dict[str, Any]], swaps: Sequence[dict[str, Any]]) -> 
         "p50_ms": {"during": percentile_ms(during, 50), "without": percentile_ms(without, 50)},
         "p99_ms": p99,
         "p99_ratio": p99["during"] / p99["without"] if p99["without"] else math.nan,
-        "answers_per_s": len(rows) / max(1e-9, max(r["done"] for r in rows) - min(r["sent"] for r in rows)),
+        "answers_per_s": len(rows) / max(1e-9, max(r["sent"] for r in rows) - min(r["sent"] for r in rows)),
     }
 
 
@@ -132,8 +139,8 @@ def was_default(row: dict[str, Any], swaps: Sequence[dict[str, Any]]) -> bool:
 
 
 def percentile_ms(rows: Sequence[dict[str, Any]], percent: float) -> float:
-    """Nearest rank, over all answers; NaN if there are none."""
-    return 1e3 * percentile([row["done"] - row["sent"] for row in rows], percent)
+    """Nearest rank, over all answers, from when they were due; NaN if there are none."""
+    return 1e3 * percentile([row["done"] - row["due"] for row in rows], percent)
 
 
 def show(found: dict[str, Any]) -> None:

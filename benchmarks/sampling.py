@@ -19,7 +19,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from deploy import processes
-from deploy.probe import memory_mib
+from deploy.processes import memory_mib
 
 EVERY_S = 1.0
 

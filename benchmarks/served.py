@@ -5,7 +5,8 @@
 
 Photos of 0.3 to 3 megapixels (or yours) are posted by so many clients at a time, each with the next one as soon as it
 has its mask, a PNG at the photo's size. Before, between and after, the engine alone is measured: the same file, as
-many processes and threads, the fastest batch size. Settings are those in the .mar (see benchmarks.tune).
+many processes and threads, the fastest batch size; a lone client is set beside one process that has the machine to
+itself, as its one request has. Settings are those in the .mar (see benchmarks.tune).
 
 Exit code 1: a request failed, or a mask is not what the segmenter answers without a server.
 """
@@ -14,10 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -29,14 +30,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from benchmarks import host, mar_settings
+from benchmarks import host, json_file, mar_settings
 from benchmarks.client import Load, drive, post
 from benchmarks.mar_server import MarServer, serving
+from benchmarks.mar_settings import Settings
 from benchmarks.offline import Offline, offline
 from benchmarks.photos import Photo, assorted_photos, photo, photos_of
-from export.package import check_package
 from segserve.cli import run
 from segserve.errors import UsageError
+from segserve.package import check_package
 
 STEPS = ("decode", "engine", "mask", "encode")
 BATCH_SIZES = (1, 2, 4, 8)
@@ -65,6 +67,7 @@ class Config:
 
     def __post_init__(self) -> None:
         mar_settings.require_files(self.mar, self.photos)
+        json_file.require_place(self.json)
         if not self.concurrency or min(self.concurrency) < 1:
             raise UsageError(f"--concurrency {self.concurrency}: expected numbers from 1")
         if self.duration_s <= 0 or self.min_answers < 1:
@@ -78,11 +81,11 @@ def main(config: Config) -> int:
     photos = list(assorted_photos(SEED)) if config.photos is None else photos_of(config.photos)
     with (
         tempfile.TemporaryDirectory(prefix="served-") as folder,
-        offline(config.mar, settings, Path(folder, "alone")) as alone,
+        engine_alone(config.mar, settings, Path(folder, "alone")) as (alone, one),
     ):
         masks = alone.masks([photo.jpeg for photo in photos])
         with serving(config.mar, settings, Path(folder, "server")) as server:
-            measured = _measure(config, server, settings.workers, alone, photos, masks)
+            measured = _measure(config, server, settings.workers, alone, one, photos, masks)
         # the last clients hung up, and their requests went with the server
         measured["raw_images_per_s"].append(alone.images_per_s(measured["raw_batch"], config.duration_s / 2))
     for row, around in zip(measured["rows"], pairwise(measured["raw_images_per_s"]), strict=True):
@@ -95,29 +98,42 @@ def main(config: Config) -> int:
         "photos": len(photos), "megapixels": [round(p.height * p.width / 1e6, 2) for p in photos],
         **measured,
     }  # fmt: skip
-    if config.json is not None:
-        config.json.write_text(json.dumps(report, indent=2) + "\n")
     print(_markdown(report))
+    json_file.write(config.json, report)
     failures: list[str] = report["failures"]
     for failure in failures:
         Console(stderr=True).print(f"failed: {failure}", markup=False)
     return 1 if failures else 0
 
 
+@contextmanager
+def engine_alone(mar: Path, settings: Settings, folder: Path) -> Iterator[tuple[Offline, Offline]]:
+    """The engine in as many processes as the server has workers, and in one with a worker's threads.
+
+    Several processes with threads for all cores are slower one by one than each would be without the others.
+    """
+    one = dataclasses.replace(settings, workers=1, threads=settings.threads_each())
+    with (
+        offline(mar, settings, folder / "workers") as alone,
+        nullcontext(alone) if settings.workers == 1 else offline(mar, one, folder / "one") as lone,
+    ):
+        yield alone, lone
+
+
 def _measure(
-    config: Config, server: MarServer, workers: int, alone: Offline, photos: Sequence[Photo],
+    config: Config, server: MarServer, workers: int, alone: Offline, one: Offline, photos: Sequence[Photo],
     masks: Sequence[NDArray[np.uint8]],
 ) -> dict[str, Any]:  # fmt: skip
     with Console(stderr=True).status("the engine alone") as status:
         by_batch = {size: alone.images_per_s(size, config.duration_s / 3) for size in BATCH_SIZES}
         best = max(by_batch, key=lambda size: by_batch[size])
         requests = requests_of(server.url, photos)
-        drive(
-            server.url, requests, min(8, len(requests)), 0.0, min_answers=len(requests)
-        )  # what is first is slow
+        # what is first is slow
+        drive(server.url, requests, min(8, len(requests)), 0.0, min_answers=len(requests))
         status.update("one request at a time, 1 megapixel")
         lone = drive(server.url, requests_of(server.url, [photo(SEED, *ONE_MEGAPIXEL)]), 1, config.duration_s / 2,
                      min_answers=8)  # fmt: skip
+        lone_row = _lone(lone, alone_ms=1000 / one.images_per_s(1, config.duration_s / 3))
         rows, failures, raw = [], failures_of(lone), [alone.images_per_s(best, config.duration_s / 2)]
         for clients in sorted(config.concurrency):
             status.update(f"{clients} clients")
@@ -129,11 +145,9 @@ def _measure(
             rows.append(row(load, workers))
             if clients != max(config.concurrency):
                 raw.append(alone.images_per_s(best, config.duration_s / 2))
-        memory = server.memory_mib()
     return {
         "raw_by_batch_images_per_s": by_batch, "raw_batch": best, "raw_images_per_s": raw, "rows": rows,
-        "lone_1_mp": _lone(lone, alone_ms=1000 * workers / by_batch[1]),
-        "memory_mib": memory, "failures": failures,
+        "lone_1_mp": lone_row, "memory_mib": server.memory_mib(), "failures": failures,
     }  # fmt: skip
 
 

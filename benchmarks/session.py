@@ -31,8 +31,8 @@ from benchmarks.sampling import Sampler
 from deploy import run_folder
 from deploy.metrics import STEPS, scrape
 from deploy.run_folder import Running
-from export.package import check_package
 from segserve.errors import ServerError
+from segserve.package import check_package
 
 BOTTLENECK = "the client was the bottleneck"
 FIXED = 10_000.0
@@ -89,7 +89,7 @@ class Session:
         self, label: str, *, users: int = 1, rate_per_s: float = 0.0, seconds: float = FIXED,
         arguments: tuple[str, ...] = (), file: str = "locustfile.py", meanwhile: Callable[[float], None] | None = None,
     ) -> Phase:  # fmt: skip
-        """Warm up, then load for so long, or while `meanwhile` works. Raises: ServerError if no answer comes."""
+        """Warm up, then load for so long, or while `meanwhile` works. Raises: ServerError as loaded.locust."""
         options = ["--formats", self.options.formats, *arguments]
         if rate_per_s:
             options += ["--rate", f"{rate_per_s:.4f}"]

@@ -81,6 +81,11 @@ def read(path: Path) -> tuple[Objective, ...]:
     return found
 
 
+def strict(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
+    """Where an objective says nothing of failures, none are allowed: who refuses nearly all answers the rest soon."""
+    return tuple(dataclasses.replace(one, failures=one.failures or 0.0) for one in objectives)
+
+
 def missed(objectives: Sequence[Objective], rows: Sequence[Answered], seconds: float) -> list[str]:
     """A sentence for each limit that does not hold: which, got, expected. seconds: how long the load took."""
     return [sentence for objective in objectives for sentence in _missed(objective, rows, seconds)]

@@ -18,10 +18,10 @@ from pathlib import Path
 import tyro
 
 from benchmarks import mar_settings
-from export.package import HANDLER, MANIFEST, check_package
-from export.report import spec_sha256
 from segserve.cli import run
 from segserve.errors import UsageError
+from segserve.package import HANDLER_FILE, MANIFEST, check_package
+from segserve.parity_report import spec_sha256
 from segserve.spec import PARITY_FILE, SPEC_FILE, ModelSpec
 
 SLOWER_ENGINE = """
@@ -74,7 +74,8 @@ class SlowedConfig:
 
 
 def main(config: SlowedConfig) -> None:
-    """Write the package and check it like any other."""
+    """Write the package and check it like any other. Raises: CheckFailed if `mar` is none that can be served."""
+    check_package(config.mar)
     slowed(config.mar, config.out, config.factor, config.version)
     check_package(config.out)
     print(
@@ -99,7 +100,7 @@ def version(source: Path, target: Path, number: str, added_to_handler: str = "")
     manifest = json.loads(files[MANIFEST])
     manifest["model"]["modelVersion"] = number
     files[MANIFEST] = json.dumps(manifest).encode()
-    files[HANDLER.name] += added_to_handler.encode()
+    files[HANDLER_FILE] += added_to_handler.encode()
     with zipfile.ZipFile(target, "w") as new:
         for name, content in files.items():
             new.writestr(name, content)

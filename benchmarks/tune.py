@@ -17,8 +17,6 @@ Exit code 1: a request failed, or a mask is wrong; the .mar stays as it was.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import statistics
 import tempfile
 import time
@@ -30,7 +28,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from benchmarks import host, mar_settings
+from benchmarks import host, json_file, mar_settings
 from benchmarks.client import Load, drive
 from benchmarks.mar_server import serving
 from benchmarks.mar_settings import Settings
@@ -38,9 +36,10 @@ from benchmarks.offline import Offline, offline
 from benchmarks.photos import Photo, assorted_photos, photos_of
 from benchmarks.served import SEED, failures_of, requests_of, steady_images_per_s, wrong_masks
 from benchmarks.tune_search import Trial, search
-from export.package import check_package
+from segserve import cpu
 from segserve.cli import run
 from segserve.errors import CheckFailed, UsageError
+from segserve.package import check_package
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ class Config:
 
     def __post_init__(self) -> None:
         mar_settings.require_files(self.mar, self.photos)
+        json_file.require_place(self.json)
         if self.max_slowdown < 1:
             raise UsageError(f"--max-slowdown {self.max_slowdown}: expected at least 1")
         if self.budget_s <= 0 or self.duration_s <= 0:
@@ -137,7 +137,7 @@ def main(config: Config) -> None:
         tempfile.TemporaryDirectory(prefix="tune-") as folder,
         offline(config.mar, dataclasses.replace(start, workers=1, threads=0), Path(folder)) as alone,
     ):
-        cores = len(os.sched_getaffinity(0))
+        cores = cpu.cores()
         trials, chosen = search(start, cores, config.max_slowdown, _Measurements(config, alone, photos))
     report = {
         **host.describe(), "model": f"{spec.name} {spec.version}, {spec.engine}",
@@ -145,8 +145,6 @@ def main(config: Config) -> None:
         "rows": [_row(trial, chosen) for trial in trials], "chosen": dataclasses.asdict(chosen.settings),
         "written": not config.dry_run,
     }  # fmt: skip
-    if config.json is not None:
-        config.json.write_text(json.dumps(report, indent=2) + "\n")
     print(f"## {report['model']}: settings\n\n{host.headline(report)}\n`{report['command']}`\n")
     print(f"Objective: {report['objective']}.\n\n{host.markdown(report['rows'])}\n")
     if config.dry_run:
@@ -155,6 +153,7 @@ def main(config: Config) -> None:
         mar_settings.write(config.mar, config.mar, chosen.settings)
         check_package(config.mar)
         print(f"{config.mar} has these settings now: {chosen.settings}")
+    json_file.write(config.json, report)
 
 
 def _row(trial: Trial, chosen: Trial) -> dict[str, Any]:

@@ -23,7 +23,7 @@ PAUSE_TIMES = 2.0
 would take the processor from the one that serves."""
 LEAST_AGREEMENT = {"fp32": 0.999, "bf16": 0.97, "fp16": 0.97, "int8": 0.9}
 """Share of a golden photo's pixels that must have the checkpoint's class, by the precision that served it. Below what
-export demands on the host where it was built (export/thresholds.py): another CPU or JPEG decoder moves a few."""
+export demands on the host where it was built (segserve/thresholds.py): another CPU or JPEG decoder moves a few."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.package import check_package
 from segserve.errors import CheckFailed, ServerError, UsageError
+from segserve.package import check_package
 from segserve.spec import SPEC_FILE, ModelSpec
 
 SPARE_BYTES = 200_000_000
@@ -67,17 +68,19 @@ def _paired(old: tuple[str, ...], new: tuple[str, ...]) -> list[tuple[str, str]]
 
 
 def folder_name(spec: ModelSpec) -> str:
-    """In the model store."""
-    return f"{spec.name}-{spec.version}"
+    """For the model store: NAME-VERSION-NUMBER, another one each time.
+
+    Servers may share a store and roll out the same version; each has a folder of its own then, and removes no other's.
+    """
+    return f"{spec.name}-{spec.version}-{secrets.token_hex(4)}"
 
 
-def unpack(mar: Path, spec: ModelSpec, store: Path) -> Path:
-    """The folder STORE/NAME-VERSION with the content of `mar`, all of it or none. Replaces one that is left over.
+def unpack(mar: Path, store: Path, file: str) -> None:
+    """Make the folder STORE/FILE with the content of `mar`, all of it or none.
 
     Raises: ServerError if the model store cannot be written, or would be full.
     """
-    target = store / folder_name(spec)
-    partial = store / f".{folder_name(spec)}.partial"
+    partial = _partial(store, file)
     try:
         with zipfile.ZipFile(mar) as archive:
             size, free = sum(item.file_size for item in archive.infolist()), shutil.disk_usage(store).free
@@ -86,17 +89,20 @@ def unpack(mar: Path, spec: ModelSpec, store: Path) -> Path:
                     f"the model store {store} has {free / 1e6:.0f} MB left; {mar.name} needs {size / 1e6:.0f} MB and "
                     f"{SPARE_BYTES / 1e6:.0f} MB to spare. Make room: old versions are folders there"
                 )
-            shutil.rmtree(partial, ignore_errors=True)
             archive.extractall(partial)
         _sync(partial)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
+        os.replace(partial, store / file)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise ServerError(
             f"cannot unpack {mar} into the model store {store}: {error.strerror or error}; nothing was changed"
         ) from None
-    return target
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # not there any more if all went well
+
+
+def _partial(store: Path, file: str) -> Path:
+    """Where a folder is until it is whole."""
+    return store / f".{file}.partial"
 
 
 def _sync(folder: Path) -> None:
@@ -108,7 +114,8 @@ def _sync(folder: Path) -> None:
 
 
 def remove(store: Path, file: str) -> None:
-    """The folder of a version that is retired. Archives that were put there by hand stay."""
+    """The folder of a version that goes, whole or not. Archives that were put there by hand stay."""
+    shutil.rmtree(_partial(store, file), ignore_errors=True)
     path = store / file
     if path.is_dir() and (path / SPEC_FILE).exists():
         shutil.rmtree(path, ignore_errors=True)

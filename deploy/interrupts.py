@@ -22,13 +22,13 @@ class Interrupts:
     def _handle(self, _number: int, _frame: object) -> None:
         self._asked = True
         if self._armed:
-            raise Asked
+            raise Asked("interrupted")
 
     def arm(self) -> None:
         """From now on signals raise."""
         self._armed = True
         if self._asked:
-            raise Asked
+            raise Asked("interrupted")
 
     def disarm(self) -> None:
         """From now on they don't: the end has begun."""

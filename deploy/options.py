@@ -20,8 +20,8 @@ class Start:
     model_store: Path = Path("model_store")
     """Folder with the .mar files."""
     models: tuple[str, ...] = ()
-    """NAME=FILE in the model store, one or more; of several versions of a model the first is the default. Without it,
-    what the run folder served last, rollouts included; the first time, rooms=rooms.mar."""
+    """NAME=FILE in the model store, one or more; all must load, and of several versions of a model the first is the
+    default. Without it, what the run folder served last, rollouts included; the first time, rooms=rooms.mar."""
     host: str | None = None
     """Address to listen on (default: as in --config). Beyond loopback, tokens are on."""
     port: int | None = None

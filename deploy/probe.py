@@ -5,17 +5,14 @@ The old version is asked the same, in turn, so that whatever else the machine do
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import psutil  # type: ignore[import-untyped]
-
 from deploy.asking import Asker, Seen, require_golden
 from deploy.disagreement import Disagreement, Pair
 from deploy.incoming import GoldenPhoto
-from deploy.processes import GOING
+from deploy.processes import memory_mib
 from segserve.errors import CheckFailed
 
 SPEED_ROUNDS = 3
@@ -81,15 +78,6 @@ def leak(asker: Asker, photos: Sequence[GoldenPhoto], new: str, pids: Sequence[i
             f"version {new} leaks memory: {grown_mib:.0f} MiB more after {LEAK_ROUNDS * len(photos)} more photos"
         )
     return grown_mib
-
-
-def memory_mib(pids: Sequence[int]) -> float:
-    """Resident memory of these processes together; one that is gone counts nothing."""
-    total = 0
-    for pid in pids:
-        with contextlib.suppress(*GOING):
-            total += psutil.Process(pid).memory_info().rss
-    return total / (1 << 20)
 
 
 def shadow(

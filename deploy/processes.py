@@ -74,6 +74,15 @@ def processor_time_s(pids: Iterable[int]) -> float:
     return total_s
 
 
+def memory_mib(pids: Iterable[int]) -> float:
+    """Resident memory of all these processes together; one that is gone counts nothing."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(*GOING):
+            total += psutil.Process(pid).memory_info().rss
+    return total / (1 << 20)
+
+
 def send(pids: Iterable[int], number: signal.Signals) -> None:
     """Signal each process that is still there."""
     for pid in pids:

@@ -1,4 +1,4 @@
-"""Waiting until every model has a READY worker, and the real reason when that does not happen.
+"""Waiting until every version has a READY worker, and the real reason when that does not happen.
 
 TorchServe starts a worker that dies again and again, for days, says 200 at /ping meanwhile, and reports any
 ImportError of a handler as a missing `ts.torch_handler.NAME`. So its logs are read from where this start began.
@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
-from deploy.management import Management
+from deploy.launch import loadable
+from deploy.management import Management, ModelState
 from deploy.processes import port_taken
 from deploy.run_folder import Running
+from deploy.served import Wanted
 from segserve.errors import SegserveError, ServerError
 
 MAX_DEATHS = 2
@@ -94,57 +97,106 @@ def wait_ready(
     logs: StartLogs,
     timeout_s: float,
     report: Callable[[str], None],
-) -> None:
-    """Return when each model has a READY worker in each of its versions.
+    wanted: Wanted | None = None,
+) -> tuple[str, ...]:
+    """Return when all that is wanted (without it: each model, in any version) is loaded, and has a READY worker.
 
-    Raises: ServerError with the reason if Java ends, a model cannot be loaded, a worker dies again and again, or the
-    time is over; UsageError if Java found a port taken.
+    A spare version that can't be loaded, dies or is late is reported and unregistered, as TorchServe would try it for
+    days. Returns: those versions, NAME=FILE.
+
+    Raises: ServerError with the reason if Java ends, a version cannot be loaded, its workers die again and again, or
+    the time is over; UsageError if Java found a port taken.
     """
     deadline, told = time.monotonic() + timeout_s, 0
     with Management.of(running) as management:
+        start = _Start(running, management, logs, wanted or Wanted(running.models), report)
         while True:
             if process.poll() is not None:
                 raise _ended(running, process.returncode, logs)
-            deaths = logs.deaths()
-            if deaths >= MAX_DEATHS:
-                raise ServerError(
-                    f"workers die as soon as they start: {logs.worker_reason()}; see {running.log_dir}"
-                )
-            if deaths > told:
+            if start.is_ready(f"not ready after {timeout_s:.0f} s" if time.monotonic() > deadline else ""):
+                return tuple(start.without)
+            if (deaths := logs.deaths()) > told:
                 report(f"a worker died, TorchServe starts it anew: {logs.worker_reason()}")
                 told = deaths
-            waiting_for = _not_ready(running, management, logs)
-            if not waiting_for:
-                return
-            if time.monotonic() > deadline:
-                raise ServerError(
-                    f"not ready after {timeout_s:.0f} s: {waiting_for}; see {running.log_dir}, "
-                    "or allow more time with --ready-timeout-s"
-                )
             time.sleep(POLL_S)
 
 
-def _not_ready(running: Running, management: Management, logs: StartLogs) -> str:
-    """What is still missing, in words; empty if nothing is."""
-    if not Path(running.management_socket).exists():  # Java writes the tokens before it opens the socket
-        return "the management API is not there yet"
-    for name in running.models:
+@dataclass
+class _Start:
+    """A start that is waited for. `without`: the spare versions that it was given up to wait for."""
+
+    running: Running
+    management: Management
+    logs: StartLogs
+    wanted: Wanted
+    report: Callable[[str], None]
+    without: list[str] = field(default_factory=list)
+
+    def is_ready(self, late: str) -> bool:
+        """`late` says, where the time is over, that it is. Raises: ServerError if it never will be."""
+        loaded = self._loaded()
+        if loaded is None:
+            if late:
+                raise ServerError(f"{late}: the management API does not answer; see {self.running.log_dir}")
+            return False
+        for model, why in self._failures(loaded).items():
+            self._give_up(model, why, loaded)
+        waiting = {m: s for m, s in loaded.items() if not (s.ready or m in self.without)}
+        for model, state in waiting.items() if late else ():
+            why = f"{late}: no worker of {state.name} {state.version} is READY"
+            self._give_up(model, f"{why} (allow more time with --ready-timeout-s)", loaded)
+        return bool(late) or not waiting
+
+    def _loaded(self) -> dict[str, ModelState] | None:
+        """NAME=FILE → version. TorchServe has tried to load all before it answers; None until then."""
+        socket = Path(self.running.management_socket)
+        if not socket.exists():  # Java writes the tokens before it opens it
+            return None
         try:
-            versions = management.versions(name)
+            return {
+                f"{name}={state.file}": state
+                for name in self.running.models
+                for state in self.management.versions(name)
+            }
         except httpx.TransportError:
-            return "the management API does not answer"
-        if not versions:
-            raise ServerError(f"model {name} was not loaded: {_load_failure(logs)}; see {running.log_dir}")
-        for version in versions:
-            if not version.ready:
-                return f"no worker of {name} {version.version} is READY"
-    return ""
+            return None
 
+    def _failures(self, loaded: Mapping[str, ModelState]) -> dict[str, str]:
+        """What will not get READY, and why."""
+        there = loaded.keys() | {state.name for state in loaded.values()}
+        failed = {
+            model: f"{model} was not loaded: {self._load_failure(model)}"
+            for model in self.wanted.models
+            if model not in there
+        }
+        for model, state in loaded.items():
+            worker = f"{state.name}_{state.version}"
+            if self.logs.deaths(worker) >= MAX_DEATHS:
+                who = f"workers of {state.name} {state.version}"
+                failed[model] = f"{who} die as soon as they start: {self.logs.worker_reason(worker)}"
+        return failed
 
-def _load_failure(logs: StartLogs) -> str:
-    text = logs.text("ts_log.log")
-    found = re.findall(r"Failed to load model.*\n(?:\S*\.)?(\w+(?:Exception|Error): .*)", text)
-    return found[-1] if found else "TorchServe does not say why"
+    def _load_failure(self, model: str) -> str:
+        """Why NAME=FILE, or any file of NAME, was not loaded: what TorchServe said, or what is wrong with the file."""
+        file = re.escape(model.partition("=")[2])
+        said = self.logs.text("ts_log.log")
+        found = re.findall(rf"Failed to load model: .*{file}\n(?:\S*\.)?(\w+(?:Exception|Error): .*)", said)
+        if found:
+            return str(found[-1])
+        given = not file or loadable(Path(self.running.model_store), Wanted((model,), frozenset({model})))
+        return "TorchServe does not say why" if given else "its file is torn or gone"
+
+    def _give_up(self, model: str, why: str, loaded: Mapping[str, ModelState]) -> None:
+        if model in self.without:
+            return
+        if model not in self.wanted.spare:
+            raise ServerError(f"{why}; see {self.running.log_dir}")
+        self.report(
+            f"{why}; the server starts without it, and the next start tries again; see {self.running.log_dir}"
+        )
+        self.without.append(model)
+        if model in loaded:
+            self.management.unregister(loaded[model].name, loaded[model].version)
 
 
 def _ended(running: Running, code: int, logs: StartLogs) -> SegserveError:

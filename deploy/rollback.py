@@ -3,8 +3,9 @@
     python -m deploy.rollback                   # the server of ./run, its only kept version
     python -m deploy.rollback --model rooms --run-dir run
 
-The version that was left stays warm in its turn: the same command goes forward again. Exit code: 0 done; 2 if nothing
-was kept, or the kept version is not READY.
+The version that was left stays warm in its turn: the same command goes forward again. So it does where a rollout was
+interrupted before it had retired the old version. Exit code: 0 done; 2 if nothing was kept, or the kept version is not
+READY.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ def main(config: RollbackConfig) -> int:
     running = require_running(config.run_dir)
     run_dir = Path(running.run_dir)
     with journal.exclusive(run_dir), Management.of(running) as management:
-        if journal.load(run_dir) is not None:
+        models, left = served.load(run_dir), journal.load(run_dir)
+        if left is not None and not (
+            left.committed and left.name in models and models[left.name].default == left.new
+        ):
             raise UsageError(
                 "a rollout was cut off; `python -m deploy.rollout FILE.mar` clears up after it, and then rolls out"
             )
-        models = served.load(run_dir)
         name = _name(config.model, models)
         before = models[name]
         kept = before.kept
@@ -49,6 +52,8 @@ def main(config: RollbackConfig) -> int:
             raise ServerError(
                 f"{name} {kept} was kept, but has no READY worker; see `python -m deploy.status`"
             )
+        if left is not None and left.name == name:
+            journal.clear(run_dir)  # the old version is not to be retired after all
         management.set_default(name, kept)
         canary.clear_canary(running, name)
         served.save(run_dir, {**models, name: Served(kept, before.files, before.default)})

@@ -5,10 +5,10 @@
 
 1 checks the package, 2 registers it beside the version in service and waits until it is READY, 3 probes it: golden
 photos, time, memory, 4 lets both versions segment the same photos, 5 gives it a share of the traffic (--canary),
-6 makes it the default, 7 watches it, 8 retires the old version, or keeps it warm. Whatever fails on the way, Ctrl-C
-included, undoes what was done; a rollout that was killed is undone by the next one. Exit code: 0 in service; 1 rolled
-back, with the reason and, where masks differ too much, a picture; 2 wrong usage, nothing touched; 130 interrupted,
-rolled back.
+6 makes it the default, 7 watches it, 8 retires the old version, or keeps it warm. Whatever fails up to 7, Ctrl-C
+included, undoes what was done, and a rollout that was killed until then is undone by the next one; what is left of 8 is
+done by the next one. Exit code: 0 in service, however 8 ended; 1 rolled back, with the reason and, where masks differ
+too much, a picture; 2 wrong usage, nothing touched, or the server went away in 8; 130 interrupted, rolled back.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from deploy.metrics import Scrape, scrape
 from deploy.ready import MAX_DEATHS, StartLogs
 from deploy.rollout_options import RolloutConfig
 from deploy.run_folder import Running, require_running
-from deploy.undo import commit, recover, retire, undo
+from deploy.served import Served
+from deploy.undo import left_over, recover, retire, undo
 from deploy.watch import Before, Watcher
 from segserve.cli import run
 from segserve.errors import CheckFailed, SegserveError, ServerError, UsageError
@@ -49,20 +50,20 @@ def main(config: RolloutConfig) -> int:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     running = require_running(config.run_dir)
     spec = incoming.check(config.mar)
-    run_dir = Path(running.run_dir)
-    with journal.exclusive(run_dir), Management.of(running) as management:
+    with journal.exclusive(Path(running.run_dir)), Management.of(running) as management:
         recover(running, management, lambda text: console.print(text, markup=False))
         rollout = Rollout(config, running, management, spec, console)
         try:
             interrupts.arm()
             rollout.go()
-        except Asked:
+        except (Asked, SegserveError, httpx.HTTPError, OSError) as error:
             interrupts.disarm()
-            console.print(rollout.back("interrupted"), markup=False)
-            return INTERRUPTED
-        except (SegserveError, httpx.HTTPError, OSError) as error:
-            interrupts.disarm()
-            raise CheckFailed(rollout.back(str(error) or type(error).__name__)) from None
+            said = rollout.back(str(error) or type(error).__name__)
+            if not (rollout.committed or isinstance(error, Asked)):
+                raise CheckFailed(said) from None
+            console.print(said, markup=False)
+            if not rollout.committed:
+                return INTERRUPTED
         except BaseException:  # a mistake of ours must not leave a version half way in
             interrupts.disarm()
             console.print(rollout.back("this is a fault of deploy.rollout, please report it"), markup=False)
@@ -116,8 +117,8 @@ class Rollout:
         name, new, old = self._new.name, self._new.version, self._old.version
         at_start = scrape(self._running.metrics_url)
         with self._step(f"{name} {new} beside {old}: READY"):
-            self._register()
-        goldens = incoming.golden_photos(self._store / incoming.folder_name(self._new))
+            folder = self._register()
+        goldens = incoming.golden_photos(folder)
         with Asker(self._running, name, resting=new) as asker:
             before = self._probe(asker, goldens, at_start)
             watcher = Watcher(asker, self._management, self._running.metrics_url, (name, new), self._config)
@@ -139,11 +140,12 @@ class Rollout:
         with self._step(f"{old} is {'kept warm' if self._config.keep else 'retired'}"):
             self._console.print(retire(self._running, self._management, self._commit()), markup=False)
 
-    def _register(self) -> None:
+    def _register(self) -> Path:
+        """Returns: where it was unpacked."""
         spec = self._new
         self._journal = Journal(spec.name, spec.version, incoming.folder_name(spec), self._old.version)
         self._journal.save(self._run_dir)
-        incoming.unpack(self._config.mar, spec, self._store)
+        incoming.unpack(self._config.mar, self._store, self._journal.file)
         logs, worker = StartLogs(Path(self._running.log_dir)), f"{spec.name}_{spec.version}"
 
         def failed() -> str:
@@ -151,6 +153,7 @@ class Rollout:
 
         self._management.register(self._journal.file, spec.name)
         self._management.wait_ready(spec.name, spec.version, self._config.ready_timeout_s, failed)
+        return self._store / self._journal.file
 
     def _probe(self, asker: Asker, goldens: list[incoming.GoldenPhoto], at_start: Scrape) -> Before:
         name, new, old = self._new.name, self._new.version, self._old.version
@@ -203,25 +206,26 @@ class Rollout:
 
     def _commit(self) -> Journal:
         """From here on the new version is what a restart comes back with."""
-        before = served.load(self._run_dir).get(self._new.name)
-        going = [before.kept] if before and before.kept else []  # only one is kept warm
+        before = served.load(self._run_dir).get(self._new.name, Served(self._old.version, {}))
+        going = [before.kept] if before.kept else []  # only one is kept warm
         going += [] if self._config.keep else [self._old.version]
-        return self._note(committed=True, going=tuple(going))
+        files = {version: file for version, file in before.files.items() if version in going}
+        return self._note(committed=True, going=tuple(going), files=files)
 
     # --- and back -----------------------------------------------------------------------------------------------
 
+    @property
+    def committed(self) -> bool:
+        """Whether it is too late to go back: the new version is in service."""
+        return self._journal is not None and self._journal.committed
+
     def back(self, reason: str) -> str:
-        """Undo what was done. Returns: what happened, in words."""
+        """Undo what was done, if it can be. Returns: what happened, in words. Raises: ServerError as `left_over`."""
         if self._journal is None:
             return reason
-        if self._journal.committed:
-            commit(self._run_dir, self._management, self._journal)
-            journal.clear(self._run_dir)
-            return (
-                f"{self._new.version} is in service; {self._old.version} is still there, kept warm ({reason})"
-            )
         try:
-            return f"{reason}\n{undo(self._running, self._management, self._journal)}"
+            way = left_over if self.committed else undo
+            return f"{reason}\n{way(self._running, self._management, self._journal)}"
         except CheckFailed as error:
             return f"{reason}\n{error}"
 

@@ -49,9 +49,28 @@ def load(run_dir: Path) -> dict[str, Served]:
         ) from None
 
 
-def models_to_serve(run_dir: Path) -> tuple[str, ...]:
-    """As `--models` has it: what was served from that folder last, or the demo model."""
-    return tuple(m for name, model in load(run_dir).items() for m in model.models(name)) or DEMO_MODELS
+@dataclass(frozen=True)
+class Wanted:
+    """What a start is for, NAME=FILE each, of several versions of a model the default first.
+
+    `spare`: the versions that it does without if it must.
+    """
+
+    models: tuple[str, ...]
+    spare: frozenset[str] = frozenset()
+
+
+def wanted(run_dir: Path, models: tuple[str, ...]) -> Wanted:
+    """What `--models` says, all of it; without it what was served from that folder last, or the demo model.
+
+    Of what was served last only the defaults are needed: whoever starts a server again wants its service back, though
+    the version that was kept for a rollback is damaged. A default is never replaced by another version.
+    """
+    if models:
+        return Wanted(models)
+    last = [model.models(name) for name, model in load(run_dir).items()]
+    spare = frozenset(model for versions in last for model in versions[1:])
+    return Wanted(tuple(model for versions in last for model in versions) or DEMO_MODELS, spare)
 
 
 def save(run_dir: Path, served: Mapping[str, Served]) -> None:

@@ -5,6 +5,9 @@
     python -m deploy.server attach | stop | renew-tokens
     python -m deploy.status                        # what it serves
 
+Started without --models it comes back with what it served last. A default version that does not load ends the start; a
+spare one (kept for a rollback, say) is reported, left out, and tried again by the next start.
+
 One run folder (--run-dir, default run) is one server. Inference listens on loopback without tokens; `--auth token`
 turns tokens on for inference and management, and any `--host` that other machines can reach does so by itself.
 Management listens on a unix socket in the run folder, which only its owner may enter.
@@ -26,6 +29,7 @@ from deploy.management import Management
 from deploy.options import Attach, Options, RenewTokens, Start, Stop
 from deploy.ready import StartLogs, wait_ready
 from deploy.run_folder import Running
+from deploy.served import Wanted
 from segserve.cli import command, run
 from segserve.errors import UsageError
 
@@ -36,14 +40,15 @@ INTERRUPTED = 130
 def start(options: Start) -> int:
     """Exit code: 0, 130 if interrupted before it was ready, the server's if that ends. Failures leave nothing."""
     interrupts = Interrupts()
-    running, process, logs = _launch(options)
+    wanted, running, process, logs = _launch(options)
     ready = False
     try:
         interrupts.arm()
         with Console(stderr=True).status("waiting for the workers"):
-            wait_ready(running, process, logs, options.ready_timeout_s, _say)
+            without = wait_ready(running, process, logs, options.ready_timeout_s, _say, wanted)
         with Management.of(running) as management:
-            served.remember(Path(running.run_dir), management)
+            if not without:  # else the record stays as it is: the next start tries them again
+                served.remember(Path(running.run_dir), management)
             defaults = {name: management.default_version(name) for name in running.models}
         _print_ready(running, defaults)
         ready = True
@@ -61,7 +66,7 @@ def start(options: Start) -> int:
     return code
 
 
-def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs]:
+def _launch(options: Start) -> tuple[Wanted, Running, subprocess.Popen[bytes], StartLogs]:
     properties = launch.read_properties(options.config)
     inference = address(properties, "inference_address", options.host, options.port)
     metrics = address(properties, "metrics_address", None, options.metrics_port)
@@ -69,8 +74,8 @@ def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs
     if inference[1] == metrics[1]:
         raise UsageError(f"--port and --metrics-port are both {metrics[1]}; they need one each")
     store = options.model_store.resolve()
-    models = options.models or served.models_to_serve(options.run_dir)
-    launch.require_models(store, models)
+    wanted = served.wanted(options.run_dir, options.models)
+    models = launch.loadable(store, wanted)
     run_dir = run_folder.create(options.run_dir)
     with run_folder.exclusive(run_dir):
         left = run_folder.load(run_dir)
@@ -86,7 +91,7 @@ def _launch(options: Start) -> tuple[Running, subprocess.Popen[bytes], StartLogs
         logs = StartLogs(run_dir / "logs")
         plan = launch.Plan(run_dir, options.config, store, models, inference, metrics, auth)
         running, process = launch.launch(plan)
-    return running, process, logs
+    return wanted, running, process, logs
 
 
 def attach(options: Attach) -> int:

@@ -3,7 +3,7 @@
     python -m deploy.status --run-dir run [--json]
 
 Exit code: 0 if every version has a READY worker (while a rollout is at work: every default version) and no rollout was
-cut off; 1 otherwise, or if nothing runs. So it serves as a health check.
+cut off before its version was in service; 1 otherwise, or if nothing runs. So it serves as a health check.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from rich.table import Table
 
 from deploy import journal, run_folder, served
 from deploy.journal import Journal
-from deploy.management import Management
-from deploy.probe import memory_mib
+from deploy.management import Management, ModelState
+from deploy.processes import memory_mib
 from deploy.run_folder import Running
 from segserve.cli import run
 
@@ -40,32 +40,36 @@ def main(config: StatusConfig) -> int:
     """Exit code as above."""
     running = run_folder.load(config.run_dir)
     if running is None or not running.alive():
-        nothing: dict[str, Any] = {"ready": False, "server": None, "versions": [], "rollout": None}
+        nothing = {"ready": False, "server": None, "versions": list[Any](), "missing": [], "rollout": None}
         print(json.dumps(nothing) if config.json else f"nothing runs in {config.run_dir}")
         return 1
-    rollout = journal.load(config.run_dir)
+    rollout, known = journal.load(config.run_dir), served.load(config.run_dir)
     at_work = rollout is not None and journal.at_work(config.run_dir)
-    try:
-        with Management.of(running) as management:
-            rows = versions(management, served.load(config.run_dir))
-    except httpx.TransportError:
-        Console(stderr=True).print("the management API does not answer")
-        rows = []
-    # what a rollout at work is loading need not be ready yet; what it left behind when it was killed is an error
-    ready = bool(rows) and all(row["workers_ready"] > 0 for row in rows if row["default"] or not at_work)
-    ready = ready and (at_work or rollout is None)
+    rows = versions(running, known)
+    ready, missing = is_ready(rows, rollout, at_work), not_loaded(rows, known) if rows else []
     if config.json:
         left = dataclasses.asdict(rollout) | {"at_work": at_work} if rollout else None
         server = dataclasses.asdict(running)
-        print(json.dumps({"ready": ready, "server": server, "versions": rows, "rollout": left}))
+        found = {"ready": ready, "server": server, "versions": rows, "missing": missing, "rollout": left}
+        print(json.dumps(found))
     else:
-        show(running, rows)
+        show(running, rows, missing)
         if rollout is not None:
             print(_told(rollout, at_work))
     return 0 if ready else 1
 
 
-def show(running: Running, rows: list[dict[str, Any]]) -> None:
+def is_ready(rows: list[dict[str, Any]], rollout: Journal | None, at_work: bool) -> bool:
+    """Whether the service is as it shall be.
+
+    What a rollout at work is loading need not be ready yet; what it left behind when it was killed is an error, but for
+    an old version that is still to be retired.
+    """
+    ready = bool(rows) and all(row["workers_ready"] > 0 for row in rows if row["default"] or not at_work)
+    return ready and (at_work or rollout is None or rollout.committed)
+
+
+def show(running: Running, rows: list[dict[str, Any]], missing: list[str]) -> None:
     """The table, and what else an operator looks for."""
     table = Table(
         "model", "version", "", "READY", "waiting", "MiB", "from", title=running.url, title_justify="left"
@@ -79,25 +83,49 @@ def show(running: Running, rows: list[dict[str, Any]]) -> None:
     Console(highlight=False).print(table)
     print(f"process {running.pid}, tokens {running.auth}, metrics {running.metrics_url}/metrics")
     print(f"management {running.management_socket}, logs {running.log_dir}")
+    for model in missing:
+        print(f"{model} is missing: it did not load when the server was started; the next start tries again")
 
 
 def _told(rollout: Journal, at_work: bool) -> str:
     what = f"a rollout of {rollout.name} {rollout.new}"
-    return f"{what} is at work" if at_work else f"{what} was cut off: the next rollout clears up after it"
+    if at_work:
+        return f"{what} is at work"
+    where = ", when it was in service already" if rollout.committed else ""
+    return f"{what} was cut off{where}: the next rollout clears up after it"
 
 
-def versions(management: Management, known: dict[str, served.Served]) -> list[dict[str, Any]]:
-    """One row for each version of each model."""
-    rows = []
-    for name in management.names():
-        default = management.default_version(name)
-        for state in management.versions(name):
-            kept = known[name].kept if name in known else None
-            rows.append({
-                **dataclasses.asdict(state), "default": state.version == default, "kept": state.version == kept,
-                "memory_mib": memory_mib(state.worker_pids),
-            })  # fmt: skip
+def versions(running: Running, known: dict[str, served.Served]) -> list[dict[str, Any]]:
+    """One row for each version of each model; none where the server does not answer, which is said."""
+    rows = list[dict[str, Any]]()
+    try:
+        with Management.of(running) as management:
+            for name in management.names():
+                default = management.default_version(name)
+                kept = known[name].kept if name in known else None
+                rows += [_row(state, default, kept) for state in management.versions(name)]
+    except httpx.TransportError:
+        Console(stderr=True).print("the management API does not answer")
+        return []
     return rows
+
+
+def _row(state: ModelState, default: str, kept: str | None) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(state), "default": state.version == default, "kept": state.version == kept,
+        "memory_mib": memory_mib(state.worker_pids),
+    }  # fmt: skip
+
+
+def not_loaded(rows: list[dict[str, Any]], known: dict[str, served.Served]) -> list[str]:
+    """NAME=FILE of what is to be served and is not."""
+    there = {(row["name"], row["version"]) for row in rows}
+    return [
+        f"{name}={file}"
+        for name, model in known.items()
+        for version, file in model.files.items()
+        if (name, version) not in there
+    ]
 
 
 if __name__ == "__main__":

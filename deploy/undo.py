@@ -57,17 +57,38 @@ def retire(running: Running, management: Management, rollout: Journal) -> str:
     said = [f"{name} {rollout.new} is in service"]
     for version in rollout.going:
         state = management.version(name, version)
-        if state is None:
-            continue
-        if not management.drain(name, version, DRAIN_TIMEOUT_S):
-            said.append(f"{version} still gets requests that name it, so it stays")
-            continue
-        commit(run_dir, management, rollout, without=version)
-        management.unregister(name, version)
-        incoming.remove(Path(running.model_store), state.file)
+        if state is not None:
+            if not management.drain(name, version, DRAIN_TIMEOUT_S):
+                said.append(f"{version} still gets requests that name it, so it stays")
+                continue
+            commit(run_dir, management, rollout, without=version)
+            management.unregister(name, version)
+        if file := rollout.files.get(version, state.file if state else ""):
+            incoming.remove(Path(running.model_store), file)
         said.append(f"{version} is gone")
     journal.clear(run_dir)
     return "; ".join(said)
+
+
+def left_over(running: Running, management: Management, rollout: Journal) -> str:
+    """What is the case where `retire` did not come to its end, in words; the journal stays, for the next rollout.
+
+    Raises: ServerError if the server does not answer.
+    """
+    name, run_dir = rollout.name, Path(running.run_dir)
+    try:
+        commit(run_dir, management, rollout)
+        left = [version for version in rollout.going if management.version(name, version) is not None]
+    except (ServerError, httpx.TransportError) as error:
+        models = ", ".join(f"{known} {model.default}" for known, model in served.load(run_dir).items())
+        raise ServerError(
+            f"{name} {rollout.new} was in service when the server stopped answering ({error}); when it is started "
+            f"again, it serves {models}"
+        ) from None
+    if not left:
+        return f"{name} {rollout.new} is in service; the next rollout clears up"
+    back = f"; `python -m deploy.rollback` goes back to {rollout.old}" if rollout.old in left else ""
+    return f"{name} {rollout.new} is in service; {' and '.join(left)} will go with the next rollout{back}"
 
 
 def commit(run_dir: Path, management: Management, rollout: Journal, without: str = "") -> None:
@@ -83,5 +104,7 @@ def recover(running: Running, management: Management, say: Callable[[str], None]
     if left is None:
         return
     say(f"the rollout of {left.name} {left.new} was cut off; clearing up after it")
+    # a server that ended before it was written down that the new version stays came back with the old one
+    stays = left.committed and management.version(left.name, left.new) is not None
     with contextlib.suppress(FileNotFoundError):
-        say((retire if left.committed else undo)(running, management, left))
+        say((retire if stays else undo)(running, management, left))

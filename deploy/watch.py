@@ -16,7 +16,8 @@ from deploy.asking import Asker, require_golden
 from deploy.incoming import GoldenPhoto
 from deploy.management import Management
 from deploy.metrics import Scrape, scrape
-from deploy.probe import SLACK_MS, memory_mib
+from deploy.probe import SLACK_MS
+from deploy.processes import memory_mib
 from deploy.rollout_options import RolloutConfig
 from segserve.errors import CheckFailed
 

@@ -27,15 +27,17 @@ import PIL
 import torch
 import tyro
 
-from export import build_output, calibration, choose, golden, parity, report
+from export import build_output, calibration, cases, choose, golden, parity
 from export.choose import Objective
 from export.package import package
 from export.variants import NEUTRAL, VARIANTS, Source, Variant, variants, write_file
 from segserve import cli, cpu
+from segserve import parity_report as report
 from segserve.engines import load_engine
 from segserve.errors import CheckFailed, EngineError, UsageError
 from segserve.spec import PARITY_FILE, SPEC_FILE, Artefact, ModelSpec, sha256_file
-from training.checkpoint import load_model
+from training.checkpoint import CheckpointMeta, load_model
+from training.pspnet import PSPNet
 from training.torch_engine import checkpoint_segmenter, checkpoint_spec
 
 
@@ -76,10 +78,14 @@ class BuildConfig:
             )
         if not re.fullmatch(r"\d+(\.\d+)*", self.version):
             raise UsageError(f"--version {self.version!r}: expected numbers with dots, such as 1.0")
+        for option, folder in (("--images", self.images), ("--calibration", self.calibration)):
+            if folder is not None and folder.resolve() == self.out.resolve():
+                raise UsageError(f"--out {self.out} is also {option}: give a folder of its own")
 
 
 def main(config: BuildConfig) -> None:
     made, left_out = variants(config.engine)
+    model = read_inputs(config)
     prepare_folder(config)
     with build_output.progress_bar() as progress:
         task = progress.add_task("export", total=None)
@@ -87,7 +93,7 @@ def main(config: BuildConfig) -> None:
         def say(step: str) -> None:
             progress.update(task, description=step)
 
-        spec, notes = export(config, made, left_out, say)
+        spec, notes = export(config, model, made, left_out, say)
         say("compare")
         checked = parity.check(
             config.checkpoint,
@@ -96,7 +102,7 @@ def main(config: BuildConfig) -> None:
             lambda done, total: progress.update(task, completed=done, total=total),
         )
         checked["notes"] = notes
-        failed = leave_out(checked) if config.engine == "auto" else {}
+        failed = leave_out(checked, left_out) if config.engine == "auto" else {}
         report.save(checked, config.out / PARITY_FILE)
         summaries = {entry["name"]: entry["summary"] for entry in checked["artefacts"]}
         if config.as_json and not checked["passed"]:
@@ -119,6 +125,17 @@ def main(config: BuildConfig) -> None:
         print(f"{mar}: {spec.name} {spec.version}, engine {spec.engine}")
 
 
+def read_inputs(config: BuildConfig) -> tuple[PSPNet, CheckpointMeta]:
+    """The checkpoint, once all that can be mistyped is known to be there, so that no earlier build is lost to it.
+
+    Raises CheckpointError, UsageError.
+    """
+    for option, folder in (("--images", config.images), ("--calibration", config.calibration)):
+        if folder is not None:
+            cases.image_files(folder, option)
+    return load_model(config.checkpoint)
+
+
 def prepare_folder(config: BuildConfig) -> None:
     """Make it, and take away what would look like this build's result if this build failed."""
     try:
@@ -130,15 +147,19 @@ def prepare_folder(config: BuildConfig) -> None:
 
 
 def export(
-    config: BuildConfig, made: list[Variant], left_out: dict[str, str], say: Callable[[str], None]
+    config: BuildConfig,
+    model: tuple[PSPNet, CheckpointMeta],
+    made: list[Variant],
+    left_out: dict[str, str],
+    say: Callable[[str], None],
 ) -> tuple[ModelSpec, dict[str, str]]:
     """Write every file and the spec that describes them; with it a note on each file that needs one.
 
     With --engine auto, a further engine that cannot be made or loaded after all goes to `left_out`.
 
-    Raises CheckpointError, EngineError.
+    Raises EngineError.
     """
-    net, meta = load_model(config.checkpoint)
+    net, meta = model
     size = (meta.input_height, meta.input_width)
     source = Source(
         net, meta, functools.partial(calibration.images, config.calibration, size), config.batch_sizes
@@ -165,10 +186,10 @@ def export(
                 load_engine(
                     dataclasses.replace(spec, artefacts=(artefact,), engine=artefact.name), config.out
                 )
-        except EngineError as error:
+        except Exception as error:  # converters raise what they like
             if config.engine != "auto" or variant.name in NEUTRAL:
                 raise
-            left_out[variant.name] = str(error)
+            left_out[variant.name] = str(error) or type(error).__name__
             continue
         artefacts.append(artefact)
     chosen = NEUTRAL[0] if config.engine == "auto" else config.engine.removesuffix("-fp32")
@@ -177,13 +198,17 @@ def export(
     return spec, {file: note for file, note in notes.items() if note}
 
 
-def leave_out(checked: dict[str, Any]) -> dict[str, str]:
-    """Move what fails parity to "left_out" of the report, and say why; NEUTRAL ones stay, and fail the build."""
+def leave_out(checked: dict[str, Any], left_out: dict[str, str]) -> dict[str, str]:
+    """Move what fails parity to "left_out" of the report, and say why; NEUTRAL ones stay, and fail the build.
+
+    Returns: of those that can be timed all the same. What raised in a comparison goes to `left_out`, as it would again.
+    """
     failing = [e for e in checked["artefacts"] if not e["passed"] and e["name"] not in NEUTRAL]
     checked["artefacts"] = [entry for entry in checked["artefacts"] if entry not in failing]
     checked["left_out"] = failing
     checked["passed"] = not checked["spec_failures"] and all(e["passed"] for e in checked["artefacts"])
-    return {entry["name"]: entry["failures"][0] for entry in failing}
+    left_out |= {entry["name"]: entry["problems"][0] for entry in failing if entry["problems"]}
+    return {entry["name"]: entry["failures"][0] for entry in failing if not entry["problems"]}
 
 
 def choose_engine(
@@ -193,13 +218,21 @@ def choose_engine(
     left_out: dict[str, str],
     say: Callable[[str], None],
 ) -> ModelSpec:
-    """Time every artefact beside eager PyTorch; the spec with the best first, and the table."""
+    """Time every artefact that can be beside eager PyTorch; the spec with the best first, and the table.
+
+    Raises EngineError if none could be timed.
+    """
     eager = checkpoint_segmenter(config.checkpoint).engine
     engines = {
-        a.name: load_engine(dataclasses.replace(spec, engine=a.name), config.out) for a in spec.artefacts
+        a.name: load_engine(dataclasses.replace(spec, engine=a.name), config.out)
+        for a in spec.artefacts
+        if a.name not in left_out
     }
     size = (spec.input.height, spec.input.width)
-    timings = choose.measure({"eager": eager, **engines}, size, config.batch_sizes, say)
+    timings = choose.measure({"eager": eager, **engines}, size, config.batch_sizes, say, left_out)
+    if not timings.keys() - {"eager", *failed} or "eager" not in timings:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise EngineError(f"--batch-sizes {config.batch_sizes}: nothing could be timed ({reasons})")
     eager_timing = timings.pop("eager")
     table = choose.choice(timings, eager_timing, failed, left_out, config.objective)
     passed = [row["name"] for row in table["table"] if row["passed"]]

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.report import AS_SERVED, AT_INPUT_SIZE
 from segserve.errors import CheckFailed, RequestError, UsageError
 from segserve.geometry import Geometry
+from segserve.parity_row import AS_SERVED, AT_INPUT_SIZE
 from segserve.segmenter import Prepared, Segmenter
 from training.rooms import render
 

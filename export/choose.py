@@ -7,7 +7,6 @@ Engines are timed in turns, one call each a round, so that a machine that slows 
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segserve import cpu
 from segserve.engines import Engine
@@ -50,16 +50,18 @@ def measure(
     size: tuple[int, int],
     batch_sizes: Sequence[int],
     say: Callable[[str], None] = lambda step: None,
+    dropped: dict[str, str] | None = None,
 ) -> dict[str, Timing]:
-    """Time every engine at every batch size on rendered rooms; after a warm-up, at least MIN_ROUNDS of each."""
+    """Time every engine at every batch size on rendered rooms; after a warm-up, at least MIN_ROUNDS of each.
+
+    With `dropped`, an engine that raises in the warm-up, as for want of memory, goes there with what it said.
+    """
     image, _ = render(93_000_000, *size)
     batches = {
         count: np.stack([np.roll(image, 16 * n, axis=1) for n in range(count)]) for count in batch_sizes
     }
+    engines = _warm(engines, list(batches.values()), dropped)
     taken: dict[tuple[str, int], list[float]] = {(name, n): [] for name in engines for n in batches}
-    for engine in engines.values():
-        for images_nhwc in batches.values():
-            engine(images_nhwc)
     started = time.perf_counter()
     for round_number in range(MAX_ROUNDS):
         if round_number >= MIN_ROUNDS and time.perf_counter() - started > MEASURE_S:
@@ -72,6 +74,24 @@ def measure(
     return {
         name: Timing({count: statistics.median(taken[name, count]) for count in batches}) for name in engines
     }
+
+
+def _warm(
+    engines: Mapping[str, Engine], batches: Sequence[NDArray[np.uint8]], dropped: dict[str, str] | None
+) -> dict[str, Engine]:
+    """Those that answered every batch."""
+    warm = {}
+    for name, engine in engines.items():
+        try:
+            for images_nhwc in batches:
+                engine(images_nhwc)
+        except Exception as error:  # engines raise what they like
+            if dropped is None:
+                raise
+            dropped[name] = f"{type(error).__name__}: {error}"
+        else:
+            warm[name] = engine
+    return warm
 
 
 def choice(
@@ -87,7 +107,7 @@ def choice(
         "objective": objective,
         "cpu": cpu.name(),
         "cpu_features": cpu.features(),
-        "threads": len(os.sched_getaffinity(0)),
+        "threads": cpu.cores(),
         "table": [
             {
                 "name": name,

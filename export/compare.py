@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from export.cases import Case
-from export.report import Row
-from export.thresholds import BOUNDARY_PX
+from segserve.parity_row import Row
+from segserve.thresholds import BOUNDARY_PX
 
 
 def compare(
@@ -60,6 +60,9 @@ def compare(
         vanished=[classes[k] for k in np.setdiff1d(case.labels, settled)],
         kept=kept_pixels(case.labels, settled, classes),
         yours=case.yours,
+        class_errors=dict(zip(classes, (errors**2).mean(axis=(1, 2)).tolist(), strict=True))
+        if allowed_error is None
+        else {},
     )
 
 

@@ -1,39 +1,40 @@
-"""Build folder -> NAME.mar, for what passed parity and nothing else; and the same check on a .mar afterwards.
+"""Build folder -> NAME.mar, for what passed parity and nothing else; segserve.package checks the .mar afterwards.
 
 A .mar holds the handler with its stand-in for torch, the segserve core, the chosen artefact and
 what can stand in for it, model_spec.json and parity.json.
 
     package(Path("build/rooms")) -> Path("build/rooms/rooms.mar")
-    check_package(Path("model_store/rooms.mar")) -> ModelSpec, or CheckFailed
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 from export import choose
-from export import report as reports
-from segserve.errors import CheckFailed, SpecError
+from segserve import parity_report
+from segserve.errors import CheckFailed
+from segserve.package import (
+    HANDLER_FILE,
+    MODEL_CONFIG_FILE,
+    TORCH_STAND_IN_PLACE,
+    check_package,
+    golden_files,
+)
 from segserve.spec import PARITY_FILE, SPEC_FILE, Artefact, ModelSpec, sha256_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CORE = REPOSITORY / "segserve"
-HANDLER = REPOSITORY / "handlers" / "segmentation_handler.py"
-MODEL_CONFIG = REPOSITORY / "handlers" / "model-config.yaml"
+HANDLER = REPOSITORY / "handlers" / HANDLER_FILE
+MODEL_CONFIG = REPOSITORY / "handlers" / MODEL_CONFIG_FILE
 TORCH_STAND_IN = REPOSITORY / "handlers" / "torch_stand_in.py"
-TORCH_STAND_IN_PLACE = "torch/__init__.py"
 ANYWHERE = "model.onnx"
-MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 def package(folder: Path) -> Path:
@@ -43,13 +44,13 @@ def package(folder: Path) -> Path:
     """
     spec = ModelSpec.load(folder / SPEC_FILE)
     packed = to_pack(spec)
-    report = reports.load(folder / PARITY_FILE)
+    report = parity_report.load(folder / PARITY_FILE)
     for artefact in packed:
         if sha256_file(folder / artefact.file) != artefact.sha256:
             raise CheckFailed(
                 f"{folder / artefact.file} is not the file of the spec: its sha256 differs. Run export.build again."
             )
-        reports.require_passed(report, spec, artefact)
+        parity_report.require_passed(report, spec, artefact)
     spec = dataclasses.replace(spec, artefacts=packed)
 
     with tempfile.TemporaryDirectory(prefix="package-", dir=folder) as work:
@@ -80,66 +81,6 @@ def model_config(spec: ModelSpec) -> str:
     return re.sub(
         r"(?m)^batchSize: (\d+)$", lambda line: f"batchSize: {max(int(line[1]), measured or 0)}", text
     )
-
-
-def golden_files(spec: ModelSpec) -> dict[str, str]:
-    """The golden photos and their masks, file name → sha256."""
-    return {file: sha256 for golden in spec.golden for file, sha256 in golden.files().items()}
-
-
-def check_package(mar: Path) -> ModelSpec:
-    """What a .mar holds, after checking that it is whole and that its artefact passed parity.
-
-    Raises: CheckFailed with the reason.
-    """
-    try:
-        with zipfile.ZipFile(mar) as archive, tempfile.TemporaryDirectory() as work:
-            for name in (SPEC_FILE, PARITY_FILE):
-                archive.extract(name, work)
-            spec = ModelSpec.load(Path(work) / SPEC_FILE)
-            report = reports.load(Path(work) / PARITY_FILE)
-            _check_files(archive, {artefact.file for artefact in spec.artefacts} | golden_files(spec).keys())
-            for artefact in spec.artefacts:
-                reports.require_passed(report, spec, artefact)
-                if _sha256(archive, artefact.file) != artefact.sha256:
-                    raise CheckFailed(f"its {artefact.file} is not the file that passed parity")
-            for file, sha256 in golden_files(spec).items():
-                if _sha256(archive, file) != sha256:
-                    raise CheckFailed(f"its {file} is not the golden photo or mask of the spec")
-            manifest = json.loads(archive.read(MANIFEST))["model"]
-            named = (manifest["modelName"], manifest["modelVersion"], manifest["handler"])
-            if named != (spec.name, spec.version, HANDLER.name):
-                raise CheckFailed(f"its manifest says {named}, its spec {spec.name} {spec.version}")
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, SpecError, CheckFailed) as error:
-        raise CheckFailed(f"{mar} cannot be served: {error}. Build it again with export.build.") from error
-    return spec
-
-
-def _sha256(archive: zipfile.ZipFile, name: str) -> str:
-    with archive.open(name) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # reads in pieces all the same
-
-
-def _check_files(archive: zipfile.ZipFile, content: set[str]) -> None:
-    """Exactly what belongs in a package, so that no unproven artefact or stale module rides along."""
-    expected = content | {
-        SPEC_FILE,
-        PARITY_FILE,
-        HANDLER.name,
-        MODEL_CONFIG.name,
-        MANIFEST,
-        TORCH_STAND_IN_PLACE,
-    }
-    found = {name for name in archive.namelist() if not name.endswith("/")}
-    if missing := expected - found:
-        raise CheckFailed(f"it lacks {', '.join(sorted(missing))}")
-    others = {
-        name
-        for name in found - expected
-        if not (name.startswith("segserve/") and name.endswith(".py") and ".." not in name.split("/"))
-    }
-    if others:
-        raise CheckFailed(f"it holds files that do not belong there: {', '.join(sorted(others))}")
 
 
 def _all_but_sources(folder: str, names: list[str]) -> set[str]:

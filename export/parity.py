@@ -18,15 +18,16 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from export import accuracy, class_costs, decode_effect
-from export import report as reports
+from export import accuracy, decode_effect
 from export.cases import MIRRORED, Case, Picture, build_case, chosen_files, pictures, prepare
 from export.compare import compare
-from export.report import AS_SERVED, AT_INPUT_SIZE, Row
-from export.thresholds import THRESHOLDS
+from segserve import class_costs
+from segserve import parity_report as reports
 from segserve.engines import load_engine
+from segserve.parity_row import AS_SERVED, AT_INPUT_SIZE, Row
 from segserve.segmenter import Segmenter
 from segserve.spec import SPEC_FILE, Artefact, ModelSpec
+from segserve.thresholds import THRESHOLDS
 from training.torch_engine import checkpoint_segmenter
 
 BATCH_SIZES = (1, 2, 5)
@@ -46,7 +47,7 @@ def check(
         images: a folder of photos to compare on, besides rendered rooms.
         on_step: called after each picture or batch with the number of steps done and to be done.
 
-    Returns: the parity report (export.report), passed or not.
+    Returns: the parity report (segserve.parity_report), passed or not.
 
     Raises: CheckpointError, SpecError, EngineError; UsageError for `images`.
     """
@@ -100,7 +101,8 @@ def spec_failures(spec: ModelSpec, expected: ModelSpec) -> list[str]:
 def reference_facts(cases: list[Case], classes: tuple[str, ...]) -> dict[str, Any]:
     """The checkpoint's logits over all cases: their spread, and how far they depend on the picture.
 
-    `signal` is the standard deviation over pixels of one class's logit, averaged over classes.
+    `signal` is the standard deviation over pictures of one class's logit at one place, averaged over classes: from
+    rooms and their mirror images at the same size, so that what only depends on the place in the map does not count.
     """
     logits = np.concatenate(
         [case.logits.reshape(len(classes), -1) for case in cases], axis=1, dtype=np.float64
@@ -110,9 +112,22 @@ def reference_facts(cases: list[Case], classes: tuple[str, ...]) -> dict[str, An
         "engine": "torch eager float32",
         "logit_std": float(logits.std()),
         "logit_max_abs": float(np.abs(logits).max()),
-        "signal": float(logits.std(axis=1).mean()),
+        "class_std": dict(zip(classes, logits.std(axis=1).tolist(), strict=True)),
+        "signal": _signal(cases),
         "classes_seen": [classes[label] for label in seen],
     }
+
+
+def _signal(cases: Sequence[Case]) -> float:
+    """0 without any two pictures of one size."""
+    inputs = [case for case in cases if case.kind == AT_INPUT_SIZE]
+    squares = [
+        ((case.logits.astype(np.float64) - mirrored.logits) ** 2).reshape(len(case.logits), -1)
+        for case, mirrored in zip(inputs[::2], inputs[1::2], strict=True)
+    ]
+    if not squares:
+        return 0.0
+    return float(np.sqrt(np.concatenate(squares, axis=1).mean(axis=1) / 2).mean())
 
 
 def comparable(cases: Sequence[CaseOrPicture], spec: ModelSpec, artefact: Artefact) -> list[CaseOrPicture]:
@@ -167,7 +182,13 @@ def _entry(
         advance()
     costs = None if THRESHOLDS[artefact.precision].exact else accuracy.figures(segmenter, rooms, advance)
     failed = reports.failures(
-        rows, problems, artefact.precision, facts["logit_std"], costs, fixed_size=artefact.fixed_size
+        rows,
+        problems,
+        artefact.precision,
+        facts["logit_std"],
+        costs,
+        facts["class_std"],
+        fixed_size=artefact.fixed_size,
     )
     failed += reports.signal_failures(facts)
     return {

@@ -14,18 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segserve.decode_pool import DECODE_TIMEOUT_S
+from segserve import cpu, settings
 from segserve.errors import EngineBroken
-from segserve.image import MAX_PIXELS
 from segserve.metrics import Metrics
 from segserve.request import Request
 from segserve.segmenter import Segmenter
 from segserve.service import Service
 
 logger = logging.getLogger(__name__)
-
-# What one answer may weigh: a 64 MP label map as npy, the largest there is. config.properties allows more.
-MAX_RESPONSE_BYTES = MAX_PIXELS + 4096
 
 
 class SegmentationHandler:
@@ -34,23 +30,21 @@ class SegmentationHandler:
     def initialize(self, context: Any) -> None:
         """Load the model that lies in the .mar and go the whole way once; the worker is READY when this returns.
 
-        Raises: SpecError, EngineError; TorchServe then reports that the worker failed to start.
+        Raises: UsageError (settings), SpecError, EngineError; TorchServe then reports that the worker failed to start.
         """
         _take_away_torch_stand_in()
         properties: Mapping[str, Any] = context.system_properties
         config: Mapping[str, Any] = context.model_yaml_config or {}
-        settings: Mapping[str, Any] = config.get("segserve") or {}
-        threads = int(settings.get("threads") or _threads_per_worker(int(config.get("maxWorkers", 1))))
+        own = settings.read(config.get("segserve"))
+        threads = own.threads or _threads_per_worker(int(config.get("maxWorkers", 1)))
         segmenter = Segmenter.load(
             Path(properties["model_dir"]),
             threads=threads,
-            max_pixels=int(settings.get("max_pixels", MAX_PIXELS)),
-            fallback=bool(settings.get("fallback", False)),
+            max_pixels=own.max_pixels,
+            fallback=own.fallback,
             device_id=int(properties.get("gpu_id") or 0),
         )
-        max_response_bytes = int(settings.get("max_response_bytes", MAX_RESPONSE_BYTES))
-        decode_timeout_s = float(settings.get("decode_timeout_s", DECODE_TIMEOUT_S))
-        self._service = Service(segmenter, max_response_bytes, threads, decode_timeout_s)
+        self._service = Service(segmenter, own.max_response_bytes, threads, own.decode_timeout_s)
         self._service.warm_up(sorted({1, int(properties.get("batch_size") or 1)}))
         spec, engine = segmenter.spec, segmenter.engine
         self._metrics = Metrics(context.model_name, spec.version, engine.device, spec.classes)
@@ -97,7 +91,7 @@ def _headers(context: Any, idx: int) -> dict[str, str]:
 
 def _threads_per_worker(workers: int) -> int:
     """Workers that each took every core would only get in each other's way."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, workers))
+    return max(1, cpu.cores() // max(1, workers))
 
 
 def _take_away_torch_stand_in() -> None:

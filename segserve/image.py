@@ -36,12 +36,13 @@ from segserve.formats import (
     served_by_signature,
 )
 from segserve.geometry import Geometry
-from segserve.pixels import to_rgb
+from segserve.pixels import scale_transparent_colour, to_rgb
 
 __all__ = ["MAX_PIXELS", "SERVED_FORMATS", "Photo", "decode", "read"]
 
 MAX_PIXELS: Final = 64_000_000
-"""Default limit: the largest photo that a phone or camera commonly makes; 192 MB as RGB."""
+"""Default limit: the largest photo that a phone or camera commonly makes. On its way to an answer, each image of a
+batch takes up to 16 bytes a pixel (WebP of any kind, any overlay): 1 GB. PNGs take 4 to 12, a reduced JPEG 1."""
 
 OVERSAMPLING: Final = (4, 3)
 """A reduced JPEG has at least 4/3 of the rows and columns that the network sees. `python -m benchmarks.decode` shows
@@ -117,14 +118,16 @@ def read(
                     jpeg_scans.check(scans, image.width * image.height)
                     return _read_jpeg(image, input_size)
                 limited_file.check_opened(image, data)
+                scale_transparent_colour(image)
                 image.load()
-                _check_size(image, max_pixels)  # an ICO's real size is known only now
+                limited_file.check_size(image, max_pixels)  # an ICO's real size is known only now
                 return _as_stored(to_rgb(image), _turn(image), image.size)
         except RequestError:
             raise
         except Image.DecompressionBombError as error:
             pixels = re.search(r"\d+", str(error))
-            raise ImageTooLarge(_too_large(int(pixels[0]) if pixels else -1, max_pixels)) from error
+            message = limited_file.too_large(int(pixels[0]) if pixels else -1, max_pixels)
+            raise ImageTooLarge(message) from error
         except Exception as error:  # Pillow raises some twenty types on corrupt files: no list stays complete
             raise BadImage(_corrupt(data, error)) from error
 
@@ -163,22 +166,8 @@ def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
         if (name := refused_format(data)) is not None:
             raise ImageFormatNotServed(f"{name} is not served; send one of {SERVED_NAMES}") from error
         raise
-    _check_size(image, max_pixels)
+    limited_file.check_size(image, max_pixels)
     return image
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise BadImage(f"the image declares {width} x {height} pixels; send one with at least one pixel")
-    if width * height > max_pixels:
-        raise ImageTooLarge(_too_large(width * height, max_pixels))
-
-
-def _too_large(pixels: int, max_pixels: int) -> str:
-    return (
-        f"the image declares {pixels:,} pixels, {max_pixels:,} are allowed; scale it down and send it again"
-    )
 
 
 def _corrupt(data: bytes | bytearray, error: Exception) -> str:
@@ -214,7 +203,7 @@ class _PillowSettings:
         """No warnings, and an error for anything larger than `max_pixels`, inside containers too.
 
         Pillow raises beyond twice its limit and only warns below that, so half of ours is the right setting.
-        Where different limits overlap, Pillow gets the largest; `_check_size` holds each image to its own.
+        Where different limits overlap, Pillow gets the largest; `limited_file.check_size` holds each image to its own.
         """
         with self._lock:
             if not self._limits:

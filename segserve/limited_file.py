@@ -16,6 +16,13 @@ from PIL import Image
 
 from segserve.errors import BadImage, ImageTooLarge
 
+MAX_SIDE: Final = 65_535
+"""Pixels of a row or a column, as a JPEG can have. The tables for resizing and for the mask are as long as a side:
+for a single row of 64 megapixels, a PNG of 8 kB, they took 1.8 GB."""
+HEAVY_MODES: Final = frozenset(("I", "F"))
+"""Pillow's modes of 32 bits a sample."""
+HEAVY_SHARE: Final = 4
+"""What is heavy to decode may have a quarter of the pixels: 64 megapixels took 1.2 GB as JPEG 2000, 1.3 as floats."""
 MAX_READS: Final = 1_000_000
 """Some 2 s at the most. A PNG of 33 MB in the usual pieces of 8 KB takes 17,000."""
 MAX_PROFILES: Final = 16
@@ -57,6 +64,33 @@ def check(data: bytes | bytearray) -> None:
             )
     elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         _check_tiff(data)
+
+
+def check_size(image: Image.Image, max_pixels: int) -> None:
+    """What the header declares. Raises: BadImage for no pixel, ImageTooLarge for more than are allowed."""
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise BadImage(f"the image declares {width} x {height} pixels; send one with at least one pixel")
+    if width * height > max_pixels:
+        raise ImageTooLarge(too_large(width * height, max_pixels))
+    if max(width, height) > MAX_SIDE:
+        raise ImageTooLarge(
+            f"the image declares {width:,} x {height:,} pixels, {MAX_SIDE:,} a side are allowed; scale it down and "
+            "send it again"
+        )
+    heavy = image.format == "JPEG2000" or image.mode in HEAVY_MODES
+    if heavy and width * height > max_pixels // HEAVY_SHARE:
+        raise ImageTooLarge(
+            f"the image declares {width * height:,} pixels, {max_pixels // HEAVY_SHARE:,} are allowed as JPEG 2000 or "
+            "of 32 bits; scale it down, or save it as PNG or JPEG of 8 bits"
+        )
+
+
+def too_large(pixels: int, max_pixels: int) -> str:
+    """The message."""
+    return (
+        f"the image declares {pixels:,} pixels, {max_pixels:,} are allowed; scale it down and send it again"
+    )
 
 
 def check_opened(image: Image.Image, data: bytes | bytearray) -> None:

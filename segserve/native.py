@@ -65,7 +65,9 @@ def function(name: str) -> Function:
 def _folders() -> Iterator[Path]:
     """Where code may be kept, best first."""
     caches = os.environ.get("XDG_CACHE_HOME")
-    yield (Path(caches) if caches else Path("~/.cache").expanduser()) / "segserve"
+    folder = caches or os.path.expanduser("~/.cache")  # stays as it is for a user without a home
+    if not folder.startswith("~"):
+        yield Path(folder) / "segserve"
     yield _HERE / "__pycache__"
 
 

@@ -3,7 +3,8 @@
 What a pixel becomes, where formats leave room for doubt:
 
 - Transparency is laid on white. A product cut-out is shown on a white page, and the colour stored under fully
-  transparent pixels is arbitrary (mostly black), which no viewer ever shows.
+  transparent pixels is arbitrary (mostly black), which no viewer ever shows. Where one colour of 16 bits a sample is
+  the transparent one, colours whose upper 8 bits are the same are transparent too.
 - More than 8 bits per sample are scaled, never clipped. White is what the file declares (12-bit TIFF: 4095,
   16 bits: 65535). Signed and 32-bit integers and floats declare none: if all pixels are within 0..1 (floats)
   or 0..255 that is the range, otherwise the brightest pixel is white. Negative and NaN are black.
@@ -17,10 +18,27 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 _PHOTOMETRIC_TAG: Final = 0x0106
 _BITS_PER_SAMPLE_TAG: Final = 0x0102
 _SAMPLE_FORMAT_TAG: Final = 0x0153
+_GREY_STEPS: Final = {"L;2": 85, "L;4": 17}
+"""Pillow's names of grey PNGs with few bits, and what one step of theirs is of 255."""
+
+
+def scale_transparent_colour(image: Image.Image) -> None:
+    """To the 8 bits that its pixels will have, in a PNG that is opened and not loaded; others stay as they are.
+
+    Pillow keeps the number that the file has, compares it with pixels of 8 bits, and so would never find it.
+    """
+    if not isinstance(image, PngImageFile) or not image.tile:
+        return
+    stored, colour = image.tile[0].args, image.info.get("transparency")
+    if stored in _GREY_STEPS and isinstance(colour, int):
+        image.info["transparency"] = colour * _GREY_STEPS[stored]
+    elif stored == "RGB;16B" and isinstance(colour, tuple):
+        image.info["transparency"] = tuple(sample >> 8 for sample in colour)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -28,9 +46,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
         return Image.fromarray(_grey_8bit(image)).convert("RGB")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")  # which would be a copy
         image = Image.new("RGB", rgba.size, "white")
-        image.paste(rgba, mask=rgba.getchannel("A"))
+        image.paste(rgba, mask=rgba)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

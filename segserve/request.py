@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from segserve.accept_header import accepts_gzip, media_ranges, rating
 from segserve.errors import BadImage, FormatNotAcceptable, UnknownClass
 
 CONTENT_TYPES: Final[Mapping[str, str]] = MappingProxyType(
@@ -26,6 +27,9 @@ CONTENT_TYPES: Final[Mapping[str, str]] = MappingProxyType(
 REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_START_HEADER: Final = "x-request-start"
 """When the first server on the way got the request: `t=SECONDS` since 1970, nginx's `t=$msec`."""
+MAX_TEXT_BYTES: Final = 65_536
+"""Of the fields `format` and `classes`, beyond the names of all classes: a photo that was sent under such a name would
+be taken apart at its commas."""
 MAX_QUEUE_S: Final = 600.0
 """Longer than anything waits here: the header is of another clock, or was kept."""
 CLOCKS_APART_S: Final = 1.0
@@ -35,6 +39,9 @@ CLOCKS_APART_S: Final = 1.0
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _START: Final = re.compile(r"(?:t=)?(\d{1,11}(?:\.\d{1,9})?)")
 
+# what no image that is served begins with; a number or a word alone is text, and the decoder refuses that
+_JSON: Final = re.compile(rb"[ \t\r\n]*+[{\[]")
+
 _IMAGE_FIELDS: Final = ("body", "data")  # TorchServe's name for a raw body, and ours for a form's file
 
 
@@ -42,8 +49,9 @@ _IMAGE_FIELDS: Final = ("body", "data")  # TorchServe's name for a raw body, and
 class Request:
     """One client's request as the server hands it over.
 
-    `fields` holds the body under `body`, or a form's fields, and query parameters; values are bytes, str, or
-    what the server made of a JSON body. Header names are in lower case. `server_id` is the server's name for it.
+    `fields` holds the body under `body`, or a form's fields, and query parameters. Values are bytes, or what TorchServe
+    makes of JSON and text unless its decode_input_request is false. Header names are in lower case. `server_id` is the
+    server's name for the request.
     """
 
     fields: Mapping[str, object]
@@ -78,9 +86,12 @@ class Wanted:
 
 def parse(request: Request, class_names: Sequence[str]) -> Wanted:
     """Raises: FormatNotAcceptable, UnknownClass, BadImage (no image in the request)."""
+    longest = MAX_TEXT_BYTES + sum(len(name.encode("utf-8", "replace")) for name in class_names)
+    named_format = _text(request, "format", longest, FormatNotAcceptable)
+    named_classes = _text(request, "classes", longest, UnknownClass)
     return Wanted(
-        format=choose_format(_text(request.fields.get("format")), request.headers.get("accept")),
-        class_ids=choose_classes(_text(request.fields.get("classes")), class_names),
+        format=choose_format(named_format, request.headers.get("accept")),
+        class_ids=choose_classes(named_classes, class_names),
         image=_image(request),
         gzip=accepts_gzip(request.headers.get("accept-encoding")),
     )
@@ -102,8 +113,8 @@ def choose_format(wanted: str | None, accept: str | None) -> str:
         return found
     if accept is None or not accept.strip():
         return next(iter(CONTENT_TYPES))
-    ranges = _media_ranges(accept)
-    ratings = {name: _rating(media_type, ranges) for name, media_type in CONTENT_TYPES.items()}
+    ranges = media_ranges(accept)
+    ratings = {name: rating(media_type, ranges) for name, media_type in CONTENT_TYPES.items()}
     best = max(ratings, key=lambda name: ratings[name])  # the first of equals
     if ratings[best][0] <= 0:
         raise FormatNotAcceptable(
@@ -112,71 +123,45 @@ def choose_format(wanted: str | None, accept: str | None) -> str:
     return best
 
 
-def accepts_gzip(accept_encoding: str | None) -> bool:
-    """Whether a client that sends this Accept-Encoding unpacks gzip by itself (RFC 9110, 12.5.3).
-
-    No header would allow any coding, but those who send none (curl, say) write to a file whatever comes.
-    """
-    codings = _media_ranges(accept_encoding or "")
-    return codings.get("gzip", codings.get("*", 0.0)) > 0
-
-
 def choose_classes(wanted: str | None, class_names: Sequence[str]) -> tuple[int, ...] | None:
     """Ids of the classes in a comma-separated list of names, in label order; None if it names none.
 
-    Letter case is ignored. Raises: UnknownClass.
+    A name just as the model has it wins; otherwise letter case and outer blanks are ignored. Of names that hold commas
+    themselves ("bed, double" beside "bed") the longest that fits is taken.
+
+    Raises: UnknownClass.
     """
-    names = [name.strip() for name in (wanted or "").split(",") if name.strip()]
-    if not names:
-        return None
-    ids = {name.casefold(): class_id for class_id, name in enumerate(class_names)}
-    if unknown := [name for name in names if name.casefold() not in ids]:
+    exact = {name: class_id for class_id, name in enumerate(class_names)}
+    folded = {_folded(name): class_id for class_id, name in enumerate(class_names)}
+    readings = ((str, exact), (str.strip, exact), (_folded, folded))
+    pieces = (wanted or "").split(",")
+    most = 1 + max((name.count(",") for name in class_names), default=0)
+    chosen, unknown, start = set(), [], 0
+    while start < len(pieces):
+        texts = [",".join(pieces[start : start + count]) for count in range(most, 0, -1)]
+        fitting = ((ids[read(text)], text) for read, ids in readings for text in texts if read(text) in ids)
+        class_id, text = next(fitting, (None, pieces[start]))
+        if class_id is not None:
+            chosen.add(class_id)
+        elif text.strip():
+            unknown.append(text.strip())
+        start += 1 + text.count(",")
+    if unknown:
         listed = _shown(", ".join(unknown))
         raise UnknownClass(f"this model has no class '{listed}'; it knows {', '.join(class_names)}")
-    return tuple(sorted({ids[name.casefold()] for name in names}))
+    return tuple(sorted(chosen)) or None
 
 
-def _media_ranges(accept: str) -> dict[str, float]:
-    """Media range in lower case without parameters → quality 0..1 (1 where it is missing or malformed)."""
-    ranges: dict[str, float] = {}
-    for part in accept.split(","):
-        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        quality = 1.0
-        for parameter in parameters:
-            key, _, value = parameter.partition("=")
-            if key.strip() == "q":
-                quality = _quality(value)
-        if media_range:
-            ranges[media_range] = quality
-    return ranges
-
-
-def _quality(text: str) -> float:
-    try:
-        quality = float(text)
-    except ValueError:
-        return 1.0
-    return quality if 0 <= quality <= 1 else 1.0
-
-
-def _rating(media_type: str, ranges: Mapping[str, float]) -> tuple[float, int]:
-    """(quality, specificity) of the most specific range that covers `media_type`; (0, 0) if none does."""
-    candidates = (media_type, media_type.split("/")[0] + "/*", "*/*")
-    found = (
-        (ranges[media_range], len(candidates) - rank)
-        for rank, media_range in enumerate(candidates)
-        if media_range in ranges
-    )
-    return next(found, (0.0, 0))
+def _folded(name: str) -> str:
+    return name.strip().casefold()
 
 
 def _image(request: Request) -> bytes | bytearray:
-    value = next((request.fields[name] for name in _IMAGE_FIELDS if request.fields.get(name)), None)
-    if isinstance(value, bytes | bytearray):
-        return value
-    if isinstance(value, str):  # sent as text/…: an ASCII PPM, or no image, which the decoder says better
-        return value.encode("utf-8", "replace")  # JSON can bring half of a surrogate pair
-    if value is not None:
+    sent = (_sent(request.fields[name]) for name in _IMAGE_FIELDS if name in request.fields)
+    data = next((data for data in sent if data), None)
+    if data is not None and not _JSON.match(data):
+        return data
+    if data is not None:
         raise BadImage(
             "the body is JSON; send the bytes of an image, or a form with the image in field 'data'"
         )
@@ -188,10 +173,30 @@ def _image(request: Request) -> bytes | bytearray:
     raise BadImage("the request holds no image; send its bytes as the body, or in field 'data' of a form")
 
 
-def _text(value: object) -> str | None:
+def _sent(value: object) -> bytes | bytearray:
+    """The bytes that a client sent, or as good as those where the server has made something of them."""
+    if isinstance(value, bytes | bytearray):
+        return value
+    if isinstance(value, dict | list):
+        return b"{}"  # which JSON it was does not matter
+    # sent as text/…: an ASCII PPM, or no image, which the decoder says better; JSON can bring half a surrogate pair
+    return str(value).encode("utf-8", "replace")
+
+
+def _text(
+    request: Request, name: str, most: int, refusal: type[FormatNotAcceptable | UnknownClass]
+) -> str | None:
+    """A field's text, of at most so many bytes. Raises: refusal."""
+    value = request.fields.get(name)
     if value is None:
         return None
-    return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
+    text = value if isinstance(value, bytes | bytearray) else str(value)
+    if len(text) > most:
+        raise refusal(
+            f"field '{name}' has {len(text):,} bytes, {most:,} are allowed; an image belongs into the body or into "
+            "field 'data'"
+        )
+    return text if isinstance(text, str) else text.decode("utf-8", "replace")
 
 
 def _shown(text: str) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import time
 import zipfile
@@ -30,10 +29,11 @@ from benchmarks.peers import chart, content, report
 from benchmarks.peers.catalogue import OURS, PEERS, Model, Peer, Settings
 from benchmarks.peers.measure import Plan, Result, candidates, measure, sweep
 from benchmarks.photos import mixed_photos
-from export.thresholds import THRESHOLDS
+from segserve import cpu
 from segserve.cli import run
 from segserve.errors import SegserveError, UsageError
 from segserve.spec import SPEC_FILE, ModelSpec
+from segserve.thresholds import THRESHOLDS
 
 FP32_AGREEMENT = 0.999
 """What the worst mask must reach, of servers that compute in fp32; at a lower precision, what export's parity asks."""
@@ -113,7 +113,7 @@ def main(config: Config) -> int:
     our_right = content.right_labels(model.spec, onnx, photos, content.our_input(model.spec))
     plan = Plan(photos, right, config.concurrency, config.duration_s, config.python.absolute(), say)
     our_plan = dataclasses.replace(plan, right=our_right)
-    cores = len(os.sched_getaffinity(0))
+    cores = cpu.cores()
     ours = measure(OURS, model, our_plan, Settings(1, cores, 8), share_s(end_s, 1 + len(config.peers)))
     results, failures = [], {}
     if wrong := judge(ours, config.min_agreement or least_agreement(precision)):
@@ -147,7 +147,7 @@ def best_of(peer: Peer, model: Model, plan: Plan, known: Settings | None, until_
     if known is not None:
         return measure(peer, model, plan, known, until_s)
     now_s = time.monotonic()
-    tried = candidates(len(os.sched_getaffinity(0)))
+    tried = candidates(cpu.cores())
     best, load, found = sweep(peer, model, plan, tried, now_s + (until_s - now_s) * 2 / 3)
     result = measure(peer, model, plan, best, until_s)
     result.sweep = found

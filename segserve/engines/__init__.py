@@ -7,7 +7,6 @@ is imported only when its engine is loaded.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -48,7 +47,7 @@ def load_engine(
     Raises EngineError for an engine that cannot be loaded or a file that is not the one that passed parity (for that
     there is no fallback), SpecError for a missing file.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cpu.cores()
     candidates = spec.in_order() if fallback else [spec.served()]
     reasons = []
     for artefact in candidates:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,3 +83,19 @@ def service_over_http(tamper: Callable[[int, bytes], bytes]) -> Iterator[str]:
         http_server.shutdown()
         thread.join()
         http_server.server_close()
+
+
+def run_locust(
+    repo_root: Path, url: str, photos: Path, *options: str, num_classes: int = 3
+) -> tuple[int, str]:
+    """As `make load` runs it, for a moment. Returns: exit code, everything that it said.
+
+    Users think a little: the client must not be the bottleneck, which is a failure, too.
+    """
+    command = [
+        sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--headless", "--only-summary", "--users",
+        "3", "--spawn-rate", "30", "--run-time", "2s", "--host", url, "--num-classes", str(num_classes), "--photos",
+        str(photos), "--think-s", "0.05", *options,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=200)
+    return done.returncode, done.stdout + done.stderr

@@ -141,12 +141,14 @@ def error_of(answer: httpx.Response) -> dict[str, str]:
     return error
 
 
-def archive(path: Path, name: str, handler: str, settings: Mapping[str, object] | None = None) -> None:
+def archive(
+    path: Path, name: str, handler: str, settings: Mapping[str, object] | None = None, version: str = "1.0"
+) -> None:
     """A minimal .mar with this handler source."""
     model = {
         "modelName": name,
         "handler": "handler.py",
-        "modelVersion": "1.0",
+        "modelVersion": version,
         "configFile": "model-config.yaml",
     }
     manifest = {"createdOn": "", "runtime": "python", "model": model, "archiverVersion": "0.12.0"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.photos import Photo
 from benchmarks.slowed import slowed
-from export.package import check_package
+from segserve.package import check_package
 from tests.e2e.serving import run
 
 

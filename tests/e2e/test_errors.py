@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
@@ -44,6 +45,14 @@ def test_status_and_type_of_a_body_that_is_no_photo(
 ) -> None:
     answer = server.post(body)
     assert (answer.status_code, error_of(answer)["type"]) == (status, error_type)
+
+
+def test_a_json_body_is_refused_and_no_worker_parses_it(server: Server) -> None:
+    answer = server.http.post("/predictions/rooms", json=[{"instances": [1]}])
+    assert (answer.status_code, error_of(answer)["type"]) == (400, "BadImage")
+    assert "JSON" in error_of(answer)["message"]
+    for pid in server.worker_pids("rooms"):
+        assert psutil.Process(pid).environ()["TS_DECODE_INPUT_REQUEST"] == "false"
 
 
 def test_a_truncated_photo_is_refused(server: Server, room: Photo) -> None:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 
 from deploy import front_process
 from deploy.front_config import Canary
 from deploy.front_process import Front
-from tests.e2e.fronts import NEEDS_NGINX, Reply, Upstream, front_of, logged, post, run_folder_of, stand_in
+from tests.e2e.fronts import (
+    NEEDS_NGINX,
+    Reply,
+    Upstream,
+    front_of,
+    logged,
+    post,
+    raw,
+    run_folder_of,
+    stand_in,
+)
+from tests.e2e.serving import error_of
 
 pytestmark = NEEDS_NGINX
 MAX_BYTES = 3 << 20
@@ -35,7 +48,7 @@ def _fresh(upstream: Upstream) -> None:
     upstream.forget()
 
 
-@pytest.mark.parametrize("status", [404, 500, 503, 507])
+@pytest.mark.parametrize("status", [400, 404, 413, 500, 503, 507])
 def test_what_a_canary_cannot_answer_the_default_does(front: Front, upstream: Upstream, status: int) -> None:
     def answer(line: str, headers: dict[str, str], body: bytes) -> Reply:
         return (status, {}, b"broken") if "2.0" in line else (200, {"x-segserve-version": "1.0"}, body)
@@ -69,3 +82,51 @@ def test_a_bad_photo_is_the_clients_fault_with_a_canary_too(front: Front, upstre
     finally:
         front_process.change(changed, {})
     assert [line.split()[1] for line in upstream.lines] == ["/predictions/rooms/2.0"]
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, "BadImage"), (413, "ImageTooLarge")])
+def test_what_both_versions_refuse_is_told_in_the_handlers_words(
+    front: Front, upstream: Upstream, status: int, kind: str
+) -> None:
+    """nginx has words of its own for these two statuses."""
+
+    def refuse(line: str, headers: dict[str, str], body: bytes) -> Reply:
+        version = "2.0" if "2.0" in line else "1.0"
+        error = {"type": kind, "message": f"what {version} says"}
+        more = {
+            "Content-Type": "application/json",
+            "x-segserve-version": version,
+            "Server-Timing": "total;dur=1",
+        }
+        return status, more, json.dumps({"error": error}).encode()
+
+    upstream.answer = refuse
+    changed = front_process.change(front, {"rooms": Canary("2.0", 1.0)})
+    try:
+        answer = post(front)
+    finally:
+        front_process.change(changed, {})
+    assert answer.status_code == status
+    assert error_of(answer) == {"type": kind, "message": "what 1.0 says"}
+    assert (answer.headers["x-segserve-version"], answer.headers["server-timing"]) == ("1.0", "total;dur=1")
+    assert [line.split()[1] for line in upstream.lines] == ["/predictions/rooms/2.0", "/predictions/rooms"]
+
+
+def test_what_nginx_itself_refuses_has_its_words_with_a_canary_too(front: Front, upstream: Upstream) -> None:
+    def too_much() -> Iterator[bytes]:  # so that its length is not known before
+        yield from (b"x" * 65536 for _ in range(MAX_BYTES // 65536 + 2))
+
+    changed = front_process.change(front, {"rooms": Canary("2.0", 1.0)})
+    try:
+        large = httpx.post(front.url + "/predictions/rooms", content=too_much(), timeout=60)
+        torn = raw(
+            front,
+            b"POST /predictions/rooms HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n",
+        )
+    finally:
+        front_process.change(changed, {})
+    assert large.status_code == 413
+    assert error_of(large)["type"] == "RequestTooLarge"
+    assert torn.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(torn.partition(b"\r\n\r\n")[2])["error"]["type"] == "BadRequest"
+    assert upstream.lines == []

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from deploy import processes
+from deploy import processes, served
 from deploy import server as server_commands
 from deploy.options import Start
 from deploy.run_folder import Running
@@ -155,6 +156,63 @@ def test_status_attach_second_start_and_stop(
     assert run("deploy.server", "stop", *there).returncode == 0  # again: nothing to do
 
 
+def gone(mar: Path) -> None:
+    mar.unlink()
+
+
+def torn(mar: Path) -> None:
+    mar.write_bytes(mar.read_bytes()[:50])
+
+
+def no_model(mar: Path) -> None:
+    with zipfile.ZipFile(mar, "w") as file:
+        file.writestr("MAR-INF/MANIFEST.json", "{")
+
+
+def broken_handler(mar: Path) -> None:
+    archive(mar, "echo", "import no_such_library\n" + ECHO, version="1.0")
+
+
+@pytest.mark.parametrize("damage", [gone, torn, no_model, broken_handler])
+def test_a_restart_does_without_a_damaged_spare_version_and_never_without_the_default(
+    run_dir: Path,
+    tmp_path: Path,
+    free_ports: Callable[[int], list[int]],
+    damage: Callable[[Path], None],
+) -> None:
+    own = tmp_path / "store"
+    own.mkdir()
+    old, new = own / "echo-1.mar", own / "echo-2.mar"
+    archive(old, "echo", ECHO, version="1.0")
+    archive(new, "echo", ECHO, version="2.0")
+    named = start_options(own, run_dir, free_ports(2), ["echo=echo-2.mar", "echo=echo-1.mar"])
+    again = named[: named.index("--models")]
+    recorded = served.Served("2.0", {"2.0": "echo-2.mar", "1.0": "echo-1.mar"})
+    assert run("deploy.server", "start", "--detach", *named).returncode == 0
+    assert run("deploy.server", "stop", "--run-dir", run_dir).returncode == 0
+    assert served.load(run_dir) == {"echo": recorded}
+
+    damage(old)
+    all_named = run("deploy.server", "start", "--detach", *named)
+    assert all_named.returncode == 2  # who names it wants it
+    restarted = run("deploy.server", "start", "--detach", *again)
+    assert restarted.returncode == 0, restarted.stderr
+    assert "serves echo 2.0" in restarted.stdout
+    assert "the server starts without it, and the next start tries again" in restarted.stderr
+    status = run("deploy.status", "--run-dir", run_dir)
+    assert status.returncode == 0, status.stdout
+    assert "echo=echo-1.mar is missing" in status.stdout
+    assert served.load(run_dir) == {"echo": recorded}
+    assert run("deploy.server", "stop", "--run-dir", run_dir).returncode == 0
+
+    archive(old, "echo", ECHO, version="1.0")
+    damage(new)
+    failed = run("deploy.server", "start", "--detach", *again)
+    assert failed.returncode == 2
+    assert "echo" in failed.stderr
+    assert served.load(run_dir) == {"echo": recorded}
+
+
 def test_a_killed_server_leaves_nothing_that_stops_the_next(
     store: Path, run_dir: Path, free_ports: Callable[[int], list[int]]
 ) -> None:
@@ -212,7 +270,7 @@ def test_a_broken_model_fails_with_its_own_reason(
         "deploy.server", "start", "--detach", *start_options(store, run_dir, ports, [f"{model}={model}.mar"])
     )
     assert result.returncode == 2
-    assert f"error: workers die as soon as they start: {reason}" in result.stderr
+    assert f"error: workers of {model} 1.0 die as soon as they start: {reason}" in result.stderr
     assert "Traceback" not in result.stderr
     log = (run_dir / "logs" / "ts_log.log").read_text()
     assert "Retry worker" in log  # it was really tried

@@ -6,8 +6,6 @@ import dataclasses
 import hashlib
 import itertools
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ from benchmarks.photos import Photo
 from segserve.encode import png
 from segserve.segmenter import Segmenter
 from segserve.spec import SPEC_FILE, Golden
-from tests.e2e.load_service import SPEC, BrightestColour, mirrored, service_over_http
+from tests.e2e.load_service import SPEC, BrightestColour, mirrored, run_locust, service_over_http
 from tests.e2e.serving import Server
 
 NUM_PHOTOS = 3
@@ -51,22 +49,6 @@ def package(tmp_path_factory: pytest.TempPathFactory, rooms: tuple[Photo, ...]) 
         golden = (Golden("golden-1.jpg", digests[0], "golden-1-mask.png", digests[1]),)
         dataclasses.replace(SPEC, version=version, golden=golden).save(place / SPEC_FILE)
     return folder
-
-
-def run_locust(
-    repo_root: Path, url: str, photos: Path, *options: str, num_classes: int = 3
-) -> tuple[int, str]:
-    """As `make load` runs it, for a moment. Returns: exit code, everything that it said.
-
-    Users think a little: the client must not be the bottleneck, which is a failure, too.
-    """
-    command = [
-        sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--headless", "--only-summary", "--users",
-        "3", "--spawn-rate", "30", "--run-time", "2s", "--host", url, "--num-classes", str(num_classes), "--photos",
-        str(photos), "--think-s", "0.05", *options,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=200)
-    return done.returncode, done.stdout + done.stderr
 
 
 def test_right_masks_pass(repo_root: Path, photos: Path, tmp_path: Path) -> None:
@@ -107,7 +89,8 @@ def test_masks_that_are_always_wrong_need_a_package_to_be_seen(
     repo_root: Path, photos: Path, package: Path
 ) -> None:
     with service_over_http(lambda _, photo: mirrored(photo)) as url:
-        code, text = run_locust(repo_root, url, photos, "--run-time", "1s")
+        masks = ("--formats", "png=1,json=1,npy=1")  # an overlay shows that it is another photo
+        code, text = run_locust(repo_root, url, photos, "--run-time", "1s", *masks)
         assert code == 0, text
         code, text = run_locust(repo_root, url, photos, "--mar", str(package / "1.2"))
     assert code == 1, text

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -17,7 +18,7 @@ from deploy import processes, served
 from segserve.segmenter import Segmenter
 from tests import bad_versions
 from tests.e2e.rollout_places import PATIENT, Place, Traffic, served_place
-from tests.e2e.serving import REPO, command, run
+from tests.e2e.serving import REPO, command, run, start_options
 
 
 @pytest.fixture
@@ -65,7 +66,9 @@ def test_a_good_version_comes_into_service_and_no_client_notices(
     assert set(versions) == {"1.0", "2.0"}
     assert versions[-1] == "2.0"
     assert place.versions() == {"2.0": "default"}
-    assert sorted(path.name for path in place.store.iterdir()) == ["rooms-2.0", "rooms.mar"]
+    folder = served.load(place.run_dir)["rooms"].files["2.0"]
+    assert folder.startswith("rooms-2.0-")
+    assert sorted(path.name for path in place.store.iterdir()) == [folder, "rooms.mar"]
 
     restarted = run("deploy.server", "stop", "--run-dir", place.run_dir)
     assert restarted.returncode == 0
@@ -150,7 +153,9 @@ def test_with_tokens_the_old_version_can_be_kept_and_returned_to(token_place: Pl
         token_place.rollout(token_place.mar("3.0")).returncode == 0
     )  # what was kept goes when something newer comes
     assert token_place.versions() == {"3.0": "default"}
-    assert served.load(token_place.run_dir)["rooms"] == served.Served("3.0", {"3.0": "rooms-3.0"})
+    after = served.load(token_place.run_dir)["rooms"]
+    assert (after.default, list(after.files), after.kept) == ("3.0", ["3.0"], None)
+    assert sorted(path.name for path in token_place.store.iterdir()) == [after.files["3.0"], "rooms.mar"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -179,6 +184,55 @@ def test_an_interrupted_rollout_leaves_nothing_or_the_next_one_clears_up(
         assert "a rollout of rooms 9.9 was cut off" in status.stdout
     assert place.rollout(place.mar("2.0")).returncode == 0
     assert place.versions() == {"2.0": "default"}
+
+
+def test_ctrl_c_while_the_old_version_goes_leaves_the_new_one_in_service(place: Place) -> None:
+    with subprocess.Popen(
+        command("deploy.rollout", place.mar("2.0"), "--run-dir", place.run_dir, *PATIENT),
+        cwd=REPO, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        # written down before 1.0 drains, which takes two seconds at least
+        assert processes.wait_until(
+            lambda: served.load(place.run_dir)["rooms"].default == "2.0", timeout_s=200
+        )
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "interrupted\nrooms 2.0 is in service; 1.0 will go with the next rollout" in said
+    status = run("deploy.status", "--run-dir", place.run_dir)
+    assert status.returncode == 0
+    assert "a rollout of rooms 2.0 was cut off, when it was in service already" in status.stdout
+    assert place.versions() == {"1.0": "", "2.0": "default"}
+    assert place.rollout(place.mar("3.0")).returncode == 0
+    assert place.versions() == {"3.0": "default"}
+    folder = served.load(place.run_dir)["rooms"].files["3.0"]
+    assert sorted(path.name for path in place.store.iterdir()) == [folder, "rooms.mar"]
+
+
+def test_two_servers_roll_out_the_same_version_to_one_store(
+    place: Place, free_ports: Callable[[int], list[int]], room: Photo
+) -> None:
+    run_dir = place.run_dir.with_name("other")
+    options = start_options(place.store, run_dir, free_ports(2), ["rooms=rooms.mar"])
+    try:
+        began = run("deploy.server", "start", "--detach", *options, "--ready-timeout-s", "200", timeout_s=250)
+        assert began.returncode == 0, began.stderr
+        other = Place(run_dir, place.store, options, place.source)
+        for one in (place, other):
+            assert one.rollout(one.mar("2.0")).returncode == 0
+        assert place.rollout(place.mar("3.0")).returncode == 0
+        assert [one.versions() for one in (place, other)] == [{"3.0": "default"}, {"2.0": "default"}]
+        file = served.load(other.run_dir)["rooms"].files["2.0"]
+        assert (place.store / file / "model_spec.json").is_file()
+        processes.send(other.worker_pids(), signal.SIGKILL)  # the next worker loads that folder again
+        assert processes.wait_until(
+            lambda: (
+                httpx.post(f"{other.running.url}/predictions/rooms", content=room.jpeg, timeout=60).is_success
+            ),
+            timeout_s=100,
+        )
+    finally:
+        assert run("deploy.server", "stop", "--run-dir", run_dir).returncode == 0
 
 
 def test_a_server_that_dies_in_the_middle_comes_back_as_it_was(place: Place) -> None:

@@ -77,6 +77,43 @@ def test_wrong_masks_and_missed_objectives_fail_the_run(
     assert "answers with status 200 were wrong: png: another mask" in text
 
 
+def test_requests_that_are_lost_fail_the_run(repo_root: Path, photos: Path, tmp_path: Path) -> None:
+    """All of them, so that there are no latencies to tell."""
+
+    def tamper(number: int, photo: bytes) -> bytes:
+        return photo if number < NUM_PHOTOS else b"junk"
+
+    with service_over_http(tamper) as url:
+        options = ("--concurrency", "1", "--level-s", "1", "--json")
+        code, text = run_scenario(repo_root, url, photos, tmp_path / "out", "latency", *options)
+    assert code == 1, text
+
+    def not_json(constant: str) -> None:
+        raise AssertionError(constant)
+
+    result = json.loads((tmp_path / "out" / "result.json").read_text(), parse_constant=not_json)
+    [clients] = result["tables"]["Clients"]
+    assert clients["p50 ms"] is None
+    [said] = [line for line in result["failures"] if "bottleneck" not in line]
+    assert said.startswith(f"{clients['answers']} requests were lost, the first: status 400")
+    assert f"error: {said}" in text
+
+
+def test_a_spike_is_loaded_to_its_end(repo_root: Path, photos: Path, tmp_path: Path) -> None:
+    """A shape ends by itself, and waits for what is on its way then."""
+    out = tmp_path / "out"
+    with service_over_http(lambda _, photo: photo) as url:
+        options = ("--calm-s", "3", "--spike-s", "2", "--spike-users", "4")
+        code, text = run_scenario(repo_root, url, photos, out, "spike", *options)
+    result = json.loads((out / "result.json").read_text())
+    assert [line for line in result["failures"] if "bottleneck" not in line] == [], text
+    assert code == (1 if result["failures"] else 0)
+    parts = result["tables"]["Before, during, after"]
+    assert [part["part"] for part in parts] == ["before", "spike", "after"]
+    assert all(part["answers"] for part in parts)
+    assert "Shape test completed, shutting down" in (out / "load-1.log").read_text()
+
+
 def test_capacity_is_the_rate_that_still_holds(repo_root: Path, photos: Path, tmp_path: Path) -> None:
     """A server that takes 80 ms for each, one after another: 12.5 a second at the very most."""
     out, objectives = tmp_path / "out", tmp_path / "slo.toml"

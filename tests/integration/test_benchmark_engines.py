@@ -34,6 +34,18 @@ def test_each_artefact_is_timed_weighed_and_beside_eager(
     assert rows["torchscript"]["memory, MB"] > rows["onnx"]["memory, MB"] + 50
 
 
+def test_another_checkpoint_is_refused(good_build: Path) -> None:
+    """Beside another network "against eager" would say nothing."""
+    spec_file = good_build / "model_spec.json"
+    spec = json.loads(spec_file.read_text())
+    spec_file.write_text(json.dumps({**spec, "checkpoint_sha256": "0" * 64}))
+    with pytest.raises(
+        UsageError,
+        match=rf"tiny\.safetensors is not what .* its sha256 is {spec['checkpoint_sha256']}, expected 000",
+    ):
+        engines.main(EnginesConfig(good_build, good_build / "tiny.safetensors"))
+
+
 def test_batch_sizes_that_make_no_sense_are_told() -> None:
     with pytest.raises(UsageError, match="--batch-sizes"):
         EnginesConfig(Path(), Path(), batch_sizes=(0,))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from export import quantise, thresholds
+from export import quantise
+from segserve import thresholds
 from segserve.spec import SPEC_FILE, ModelSpec
 from tests import small_export
 

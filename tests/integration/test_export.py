@@ -14,14 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from export import build, cases, report, variants
+from export import build, cases, variants
 from export.cases import INPUT_SIZES
-from export.package import check_package
 from export.served_net import ServedNet
 from export.to_torchscript import to_torchscript
 from segserve import cli
+from segserve import parity_report as report
 from segserve.engines import load_engine
 from segserve.errors import CheckFailed, UsageError
+from segserve.package import check_package
+from segserve.parity_row import AS_SERVED, AT_INPUT_SIZE, Row
 from segserve.segmenter import Segmenter
 from segserve.spec import ModelSpec, sha256_file
 from training.checkpoint import load_checkpoint, load_model, save_checkpoint
@@ -61,9 +63,9 @@ def test_the_report_covers_batches_and_input_sizes(tiny_build: Path) -> None:
     assert parity["passed"] is True
     assert len(parity["reference"]["classes_seen"]) > 1
     for entry in parity["artefacts"]:
-        rows = [report.Row(**row) for row in entry["rows"]]
-        assert {row.batch_size for row in rows if row.kind == report.AS_SERVED} == {1, 2, 5}
-        sizes = {(row.height, row.width) for row in rows if row.kind == report.AT_INPUT_SIZE}
+        rows = [Row(**row) for row in entry["rows"]]
+        assert {row.batch_size for row in rows if row.kind == AS_SERVED} == {1, 2, 5}
+        sizes = {(row.height, row.width) for row in rows if row.kind == AT_INPUT_SIZE}
         assert sizes == {*INPUT_SIZES, (97, 136)}
         together = {
             (row.height, row.width) for row in rows if row.image.endswith("-mirrored") and row.batch_size == 2
@@ -71,7 +73,7 @@ def test_the_report_covers_batches_and_input_sizes(tiny_build: Path) -> None:
         assert together == sizes
         assert sum(height % 8 != 0 and width % 8 != 0 for height, width in sizes) >= 5
         # a photo lies on its side in its file, and its mask stands upright
-        assert (480, 360) in {(row.height, row.width) for row in rows if row.kind == report.AS_SERVED}
+        assert (480, 360) in {(row.height, row.width) for row in rows if row.kind == AS_SERVED}
         assert max(row.max_abs_error for row in rows) <= entry["summary"]["allowed_error"]
 
 

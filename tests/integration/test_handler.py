@@ -16,11 +16,12 @@ import yaml
 from PIL import Image
 
 from handlers import segmentation_handler
-from handlers.segmentation_handler import MAX_RESPONSE_BYTES, SegmentationHandler
-from segserve import encode
+from handlers.segmentation_handler import SegmentationHandler
+from segserve import cpu, encode
 from segserve.decode_pool import DECODE_TIMEOUT_S
 from segserve.image import MAX_PIXELS
 from segserve.segmenter import Segmenter
+from segserve.settings import MAX_RESPONSE_BYTES
 from tests.integration.calling import Caller, Fields, error_of, mask_of, photo
 
 with warnings.catch_warnings():
@@ -243,7 +244,7 @@ def test_initialize_reads_its_settings(colour_segmenter: Segmenter, monkeypatch:
     def loaded_with(config: dict[str, Any]) -> dict[str, Any]:
         return Caller(colour_segmenter, monkeypatch, config).loaded_with
 
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.setattr(cpu, "cores", lambda: 12)
     given = {
         "folder": Path("/models/m"),
         "threads": 4,

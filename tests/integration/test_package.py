@@ -17,7 +17,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from export.package import check_package, package
+from export.package import package
+from segserve.package import check_package
 from segserve.segmenter import Segmenter
 from segserve.spec import ModelSpec
 from training.rooms import render

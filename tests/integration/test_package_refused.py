@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from export import report
-from export.package import check_package, package
+from export.package import package
+from segserve import parity_report as report
 from segserve.errors import CheckFailed
+from segserve.package import check_package
 from segserve.spec import ModelSpec
 
 

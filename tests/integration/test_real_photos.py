@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from export import build, cases, report
-from export.package import check_package
+from export import build, cases
+from segserve import parity_report as report
+from segserve.package import check_package
+from segserve.parity_row import AS_SERVED
 
 # CMYK, turned by EXIF, grey, 16 bits, palette with transparency, alpha
 ODD = (
@@ -38,7 +40,7 @@ def test_the_demo_model_passes_on_photographs_and_odd_files(
     assert check_package(out / "rooms.mar").parity["passed"] is True
     parity = report.load(out / "parity.json")
     for entry in parity["artefacts"]:
-        compared = {row["image"]: row for row in entry["rows"] if row["kind"] == report.AS_SERVED}
+        compared = {row["image"]: row for row in entry["rows"] if row["kind"] == AS_SERVED}
         assert {path.name for path in photos.iterdir()} <= compared.keys()
         # the turned one stands upright: its file is 480 x 720 (width x height)
         turned = compared["exif_orientation_6.jpg"]

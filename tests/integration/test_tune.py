@@ -13,8 +13,8 @@ import pytest
 from benchmarks import mar_settings, tune
 from benchmarks.mar_settings import Settings
 from benchmarks.tune_search import Trial
-from export.package import check_package
 from segserve.errors import CheckFailed
+from segserve.package import check_package
 
 
 class NoMasks:
@@ -51,6 +51,20 @@ def test_the_best_settings_are_written(mar: Path, capsys: pytest.CaptureFixture[
     out = capsys.readouterr()
     assert "Objective: most images/s; a lone request at most 1.25 x the shortest" in out.out
     assert out.err.count("images/s, lone request") == len(document["rows"])
+
+
+def test_a_report_that_cannot_be_written_costs_nothing_else(
+    mar: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder went while trials were made."""
+    folder = mar.with_name("reports")
+    folder.mkdir()
+    config = tune.Config(mar, json=folder / "report.json")
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError):
+        tune.main(config)
+    assert mar_settings.read(mar).batch_size == 1
+    assert "| best |" in capsys.readouterr().out
 
 
 def test_a_dry_run_only_looks(mar: Path, capsys: pytest.CaptureFixture[str]) -> None:

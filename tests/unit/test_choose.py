@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from export.choose import MIN_ROUNDS, Objective, Timing, batch_size, choice, measure
+from segserve.engines import Engine
 
 EAGER = Timing({1: 100.0, 8: 800.0})
 TIMINGS = {
@@ -56,6 +59,24 @@ def test_engines_take_turns_at_every_batch_size() -> None:
     timed = calls[4:]
     assert timed[:4] == [("a", 1), ("a", 3), ("b", 1), ("b", 3)]
     assert len(timed) >= 4 * MIN_ROUNDS
+
+
+def test_an_engine_that_raises_is_dropped_with_what_it_said() -> None:
+    def answer(images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.zeros((len(images_nhwc), 2, 5, 6), np.float32)
+
+    def small_batches_only(images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if len(images_nhwc) > 1:
+            raise MemoryError("no room for 3")
+        return answer(images_nhwc)
+
+    engines = cast(dict[str, Engine], {"good": answer, "small": small_batches_only})
+    dropped: dict[str, str] = {}
+    timings = measure(engines, (40, 48), (1, 3), dropped=dropped)
+    assert timings.keys() == {"good"}
+    assert dropped == {"small": "MemoryError: no room for 3"}
+    with pytest.raises(MemoryError):
+        measure(engines, (40, 48), (1, 3))
 
 
 def test_a_larger_batch_is_taken_only_where_it_pays() -> None:

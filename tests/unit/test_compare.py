@@ -1,111 +1,20 @@
-"""What `benchmarks.compare` concludes from figures, and `benchmarks.regress` from kept ratios; no server here."""
+"""What `benchmarks.compare` concludes from the figures of two result folders; no server here."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from benchmarks import compare, ratio, regress, turns
-from benchmarks.ratio import Better, Ratio
+from benchmarks import compare
 from segserve.cli import run
 from segserve.errors import UsageError
-
-
-def drifting(seed: int, factor: float, count: int = 20) -> tuple[list[float], list[float]]:
-    """Two servers on a machine that gets half as fast, with 5 % of noise; the second takes `factor` times as long."""
-    noise = np.random.default_rng(seed)
-    machine = np.linspace(1, 2, 2 * count)
-    times = 70 * machine * np.exp(noise.normal(0, 0.05, 2 * count))
-    first, second = times[0::2].copy(), times[1::2].copy()
-    first[1::2], second[1::2] = times[3::4], times[2::4]  # A B, B A, A B, …
-    return first.tolist(), (second * factor).tolist()
-
-
-def test_the_same_is_never_called_worse_and_a_fifth_slower_always() -> None:
-    each = ratio.each_confidence(0.99, 6)
-    for seed in range(10):
-        same = ratio.compared(*drifting(seed, 1.0), each, independent=True)
-        slow = ratio.compared(*drifting(seed, 1.2), each, independent=True)
-        assert same is not None
-        assert slow is not None
-        assert ratio.verdict(same, "lower", 0.03) in ("same", "unclear")
-        assert ratio.verdict(slow, "lower", 0.03) == "worse"
-        assert same.low < 1 < same.high
-        assert slow.low < 1.2 < slow.high
-
-
-def test_the_interval_holds_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ratio, "RESAMPLES", 2000)
-    noise, missed = np.random.default_rng(3), 0
-    for _ in range(300):
-        found = ratio.compared([1.0] * 8, np.exp(noise.normal(0, 0.1, 8)).tolist(), 0.9, independent=True)
-        assert found is not None
-        missed += not found.low <= 1 <= found.high
-    assert 15 <= missed <= 50  # 30 are expected
-
-
-def test_few_values_that_all_lie_on_one_side_by_chance_prove_nothing() -> None:
-    """Five fair coins show the same side once in 16 times."""
-    found = ratio.compared([1.0] * 5, [1.1, 1.5, 1.3, 1.2, 1.8], 0.999, independent=True)
-    assert found is not None
-    assert found.low < 1
-
-
-def test_b_against_a_is_one_over_a_against_b() -> None:
-    a, b = drifting(1, 1.1)
-    forth, back = ratio.compared(a, b, 0.95), ratio.compared(b, a, 0.95)
-    assert forth is not None
-    assert back is not None
-    assert forth.ratio == pytest.approx(1 / back.ratio)
-    assert forth.low == pytest.approx(1 / back.high, rel=0.01)
-
-
-def test_neighbours_that_resemble_each_other_count_as_one_value() -> None:
-    a, waves = [1.0] * 24, np.exp(0.1 * np.sin(np.arange(24) / 2)).tolist()
-    alone, blocks = ratio.compared(a, waves, 0.95, independent=True), ratio.compared(a, waves, 0.95)
-    assert alone is not None
-    assert blocks is not None
-    assert (alone.pairs, blocks.pairs) == (24, 8)
-    assert blocks.high - blocks.low > alone.high - alone.low
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ([1.0] * 10, [1.0] * 9),
-        ([1.0] * 4, [1.0] * 4),
-        ([1.0] * 9 + [0.0], [1.0] * 10),
-        ([1.0] * 10, [1.0] * 9 + [float("nan")]),
-    ],
-)
-def test_what_has_no_ratio_gets_none(a: list[float], b: list[float]) -> None:
-    assert ratio.compared(a, b, 0.95, independent=True) is None
-
-
-def test_several_intervals_hold_together_only_if_each_is_wider() -> None:
-    assert ratio.each_confidence(0.95, 1) == pytest.approx(0.95)
-    assert ratio.each_confidence(0.95, 6) ** 6 == pytest.approx(0.95)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "better", "expected"),
-    [
-        (1.06, 1.3, "lower", "worse"),
-        (1.04, 1.3, "lower", "unclear"),
-        (0.96, 1.04, "lower", "same"),
-        (0.8, 0.9, "lower", "better"),
-        (0.8, 0.9, "higher", "worse"),
-        (1.06, 1.3, "higher", "better"),
-    ],
-)
-def test_worse_is_worse_in_the_whole_interval(low: float, high: float, better: Better, expected: str) -> None:
-    assert ratio.verdict(Ratio(1.0, low, high, 10), better, 0.05) == expected
+from tests.turns import drifting
 
 
 def folder(path: Path, p50_ms: Sequence[float | None], per_s: Sequence[float], **changed: Any) -> Path:
@@ -139,7 +48,8 @@ def test_folders_are_compared_figure_by_figure(
     assert ended(monkeypatch, compare.CompareConfig, compare.main, a, b, "--json") == 1
     report = json.loads(capsys.readouterr().out)
     assert report["worse"] == ["p50"]
-    assert [row["verdict"] for row in report["figures"]] == ["worse", "same", "not compared"]
+    assert [row["verdict"] for row in report["figures"]] == ["worse", "same", "same"]
+    assert [row["by"] for row in report["figures"]] == ["ratios", "ratios", "values"]
     assert report["figures"][0]["ratio"]["ratio"] == pytest.approx(1.4, rel=0.1)
     assert report["notes"] == ["cpu: one against another"]
     assert ended(monkeypatch, compare.CompareConfig, compare.main, a, a) == 0
@@ -179,89 +89,136 @@ def test_a_folder_and_a_file_or_nothing_are_wrong_usage(tmp_path: Path) -> None:
         compare.CompareConfig(tmp_path, tmp_path, pairs=2)
 
 
-def test_a_slice_without_a_value_is_not_compared(
+def figure(
+    value: float | None, better: str = "lower", samples: Sequence[float | None] = ()
+) -> dict[str, Any]:
+    """As it is in result.json."""
+    return {"value": value, "unit": "some", "better": better, "samples": list(samples)}
+
+
+@pytest.fixture
+def compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, dict[str, Any], str]]:
+    """Exit code, report and closing words, of the figures of A and of B."""
+
+    def call(figures_a: dict[str, Any], figures_b: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
+        work = Path(tempfile.mkdtemp(dir=tmp_path))
+        a = folder(work / "a", [], [], figures=figures_a)
+        b = folder(work / "b", [], [], figures=figures_b)
+        code = ended(monkeypatch, compare.CompareConfig, compare.main, a, b, "--json")
+        report = strict_json(capsys.readouterr().out)
+        assert ended(monkeypatch, compare.CompareConfig, compare.main, a, b) == code
+        return code, report, capsys.readouterr().out.partition("tolerance 10%.")[2].strip()
+
+    return call
+
+
+def strict_json(text: str) -> dict[str, Any]:
+    """No NaN and no Infinity."""
+    found: dict[str, Any] = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return found
+
+
+def capacity(low: float, value: float, high: float) -> dict[str, Any]:
+    return {
+        "capacity": figure(value, "higher"),
+        "capacity, low": figure(low, "higher"),
+        "capacity, high": figure(high, "higher"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "expected"),
+    [
+        (2.9, 3.0, 3.1, "worse"), (12.2, 12.4, 12.6, "unclear"), (13.9, 14.2, 14.5, "same"),
+        (18.0, 19.0, 20.0, "better"), (0.0, 0.0, 0.0, "worse"),
+    ],
+)  # fmt: skip
+def test_a_capacity_is_judged_by_its_range(
+    compared: Any, low: float, value: float, high: float, expected: str
 ) -> None:
-    a = folder(tmp_path / "a", [*[70.0] * 9, None], [1.0] * 10)
-    assert ended(monkeypatch, compare.CompareConfig, compare.main, a, a, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["figures"][0]["verdict"] == "not compared"
+    code, report, words = compared(capacity(13.9, 14.2, 14.5), capacity(low, value, high))
+    [row] = report["figures"]  # its ends are no figures of their own
+    assert (row["verdict"], row["by"]) == (expected, "ranges")
+    assert code == (expected == "worse")
+    assert words == ("Worse" if code else "Nothing is worse") + " beyond doubt" + (
+        ": capacity." if code else "."
+    )
 
 
-SAMPLES = {name: [1.0 + 0.01 * (turn % 3) for turn in range(14)] for name in regress.FIGURES}
-
-
-def test_kept_ratios_are_judged_written_and_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (figure(0), figure(70), ("worse", "values")),
+        (figure(0), figure(0), ("same", "values")),
+        (figure(3), figure(0), ("better", "values")),
+        (figure(10.0), figure(10.9), ("same", "values")),
+        (figure(10.0), figure(11.1), ("worse", "values")),
+        (figure(100.0, "higher"), figure(80.0, "higher"), ("worse", "values")),
+        (figure(100.0, "higher"), figure(0, "higher"), ("worse", "values")),
+        (figure(3.0), figure(None), ("worse", "gaps")),
+        (figure(None), figure(3.0), ("better", "gaps")),
+        (figure(0, samples=[0] * 12), figure(0.5, samples=[0.5] * 12), ("worse", "values")),
+        (figure(0, samples=[0] * 12), figure(0.001, samples=[0] * 11 + [0.012]), ("worse", "values")),
+        # one failure, and two: in other slices, and by chance
+        (figure(0.01, samples=[0] * 11 + [0.12]), figure(0.02, samples=[0.12, *[0] * 10, 0.12]),
+         ("unclear", "differences")),
+        (figure(0.01, samples=[0] * 11 + [0.12]), figure(0.5, samples=[0.5] * 12), ("worse", "differences")),
+        (figure(0.5, samples=[0.5] * 12), figure(0.0, samples=[0.0] * 12), ("better", "differences")),
+        (figure(70.0, samples=[70.0] * 12), figure(70.0, samples=[70.0] * 11 + [None]), ("worse", "gaps")),
+        (figure(14.0, "higher", [14.0] * 12), figure(9.3, "higher", [14.0] * 8 + [0.0] * 4), ("worse", "gaps")),
+        (figure(70.0, samples=[None] + [70.0] * 11), figure(70.0, samples=[70.0] * 11 + [None]), ("same", "ratios")),
+        (figure(70.0, samples=[None] + [70.0] * 11), figure(99.0, samples=[99.0] * 12), ("worse", "ratios")),
+        (figure(70.0, samples=[70.0] * 12), figure(99.0, samples=[99.0] * 3), ("worse", "values")),
+    ],
+)  # fmt: skip
+def test_what_has_no_ratio_is_judged_all_the_same(
+    compared: Any, a: dict[str, Any], b: dict[str, Any], expected: tuple[str, str]
 ) -> None:
-    mar, kept = tmp_path / "x.mar", tmp_path / "ratios.toml"
-    mar.touch()
-    measured = dict(SAMPLES)
-    monkeypatch.setattr(regress, "measure", lambda _: measured)
-
-    def regressed(*options: object) -> int:
-        return ended(monkeypatch, regress.RegressConfig, regress.main, mar, "--ratios", kept, *options)
-
-    assert regressed() == 2
-    assert "--update" in capsys.readouterr().err
-    assert regressed("--update") == 0
-    assert regress.read(kept)["decode_over_engine"].value == pytest.approx(1.01, rel=0.01)
-    assert regressed() == 0
-    measured["served_over_engine"] = [0.8 * value for value in SAMPLES["served_over_engine"]]
-    capsys.readouterr()
-    assert regressed() == 1
-    worse = [line for line in capsys.readouterr().out.splitlines() if line.startswith("worse: ")]
-    assert len(worse) == 1
-    assert worse[0].startswith("worse: images/s of 8 clients")
-    kept.write_text(kept.read_text().replace("tolerance = 0.08", "tolerance = 0.5"))
-    assert regressed() == 0  # what people allow holds
-    assert regressed("--update") == 0
-    assert regress.read(kept)["served_over_engine"].tolerance == 0.5
-    kept.write_text(kept.read_text().replace("served_over_engine", "something"))
-    assert regressed() == 2
+    code, report, words = compared({"one": a}, {"one": b})
+    [row] = report["figures"]
+    assert (row["verdict"], row["by"]) == expected
+    assert code == (expected[0] == "worse")
+    assert report["not_compared"] == []
+    assert (
+        words
+        == {
+            "values": "Worse by the value alone, which has no interval: one.",
+            "gaps": "Worse, as B has nothing where A has something: one.",
+        }.get(row["by"], "Worse beyond doubt: one.")
+        if code
+        else "Nothing is worse beyond doubt."
+    )
 
 
-def test_served_speed_is_set_beside_the_engine_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Alone:
-        """10 images/s one by one, 20 in batches, and twice that after the load."""
-
-        speed = 0.0
-
-        def images_per_s(self, batch_size: int, duration_s: float) -> float:
-            self.speed += 10 / 3
-            return {1: 10.0, 4: 20.0}[batch_size] * (1 if self.speed < 7 else 2)
-
-    served = dict.fromkeys(turns.FIGURES, 5.0) | {"images/s": 27.0, "p50, one client": 100.0, "engine": 50.0}
-    monkeypatch.setattr(turns, "turn", lambda *_: served)
-    found = regress._turn(None, Alone(), [], 4, 1)  # type: ignore[arg-type]
-    assert found["served_over_engine"] == pytest.approx(27 / 30)
-    assert found["one_client_over_engine"] == pytest.approx(100 / (1000 / 15))
-    assert found["mask_and_encode_over_engine"] == pytest.approx(0.1)
+def test_memory_that_grows_is_held_against_the_memory(compared: Any) -> None:
+    """Growth lies about 0, and a tenth of that is chance."""
+    a = {"java: growth": figure(-0.5), "java: most memory": figure(700.0)}
+    calm = {"java: growth": figure(4.0), "java: most memory": figure(702.0)}
+    leak = {"java: growth": figure(300.0), "java: most memory": figure(702.0)}
+    assert compared(a, calm)[0] == 0
+    code, report, _ = compared(a, leak)
+    assert (code, report["worse"]) == (1, ["java: growth"])
 
 
-def test_the_kept_file_is_whole() -> None:
-    kept = regress.read(regress.KEPT)
-    assert kept["served_over_engine"].value > 0.5
-    assert all(0 < one.tolerance < 0.5 for one in kept.values())
+def test_what_is_not_compared_is_named_and_is_no_success(compared: Any) -> None:
+    p50, gone = figure(9.0), {"cuda:1: images/s": figure(40.0, "higher")}
+    code, report, words = compared({"p50": p50, **gone}, {"p50": p50})
+    assert (code, report["not_compared"]) == (0, ["cuda:1: images/s"])
+    assert report["figures"][1]["b"] is None
+    assert words.splitlines() == [
+        "No compared figure is worse beyond doubt.",
+        "Not compared, as a side has nothing of it: cuda:1: images/s.",
+    ]
+    code, report, words = compared({"p50": figure(None)}, {"p50": figure(None)})
+    assert (code, report["not_compared"], words) == (1, ["p50"], "Nothing could be compared.")
 
 
-def test_some_wild_pairs_do_not_hide_a_slower_version() -> None:
-    """Something else had the machine in three turns of 24: once A's, twice B's."""
-    a, b = [1.0] * 24, [1.2 * (1 + 0.01 * (turn % 5 - 2)) for turn in range(24)]
-    b[3], b[11], b[20] = 0.6, 2.1, 2.4
-    each = ratio.each_confidence(0.99, 6)
-    found = ratio.compared(a, b, each, independent=True)
-    assert found is not None
-    assert found.ratio == pytest.approx(1.2, rel=0.02)
-    assert ratio.verdict(found, "lower", 0.03) == "worse"
-    assert found.low == pytest.approx(1.2, rel=0.1)
-
-
-def test_the_interval_of_signed_ranks_is_that_of_the_tables() -> None:
-    """Of 12 values' 78 pairwise means, 13 are left out at each end: P(W <= 13) = 0.0212, P(W <= 14) = 0.0261."""
-    values = np.random.default_rng(8).normal(0, 1, 12)
-    means = sorted((x + y) / 2 for i, x in enumerate(values) for y in values[i:])
-    found = ratio.compared([1.0] * 12, np.exp(values).tolist(), 0.95, independent=True)
-    assert found is not None
-    assert found.low == pytest.approx(np.exp(means[13]))
-    assert found.high == pytest.approx(np.exp(means[-14]))
-    assert found.ratio == pytest.approx(np.exp(np.median(means)))
+def test_the_knee_is_told_and_its_throughputs_are_judged(compared: Any) -> None:
+    code, report, _ = compared(
+        {"knee, clients": figure(8, "higher"), "p50": figure(9.0)},
+        {"knee, clients": figure(4, "higher"), "p50": figure(9.0)},
+    )
+    assert (code, report["notes"]) == (0, ["knee, clients: 8 against 4"])
+    assert [row["figure"] for row in report["figures"]] == ["p50"]

@@ -12,9 +12,9 @@ from PIL import Image
 
 from export import cases, decode_effect
 from export.cases import Picture, build_case, pictures
-from export.report import AS_SERVED, AT_INPUT_SIZE
 from segserve.engines import Engine
 from segserve.image import decode, read
+from segserve.parity_row import AS_SERVED, AT_INPUT_SIZE
 from segserve.segmenter import Segmenter
 from tests.images import saved
 from tests.specs import make_spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -101,3 +102,50 @@ def test_the_read_only_command_makes_writable_what_the_server_writes(repo_root: 
     options = mounts["/app/run"].split(",")
     assert {"exec", "uid=10001", "mode=0700"} <= set(options)  # netty loads its library from RUN/tmp
     assert "uid=10001" in mounts["/home/segserve/.cache"].split(",")
+
+
+@pytest.fixture(scope="module")
+def runtime(
+    repo_root: Path, instructions: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with what the runtime stage copies of the repository, and nothing else."""
+    folder, stage = tmp_path_factory.mktemp("image"), ""
+    for instruction, args in instructions:
+        if instruction == "FROM":
+            stage = args.split(" AS ")[1]
+        if instruction == "COPY" and stage == "runtime" and "--from" not in args:
+            source, target = (word for word in args.split() if not word.startswith("--"))
+            path = repo_root / source
+            if path.is_dir():
+                shutil.copytree(path, folder / target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(path, folder / target)
+    return folder
+
+
+def in_image(runtime: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Our Python runs that module where only the image's files can be imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=runtime, env=environment, capture_output=True, text=True
+    )
+
+
+def test_the_health_check_has_all_that_it_imports(runtime: Path, instructions: list[tuple[str, str]]) -> None:
+    (check,) = [args for instruction, args in instructions if instruction == "HEALTHCHECK"]
+    program = json.loads(check.partition(" CMD ")[2])
+    assert program[:2] == [".venv/bin/python", "-m"]
+    done = in_image(runtime, *program[2:])
+    assert (done.returncode, done.stdout, done.stderr) == (1, "nothing runs in run\n", "")
+
+
+@pytest.mark.parametrize("module", ["front", "rollback", "rollout", "segment", "server", "status"])
+def test_every_command_starts_in_the_image(runtime: Path, module: str) -> None:
+    done = in_image(runtime, f"deploy.{module}", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: ")
+
+
+def test_those_are_all_commands(repo_root: Path) -> None:
+    commands = {path.stem for path in (repo_root / "deploy").glob("*.py") if "__main__" in path.read_text()}
+    assert commands == {"front", "rollback", "rollout", "segment", "server", "status"}

@@ -10,7 +10,7 @@ from benchmarks.endurance import goodput_per_s, summary
 
 
 def answer(done: float, status: int = 200, wrong: str | None = None) -> dict[str, Any]:
-    return {"sent": done - 0.5, "done": done, "status": status, "wrong": wrong}
+    return {"due": done - 0.5, "sent": done - 0.5, "done": done, "status": status, "wrong": wrong}
 
 
 def test_masks_are_counted_while_all_users_are_there() -> None:
@@ -28,3 +28,12 @@ def test_only_right_masks_are_good() -> None:
     assert found["goodput_per_s"] == pytest.approx((90 - 3) / 9.0)
     assert (found["wrong"], found["asked_to_wait"], found["errors_5xx"]) == (1, 1, 0)
     assert found["wrong_most"] == {"another mask": 1}
+
+
+def test_who_was_told_to_come_again_waited_since_the_first_time() -> None:
+    refused = [{**answer(k + 0.1, 503), "due": float(k)} for k in range(50)]
+    answered = [{**answer(k + 20.3), "due": float(k), "sent": k + 20.0} for k in range(50)]
+    found = summary([*refused, *answered], requests=100)
+    assert found["asked_to_wait"] == 50
+    assert found["p50_ms"] == pytest.approx(20_300)
+    assert found["p99_ms"] == pytest.approx(20_300)

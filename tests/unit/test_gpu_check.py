@@ -75,7 +75,9 @@ class Played:
 
 def report(config: GpuCheckConfig) -> dict[str, Any]:
     assert config.as_json is not None
-    found: dict[str, Any] = json.loads(config.as_json.read_text())
+    found: dict[str, Any] = json.loads(
+        config.as_json.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
+    )
     return found
 
 
@@ -127,6 +129,24 @@ def test_wrong_answers_are_named(play: Any) -> None:
     statuses = {row["engine"]: row["status"] for row in report(config)["rows"]}
     assert statuses.pop("tensorrt-fp32") == "failed"
     assert set(statuses.values()) == {"ok"}
+
+
+def test_logits_that_are_no_numbers_leave_a_report(play: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(Played):
+        def __call__(self, images_nhwc: Any) -> Any:
+            return super().__call__(images_nhwc) * np.nan
+
+    config = play(1, Broken)
+    with pytest.raises(CheckFailed, match="logits are not finite"):
+        gpu_check.main(config)
+    rows = report(config)["rows"]
+    assert {(row["status"], row["parity"][0]["max_abs_error"]) for row in rows} == {("failed", None)}
+    capsys.readouterr()
+    config.as_json.unlink()
+    config.as_json.mkdir()  # it was free when the check began
+    with pytest.raises(IsADirectoryError):
+        gpu_check.main(config)
+    assert capsys.readouterr().out.count("| 0 GPU 0 | torchscript-fp16") == len(config.batch_sizes)
 
 
 def test_silent_fallback_is_a_failure(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,24 @@ def test_a_transparent_colour_lies_on_white() -> None:
     assert_close(decode(translucent), [[[10, 20, 30], [212, 214, 216]]])
 
 
+@pytest.mark.parametrize(("depth", "transparent"), [(1, 0), (2, 1), (2, 3), (4, 8), (4, 15), (8, 200)])
+def test_a_transparent_grey_of_few_bits_lies_on_white(depth: int, transparent: int) -> None:
+    step, per_byte = 255 // (2**depth - 1), 8 // depth
+    values = [0, transparent, 2**depth - 1, 0, 0, 0, 0, 0]
+    packed = sum(value << 8 * 8 // per_byte - depth * (n + 1) for n, value in enumerate(values))
+    rows = b"\0" + packed.to_bytes(8 // per_byte, "big")
+    expected = [255 if value == transparent else value * step for value in values]
+    assert_close(decode(png(8, 1, depth, 0, rows, (b"tRNS", struct.pack(">H", transparent)))), grey(expected))
+
+
+def test_a_transparent_colour_of_16_bits_lies_on_white() -> None:
+    colours = [(0x1234, 0x5678, 0x9ABC), (0x1200, 0x56FF, 0x9ABC), (0x1334, 0x5678, 0x9ABC)]
+    rows = b"\0" + b"".join(struct.pack(">HHH", *colour) for colour in colours)
+    transparent = (b"tRNS", struct.pack(">HHH", *colours[0]))
+    white = [255] * 3
+    assert_close(decode(png(3, 1, 16, 2, rows, transparent)), [[white, white, [0x13, 0x56, 0x9A]]])
+
+
 def test_first_of_several_frames() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     for file_format in ("GIF", "PNG", "TIFF", "WEBP", "MPO"):

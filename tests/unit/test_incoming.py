@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -12,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from deploy import incoming
+from deploy.interrupts import Asked
 from segserve.errors import CheckFailed, ServerError, UsageError
 from tests.specs import make_spec
 
 SPEC = make_spec(version="2.0")
+FILE = incoming.folder_name(SPEC)
 
 
 @pytest.fixture
@@ -49,14 +54,49 @@ def test_more_classes_are_other_classes() -> None:
     incoming.require_same_classes(make_spec(version="9"), make_spec())
 
 
-def test_a_package_is_unpacked_whole_and_replaces_what_is_left_over(mar: Path, store: Path) -> None:
-    (store / "rooms-2.0").mkdir()
-    (store / "rooms-2.0" / "stale.py").write_text("old")
-    folder = incoming.unpack(mar, SPEC, store)
-    assert folder == store / "rooms-2.0"
+def test_a_package_is_unpacked_whole(mar: Path, store: Path) -> None:
+    incoming.unpack(mar, store, FILE)
+    folder = store / FILE
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert files == {"model_spec.json", "segserve/mask.py"}
-    assert [path.name for path in store.iterdir()] == ["rooms-2.0"]
+    assert list(store.iterdir()) == [folder]
+
+
+def test_two_servers_that_share_a_store_remove_their_own_folders_only(mar: Path, store: Path) -> None:
+    ours, theirs = incoming.folder_name(SPEC), incoming.folder_name(SPEC)
+    for file in (ours, theirs):
+        assert file.startswith("rooms-2.0-")
+        incoming.unpack(mar, store, file)
+    incoming.remove(store, ours)
+    assert [path.name for path in store.iterdir()] == [theirs]
+    assert (store / theirs / "model_spec.json").read_text() == "{}"
+
+
+def test_a_signal_while_unpacking_leaves_nothing(
+    mar: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: int) -> None:
+        raise Asked("interrupted")
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(Asked):
+        incoming.unpack(mar, store, FILE)
+    assert list(store.iterdir()) == []
+
+
+def test_what_a_killed_rollout_had_unpacked_in_part_goes_with_its_folder(
+    mar: Path, store: Path, repo_root: Path
+) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from deploy import incoming\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "incoming.unpack(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, mar, store, FILE], cwd=repo_root, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in store.iterdir()] == [f".{FILE}.partial"]
+    incoming.remove(store, FILE)
+    assert list(store.iterdir()) == []
 
 
 def test_a_disk_that_would_be_full_is_noticed_before(
@@ -67,7 +107,7 @@ def test_a_disk_that_would_be_full_is_noticed_before(
     with pytest.raises(
         ServerError, match=r"has 0 MB left; new.mar needs 0 MB and 200 MB to spare. Make room"
     ):
-        incoming.unpack(mar, SPEC, store)
+        incoming.unpack(mar, store, FILE)
     assert list(store.iterdir()) == []
 
 
@@ -80,7 +120,7 @@ def test_a_disk_that_fails_meanwhile_leaves_nothing(
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(ServerError, match=f"{os.strerror(number)}; nothing was changed"):
-        incoming.unpack(mar, SPEC, store)
+        incoming.unpack(mar, store, FILE)
     assert list(store.iterdir()) == []
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
-import tomllib
-from importlib import metadata
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import NormalizedName, canonicalize_name
 
 RECORDER = """#!/bin/sh
 echo "$*" >> calls
@@ -31,6 +28,9 @@ class Project:
                      "training/pspnet.py", "benchmarks/photos.py"):  # fmt: skip
             self.touch(name, 100)
         self.touch(".venv/.ready", 200)
+        (folder / "build").mkdir()
+        (folder / "build/rooms.engine").write_text("onnx\n")
+        self.touch("build/rooms.engine", 200)
         python = folder / ".venv/bin/python"
         self.touch(".venv/bin/python", 100)
         python.write_text(RECORDER)
@@ -79,10 +79,59 @@ def test_demo_model_is_packaged_again_only_when_something_changed(project: Proje
     project.touch("model_store/rooms.mar", 300)
     assert project.make("-q", "package").returncode == 0
     for source in ("segserve/mask.py", "segserve/engines/onnx.py", "handlers/handler.py", ".venv/.ready",
-                   "export/build.py", "training/pspnet.py", "model_store/demo/rooms.safetensors"):  # fmt: skip
+                   "export/build.py", "training/pspnet.py", "training/rooms_view.py", "build/rooms.engine",
+                   "model_store/demo/rooms.safetensors"):  # fmt: skip
         project.touch(source, 400)
         assert project.make("-q", "package").returncode == 1, source
         project.touch(source, 200)
+
+
+def test_another_engine_is_another_package(project: Project) -> None:
+    project.touch("model_store/rooms.mar", 300)
+    assert project.make("-q", "package", "ENGINE=onnx").returncode == 0
+    for option in ("ENGINE=torchscript", "TARGET=cuda"):
+        assert "--engine torchscript" in project.make("-n", "package", option).stdout
+        assert "--engine torchscript" in project.make("-n", "serve", option).stdout
+    assert project.make("-q", "package").returncode == 0  # nobody built the other one
+    project.touch("build/rooms/rooms.mar", 300)
+    assert project.make("package", "ENGINE=torchscript").returncode == 0
+    assert "--engine torchscript" in project.calls()[-1]
+    assert project.make("-q", "package", "ENGINE=torchscript").returncode == 0
+    assert "--engine onnx" in project.make("-n", "serve").stdout
+    shutil.rmtree(project.folder / "build")
+    assert project.make("-q", "package", "ENGINE=torchscript").returncode == 1  # nobody knows what it was
+
+
+def test_whatever_the_export_imports_makes_a_new_package(repo_root: Path) -> None:
+    shown = subprocess.run(
+        ["make", "--silent", "--eval", "show: ; @echo $(MAR_SOURCES)", "show"],
+        cwd=repo_root, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = {str(file.relative_to(repo_root)) for file in _imports(repo_root, "export.build")}
+    assert {
+        "export/parity.py",
+        "segserve/mask.py",
+        "training/metrics.py",
+        "training/rooms_view.py",
+    } <= imported
+    assert imported - set(shown.stdout.split()) == set()
+
+
+def _imports(root: Path, module: str) -> set[Path]:
+    """The files of the repository that a module imports, those of functions and of what is imported included."""
+    found: set[Path] = set()
+    wanted = [module]
+    while wanted:
+        file = root / f"{wanted.pop().replace('.', '/')}.py"
+        if file in found or not file.is_file():
+            continue
+        found.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                wanted += [name.name for name in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                wanted += [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -179,48 +228,15 @@ def test_serving_is_held_against_the_kept_ratios(packaged: Project) -> None:
 
 
 def test_clean_stops_the_server_and_keeps_what_took_long(packaged: Project) -> None:
-    for name in ("run/server.json", "runs/mine/best.safetensors", "segserve/__pycache__/x.pyc", "build/x"):
+    for name in ("run/server.json", "runs/mine/best.safetensors", "segserve/__pycache__/x.pyc", "build/x",
+                 "model_store/rooms-2.0-1a2b/model_spec.json", "model_store/.rooms-3.0-1a2b.partial/model.onnx",
+                 "model_store/mine/notes.txt", "model_store/demo/model_spec.json"):  # fmt: skip
         packaged.touch(name, 100)
     assert packaged.make("clean").returncode == 0
     assert packaged.calls() == ["-m deploy.server stop"]
-    gone = ("run", "build", "out", "model_store/rooms.mar", "segserve/__pycache__")
-    kept = ("runs/mine/best.safetensors", ".venv/.ready", "model_store/demo/rooms.safetensors")
+    gone = ("run", "build", "out", "model_store/rooms.mar", "segserve/__pycache__",
+            "model_store/rooms-2.0-1a2b", "model_store/.rooms-3.0-1a2b.partial")  # fmt: skip
+    kept = ("runs/mine/best.safetensors", ".venv/.ready", "model_store/demo/rooms.safetensors",
+            "model_store/demo/model_spec.json", "model_store/mine/notes.txt")  # fmt: skip
     assert not any((packaged.folder / name).exists() for name in gone)
     assert all((packaged.folder / name).exists() for name in kept)
-
-
-def test_every_package_is_pinned_at_the_version_that_runs(repo_root: Path) -> None:
-    lines = (repo_root / "constraints.txt").read_text().splitlines()
-    pins = (line.split("==") for line in lines if line and not line.startswith("#"))
-    pinned = {canonicalize_name(name): version for name, version in pins}
-    project = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]
-    direct = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    assert pinned == _versions(direct)
-
-
-def _versions(direct: list[str]) -> dict[NormalizedName, str]:
-    """What is installed here of these requirements and of all that they require in turn."""
-    wanted = [(Requirement(text), "") for text in direct]  # with the extra that asks for it
-    done = set()
-    while wanted:
-        requirement, extra = wanted.pop()
-        name = canonicalize_name(requirement.name)
-        if (requirement.marker and not requirement.marker.evaluate({"extra": extra})) or _comes_with_cuda(
-            name
-        ):
-            continue
-        for own_extra in requirement.extras | {""}:
-            if (name, own_extra) not in done:
-                done.add((name, own_extra))
-                wanted += [(Requirement(text), own_extra) for text in metadata.requires(name) or []]
-    return {name: metadata.version(name).split("+")[0] for name, _ in done}
-
-
-def _comes_with_cuda(name: str) -> bool:
-    """A CUDA build of torch pins these itself."""
-    ours = (
-        "cuda-bindings",
-        "cuda-pathfinder",
-        "nvidia-ml-py",
-    )  # the TensorRT engine's way to the GPU; its power
-    return name not in ours and (name.startswith(("nvidia-", "cuda-")) or name == "triton")

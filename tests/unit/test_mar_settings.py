@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -13,6 +12,7 @@ import yaml
 
 from benchmarks import mar_settings
 from benchmarks.mar_settings import Settings
+from segserve import cpu
 from segserve.errors import CheckFailed, UsageError
 
 WEIGHTS = bytes(range(256)) * 5000
@@ -104,6 +104,6 @@ def test_what_is_no_mar_is_refused(tmp_path: Path, content: bytes | None) -> Non
 
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.setattr(cpu, "cores", lambda: 12)
     at = Settings(workers=3, threads=0, batch_size=1, delay_ms=1)
     assert [s.threads_each() for s in (at, replace(at, threads=7), replace(at, workers=30))] == [4, 7, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,21 @@ def test_where_nothing_can_be_kept_numba_compiles_in_the_process(repo_root: Path
     assert answer == f"{LABELS} True"
     assert len(warnings) == 2
     assert all("no machine code in" in warning for warning in warnings)
+
+
+def test_a_user_without_a_home_keeps_code_beside_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    beside = native._HERE / "__pycache__"
+    assert list(native._folders()) == [beside]
+    monkeypatch.setenv("HOME", "/home/of")
+    assert list(native._folders()) == [Path("/home/of/.cache/segserve"), beside]
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert list(native._folders()) == [Path("/caches/segserve"), beside]
 
 
 @linux_x86_64

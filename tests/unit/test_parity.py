@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export import report
 from export.cases import Case, Picture
 from export.compare import compare, iou_changes, near_boundary, ties
 from export.parity import batches, reference_facts
-from export.report import AS_SERVED, AT_INPUT_SIZE, Row
+from segserve import class_costs
+from segserve import parity_report as report
 from segserve.geometry import Geometry
 from segserve.mask import label_map
+from segserve.parity_row import AS_SERVED, AT_INPUT_SIZE, Row
 
 CLASSES = ("wall", "floor", "plant")
 
@@ -138,8 +139,16 @@ def test_every_photo_has_its_turn(photos: int, sizes: list[int]) -> None:
 def test_signal_is_what_depends_on_the_picture() -> None:
     constant = np.zeros((3, 2, 4), np.float32)
     constant[0] = 6
+    by_place = constant.copy()
+    by_place[0, 1] = 8  # what padding does to a network that ignores its input
+    for logits in (constant, by_place):
+        same = dataclasses.replace(case(logits), kind=AT_INPUT_SIZE)
+        facts = reference_facts([case(logits), same, same], CLASSES)
+        assert facts["signal"] == 0
+    assert reference_facts([case(by_place)], CLASSES)["signal"] == 0  # no two pictures of one size
+    other = dataclasses.replace(case(by_place + np.float32(2)), kind=AT_INPUT_SIZE)
+    assert reference_facts([same, other], CLASSES)["signal"] == pytest.approx(np.sqrt(2))
     facts = reference_facts([case(constant)], CLASSES)
-    assert facts["signal"] == 0
     assert facts["logit_std"] == pytest.approx(np.sqrt(8))
     assert facts["classes_seen"] == ["wall"]
     (reason,) = report.signal_failures(facts)
@@ -189,24 +198,24 @@ def test_a_class_that_goes_from_the_photos_fails_whatever_the_precision() -> Non
     ]  # fmt: skip
     rendered = dataclasses.replace(served[0], yours=False, kept={"floor": (10**6, 10**6)})
     said = ["class floor keeps 49.96 % of its pixels over all your photos, expected 50 % or more"]
-    assert report.lost_classes([*served, rendered]) == said
+    assert class_costs.lost_classes([*served, rendered]) == said
     again = dataclasses.replace(served[1], differing=50)
-    assert report.lost_classes([*served, again, again]) == said  # in three batches, and still one photo
+    assert class_costs.lost_classes([*served, again, again]) == said  # in three batches, and still one photo
     # of a photo that was answered twice, the answer with fewer floors counts, whatever became of the rest
     better = dataclasses.replace(served[2], kept={"floor": (900, 900), "wall": (10**5, 10**5)}, differing=50)
-    assert report.lost_classes([*served, better]) == report.lost_classes([better, *served]) == said
+    assert class_costs.lost_classes([*served, better]) == class_costs.lost_classes([better, *served]) == said
     few = [dataclasses.replace(served[0], yours=yours, kept={"bed": (1500, 0)}) for yours in (False, True)]
-    assert report.lost_classes(few[:1]) == []
-    assert report.lost_classes(few) == [
+    assert class_costs.lost_classes(few[:1]) == []
+    assert class_costs.lost_classes(few) == [
         "class bed keeps 0.00 % of its pixels over all pictures as served, expected 50 % or more"
     ]
-    assert report.lost_classes([dataclasses.replace(served[0], yours=False, kept={"bed": (3000, 1400)})]) == [
-        "class bed keeps 46.67 % of its pixels over all rendered rooms as served, expected 50 % or more"
-    ]
-    assert report.lost_classes(served)[0] in report.failures([*rows(), *served], [], "int8", 1.0, None)
+    assert class_costs.lost_classes(
+        [dataclasses.replace(served[0], yours=False, kept={"bed": (3000, 1400)})]
+    ) == ["class bed keeps 46.67 % of its pixels over all rendered rooms as served, expected 50 % or more"]
+    assert class_costs.lost_classes(served)[0] in report.failures([*rows(), *served], [], "int8", 1.0, None)
     enough = dataclasses.replace(served[2], kept={"floor": (900, 650)})
-    assert report.lost_classes([*served[:2], enough]) == []
-    assert report.lost_classes(served[:2]) == []  # too few pixels to judge by
+    assert class_costs.lost_classes([*served[:2], enough]) == []
+    assert class_costs.lost_classes(served[:2]) == []  # too few pixels to judge by
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,15 @@ def test_a_name_with_brackets_and_spaces_does_not_shift_the_fields() -> None:
     assert processes.identity(process.pid) == ""
 
 
+def test_memory_is_that_of_the_processes_that_are_there() -> None:
+    alone = processes.memory_mib([os.getpid()])
+    assert alone > 10
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+        assert processes.memory_mib([os.getpid(), process.pid]) == pytest.approx(alone, rel=0.2)
+    assert processes.memory_mib([]) == 0
+
+
 def test_a_taken_port_names_its_holder_and_the_way_out() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from segserve.errors import BadImage, FormatNotAcceptable, UnknownClass
-from segserve.request import CONTENT_TYPES, Request, accepts_gzip, choose_classes, choose_format, parse
+from segserve.accept_header import accepts_gzip
+from segserve.errors import BadImage, FormatNotAcceptable, RequestError, UnknownClass
+from segserve.request import CONTENT_TYPES, MAX_TEXT_BYTES, Request, choose_classes, choose_format, parse
 
 CLASSES = ("wall", "floor", "ceiling")
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/png,*/*;q=0.8"
@@ -85,6 +86,55 @@ def test_an_unknown_class_lists_the_known_ones() -> None:
     assert raised.value.status == 422
 
 
+@pytest.mark.parametrize(
+    ("wanted", "names", "expected"),
+    [
+        ("bed, double", ("wall", "bed, double"), (1,)),
+        ("wall,Bed, Double,WALL", ("wall", "bed, double"), (0, 1)),
+        ("bed, double", ("bed", "double", "bed, double"), (2,)),
+        ("bed,double", ("bed", "double", "bed, double"), (0, 1)),
+        ("double, bed", ("bed", "double", "bed, double"), (0, 1)),
+        ("a,b", ("a", "b", "A,B"), (0, 1)),
+        ("A,b", ("a", "b", "A, b"), (0, 1)),
+        ("a,b,c", ("a,b", "b,c", "c"), (0, 2)),
+        (",", ("wall", ","), (1,)),
+        ("Door", ("Door", "door"), (0,)),
+        ("door", ("Door", "door"), (1,)),
+        ("door, Door", ("Door", "door"), (0, 1)),
+        (" wall", (" wall", "wall"), (0,)),
+        ("wall", (" wall", "wall"), (1,)),
+        ("wall", (" wall",), (0,)),
+        ("floor, Wall ", (" wall", "floor"), (0, 1)),
+        ("STRASSE", ("floor", "Stra\u00dfe"), (1,)),
+    ],
+)
+def test_classes_of_every_name_can_be_asked_for(
+    wanted: str, names: tuple[str, ...], expected: tuple[int, ...]
+) -> None:
+    assert choose_classes(wanted, names) == expected
+
+
+def test_of_a_name_with_commas_what_is_unknown_is_listed() -> None:
+    with pytest.raises(UnknownClass, match=r"no class 'triple, bed'; it knows bed, double"):
+        choose_classes("triple,bed,bed, double", ("bed, double",))
+
+
+@pytest.mark.parametrize("as_type", [bytes, bytearray, lambda data: data.decode()])
+@pytest.mark.parametrize(("name", "refusal"), [("format", FormatNotAcceptable), ("classes", UnknownClass)])
+def test_a_field_longer_than_all_names_is_refused_before_it_is_taken_apart(
+    name: str, refusal: type[RequestError], as_type: type[bytes]
+) -> None:
+    most = MAX_TEXT_BYTES + len("wallfloorceiling")
+    named = {"format": b"json", "classes": b"floor"}[name]
+    longest = parse(Request({"body": b"x", name: as_type(named.ljust(most))}), CLASSES)
+    assert (longest.format, longest.class_ids) == {"format": ("json", None), "classes": ("png", (1,))}[name]
+    with pytest.raises(
+        refusal, match=rf"^field '{name}' has 65,553 bytes, 65,552 are allowed; an image"
+    ) as raised:
+        parse(Request({"body": b"x", name: as_type(named.ljust(most + 1))}), CLASSES)
+    assert raised.value.status == {"format": 406, "classes": 422}[name]
+
+
 # --- the image in the request -----------------------------------------------------------------------------------
 
 
@@ -114,6 +164,11 @@ def test_fields_of_every_kind(fields: dict[str, object]) -> None:
         ({"body": bytearray()}, {}, "no image"),
         ({"image": b"\x89PNG"}, {}, "'data'"),
         ({"body": {"instances": [1]}}, {"content-type": "application/json"}, "JSON"),
+        ({"body": b'{"instances": [1]}'}, {"content-type": "application/json"}, "JSON"),
+        ({"body": bytearray(b" \r\n\t[1]")}, {"content-type": "application/json"}, "JSON"),
+        ({"body": {}}, {}, "JSON"),
+        ({"data": []}, {}, "JSON"),
+        ({"data": b"{}"}, {}, "JSON"),
         ({"\x89PNG": b""}, {"content-type": "application/x-www-form-urlencoded"}, "Content-Type"),
     ],
 )

@@ -17,7 +17,6 @@ from benchmarks.figures import (
     completed_per_s,
     figures_of,
     slope_per_hour,
-    wrong_masks,
 )
 from benchmarks.scenario_sweeps import best_rows, device_rows
 from tests.run_rows import BEGAN, phase, row
@@ -72,11 +71,6 @@ def test_a_server_that_tells_more_than_the_client_saw_is_not_made_to_fit() -> No
 def test_no_times_no_anatomy() -> None:
     assert anatomy_ms([row(BEGAN, 40.0)]) == {}
     assert anatomy_row("x", [row(BEGAN, 40.0)]) is None
-
-
-def test_only_answers_that_said_they_are_fine_are_wrong_masks() -> None:
-    rows = [row(BEGAN, 9, "another mask"), row(BEGAN, 9, "another mask"), row(BEGAN, 9, "busy", status=503)]
-    assert wrong_masks(rows) == ["2 answers with status 200 were wrong: another mask"]
 
 
 def test_growth_is_not_decided_by_a_jump() -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import mar_settings, served
 from benchmarks.client import Answer, Load
+from benchmarks.mar_settings import Settings
 from benchmarks.photos import Photo, assorted_photos, photos_of
 from benchmarks.served import Config, failures_of, row, steady_images_per_s, steps_ms, wrong_masks
 from segserve.errors import UsageError
+from tests.specs import make_spec
 
 PHOTOS = [Photo("a", b"", 100, 80), Photo("b", b"", 100, 80)]
 MASKS = [np.full((100, 80), 3, np.uint8), np.full((100, 80), 4, np.uint8)]
@@ -110,3 +118,98 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(UsageError):
             Config(mar, **options)
+
+
+class Alone:
+    """Engines without a server, which make so many images/s all together."""
+
+    def __init__(self, images_per_s: float) -> None:
+        self._images_per_s = images_per_s
+
+    def images_per_s(self, batch_size: int, duration_s: float) -> float:
+        return self._images_per_s
+
+    def masks(self, photos: list[bytes]) -> list[np.ndarray]:
+        return MASKS[: len(photos)]
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answer], Config]:
+    """Two workers, whose engines make 10 images/s together and 8 alone; a server that always gives one answer."""
+
+    @contextmanager
+    def engine_alone(*_: object) -> Iterator[tuple[Alone, Alone]]:
+        yield Alone(10.0), Alone(8.0)
+
+    @contextmanager
+    def serving(*_: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(url="http://server", memory_mib=lambda: {"java": 1, "workers": [1, 1]})
+
+    def ready(one: Answer) -> Config:
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "a.png").write_bytes(png(MASKS[0]))
+        (tmp_path / "x.mar").touch()
+        monkeypatch.setattr(served, "check_package", lambda _: make_spec())
+        monkeypatch.setattr(mar_settings, "read", lambda _: Settings(2, 2, 4, 1))
+        monkeypatch.setattr(served, "engine_alone", engine_alone)
+        monkeypatch.setattr(served, "serving", serving)
+        monkeypatch.setattr(served, "photo", lambda *_: PHOTOS[0])
+        monkeypatch.setattr(
+            served, "drive", lambda url, requests, clients, *_, **__: Load(clients, 9.0, (one,))
+        )
+        (tmp_path / "reports").mkdir()
+        return Config(
+            tmp_path / "x.mar", tmp_path / "photos", (2,), json=tmp_path / "reports" / "served.json"
+        )
+
+    return ready
+
+
+def report(config: Config) -> dict[str, Any]:
+    assert config.json is not None
+    found: dict[str, Any] = json.loads(
+        config.json.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
+    )
+    return found
+
+
+def test_a_lone_request_is_set_beside_an_engine_that_is_as_lone(play: Any) -> None:
+    config = play(answer(0, 0.15))
+    assert served.main(config) == 0
+    lone = report(config)["lone_1_mp"]
+    assert (lone["p50 ms"], lone["engine alone ms"], lone["p50/engine"]) == pytest.approx((150, 125, 1.2))
+
+
+def test_what_was_not_answered_is_null(play: Any) -> None:
+    config = play(answer(0, 0.15, status=503))
+    assert served.main(config) == 1
+    assert report(config)["lone_1_mp"]["p50 ms"] is None
+    assert report(config)["failures"] == ["1 clients: 503 why", "2 clients: 503 why"]
+
+
+def test_what_was_measured_is_shown_even_if_it_cannot_be_written(
+    play: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = play(answer(0, 0.15))
+    config.json.parent.rmdir()
+    with pytest.raises(FileNotFoundError):
+        served.main(config)
+    assert "| clients |" in capsys.readouterr().out
+
+
+def test_the_lone_engine_has_a_workers_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loaded = list[Settings]()
+
+    @contextmanager
+    def offline(mar: Path, settings: Settings, folder: Path) -> Iterator[Alone]:
+        loaded.append(settings)
+        yield Alone(1.0)
+
+    monkeypatch.setattr(served, "offline", offline)
+    both = Settings(workers=2, threads=6, batch_size=4, delay_ms=1)
+    with served.engine_alone(tmp_path, both, tmp_path) as (alone, one):
+        assert loaded == [both, Settings(workers=1, threads=6, batch_size=4, delay_ms=1)]
+        assert one is not alone
+    with served.engine_alone(tmp_path, Settings(1, 0, 4, 1), tmp_path) as (alone, one):
+        assert one is alone
+        assert loaded[2:] == [Settings(1, 0, 4, 1)]  # once

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 
-from deploy import launch
+from deploy import launch, run_folder
 from deploy.addresses import address, is_loopback
+from deploy.served import Wanted
 from segserve.errors import UsageError
 
 
@@ -27,7 +30,7 @@ def test_every_setting_is_one_that_torchserve_knows(properties: dict[str, str]) 
     jar = Path(torchserve.origin).parent / "frontend" / "model-server.jar"
     with zipfile.ZipFile(jar) as file:
         code = file.read("org/pytorch/serve/util/ConfigManager.class")
-    unknown = [key for key in properties if key.encode() not in code]
+    unknown = [key for key in (*properties, *launch.BODIES_AS_SENT) if key.encode() not in code]
     assert unknown == []
 
 
@@ -68,6 +71,16 @@ def test_effective_configuration_replaces_values_and_survives_odd_paths(tmp_path
     assert "job_queue_size=7" in text.splitlines()
 
 
+def test_a_start_does_without_spare_versions_that_are_torn_or_gone(tmp_path: Path) -> None:
+    for name in ("rooms-2.0", "rooms-0.9"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "torn.mar").write_bytes(b"PK\x03\x04 and no more")
+    models = ("rooms=rooms-2.0", "rooms=torn.mar", "rooms=gone.mar", "rooms=rooms-0.9")
+    assert launch.loadable(tmp_path, Wanted(models, frozenset(models[1:]))) == (models[0], models[3])
+    with pytest.raises(UsageError, match=r"has no gone\.mar"):
+        launch.loadable(tmp_path, Wanted(models, frozenset(models[1:2])))
+
+
 @pytest.mark.parametrize(
     ("url", "allowed"),
     [
@@ -101,6 +114,45 @@ def test_models_must_be_archives_of_the_store(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=reason):
             launch.require_models(tmp_path, (models,))
+
+
+RECEIVE = """
+import io, struct
+from ts.protocol.otf_message_handler import _retrieve_input_data
+
+class Connection:
+    recv = io.BytesIO(
+        b"".join(struct.pack("!i", len(p)) + p for p in (b"body", b"application/json", b'{"a": [1]}'))
+    ).read
+
+print(_retrieve_input_data(Connection)["value"])
+"""
+"""What a worker makes of such a body."""
+
+
+def test_a_json_body_reaches_the_handler_as_bytes_whatever_the_configuration_says(
+    tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TorchServe would parse it, without a limit, where the worker receives it."""
+    monkeypatch.setattr(launch, "_spawn", lambda *_: Java())
+    config = tmp_path / "mine.properties"
+    config.write_text((repo_root / "config.properties").read_text() + "decode_input_request=true\n")
+    run_dir = run_folder.create(tmp_path / "run")
+    launch.launch(launch.Plan(run_dir, config, tmp_path, (), ("127.0.0.1", 1), ("127.0.0.1", 2), "none"))
+    started_with = launch.read_properties(run_dir / "config.properties")
+    monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", started_with["decode_input_request"])  # as Java sets it
+    done = subprocess.run([sys.executable, "-c", RECEIVE], capture_output=True, text=True, check=True)
+    assert done.stdout == "bytearray(b'{\"a\": [1]}')\n"
+
+
+class Java(subprocess.Popen[bytes]):
+    """Started, as far as anybody asks."""
+
+    pid = 1
+
+    def __init__(self) -> None: ...
+
+    def __del__(self) -> None: ...
 
 
 def test_the_environment_of_the_server_cannot_shadow_a_models_code(

@@ -1,6 +1,6 @@
 """parity.json: what was compared, and whether it holds. Read by the packager and by whoever deploys; needs no torch.
 
-The verdict is never taken from the file: `failures` judges its rows anew against export.thresholds.
+The verdict is never taken from the file: `failures` judges its rows anew against segserve.thresholds.
 """
 
 from __future__ import annotations
@@ -9,75 +9,24 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from export import class_costs
-from export.thresholds import LEAST_KEPT, MIN_BATCH_SIZES, MIN_INPUT_SIZES, MIN_SIGNAL, THRESHOLDS, Thresholds
+from segserve import class_costs
 from segserve.errors import CheckFailed
+from segserve.parity_row import AS_SERVED, AT_INPUT_SIZE, Row
 from segserve.spec import Artefact, ModelSpec
+from segserve.thresholds import (
+    MIN_BATCH_SIZES,
+    MIN_INPUT_SIZES,
+    MIN_SIGNAL,
+    THRESHOLDS,
+    Thresholds,
+    short_of,
+)
 
 SCHEMA = 1
-AS_SERVED = "as served"  # image bytes -> label map at the photo's size
-AT_INPUT_SIZE = "input size"  # network input -> label map at that size
-
-
-@dataclass(frozen=True)
-class Row:
-    """One picture in one batch: the artefact against the checkpoint.
-
-    A pixel whose class differs is a tie if the checkpoint itself hardly prefers its class there: by less than two
-    errors of the allowed size, so that rounding decides. Agreement counts ties as differing; the boundary agreement,
-    the IoU changes and the vanished classes leave them aside.
-    """
-
-    kind: str
-    image: str
-    batch_size: int
-    height: int
-    width: int
-    max_abs_error: float
-    max_error_class: str
-    mean_abs_error: float
-    differing: int
-    ties: int
-    boundary_agreement: float
-    iou_change_points: dict[str, float]
-    vanished: list[str]
-    kept: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Of each class: pixels of the checkpoint, and those of them that the artefact left as they were."""
-    yours: bool = False
-    """Whether the picture is one of the user's (--images), not a rendered room."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for figures that no comparison yields, as a torn or edited report may hold."""
-        if self.height < 1 or self.width < 1 or not 0 <= self.ties <= self.differing <= self.pixels:
-            raise ValueError(
-                f"{self}: {self.differing} labels differ, {self.ties} of them ties, of {self.height} x {self.width}"
-            )
-        if not self.iou_change_points:
-            raise ValueError(f"{self}: no class was compared")
-
-    @property
-    def pixels(self) -> int:
-        """Of the label maps compared."""
-        return self.height * self.width
-
-    @property
-    def label_agreement(self) -> float:
-        """Share of pixels with the same class, ties counted as differing."""
-        return 1 - self.differing / self.pixels
-
-    @property
-    def worst_class(self) -> tuple[str, float]:
-        """The class that lost most IoU, and how many points it changed by; nan is the worst of all."""
-        return min(self.iou_change_points.items(), key=lambda item: (not math.isnan(item[1]), item[1]))
-
-    def __str__(self) -> str:
-        return f"{self.image} ({self.kind}, batch of {self.batch_size})"
 
 
 def spec_sha256(spec: ModelSpec) -> str:
@@ -134,6 +83,7 @@ def require_passed(report: Mapping[str, Any], spec: ModelSpec, artefact: Artefac
                 artefact.precision,
                 report["reference"]["logit_std"],
                 entry["accuracy"],
+                report["reference"].get("class_std", {}),
                 fixed_size=artefact.fixed_size,
             )
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
@@ -165,13 +115,14 @@ def failures(
     precision: str,
     logit_std: float,
     accuracy: Mapping[str, Any] | None = None,
+    class_std: Mapping[str, float] | None = None,
     *,
     fixed_size: bool = False,
 ) -> list[str]:
     """Everything that does not hold about one artefact, in words; empty if it passed.
 
-    `accuracy` (export.accuracy) is needed for the precisions that are not exact. An engine that takes one input size
-    (`fixed_size`) is to be compared at that.
+    `accuracy` (export.accuracy) and `class_std`, what the checkpoint's logits of each class vary by, are needed for the
+    precisions that are not exact. An engine that takes one input size (`fixed_size`) is to be compared at that.
     """
     limits = THRESHOLDS[precision]
     found = list(problems)
@@ -190,64 +141,13 @@ def failures(
     if rows and not ((agreement := pooled_agreement(rows)) >= limits.label_agreement):
         least = min(rows, key=lambda row: row.label_agreement)
         found.append(
-            f"all comparisons together: {_less(agreement, limits.label_agreement)} of the labels agree, fewest in "
+            f"all comparisons together: {short_of(agreement, limits.label_agreement)} of the labels agree, fewest in "
             f"{least}, where the logits of class {least.max_error_class} are off most"
         )
-    return found if limits.exact else found + lost_classes(rows) + _accuracy_failures(accuracy, limits)
-
-
-def lost_classes(rows: Iterable[Row]) -> list[str]:
-    """Classes that keep less than LEAST_KEPT of their pixels over the user's photos, over rendered rooms, or over both.
-
-    What rendered rooms show well may be gone from the user's photos, and a rare class may go without a trace in the
-    agreement of all pixels. A picture that was in several batches counts once, for each class with its worst answer.
-    """
-    kept: dict[tuple[bool, str, str], tuple[int, int]] = {}
-    for row in rows:
-        if row.kind == AS_SERVED:
-            for name, (of_class, left) in row.kept.items():
-                key = (row.yours, row.image, name)
-                kept[key] = (of_class, min(left, kept.get(key, (0, left))[1]))
-    found: dict[str, str] = {}
-    groups = {
-        "your photos": (True,),
-        "rendered rooms as served": (False,),
-        "pictures as served": (True, False),
-    }
-    for of, kinds in groups.items():
-        pixels, left_of = Counter[str](), Counter[str]()
-        for (yours, _, name), (of_class, left) in kept.items():
-            if yours in kinds:
-                pixels[name] += of_class
-                left_of[name] += left
-        for name, count in pixels.items():
-            if count >= class_costs.MIN_PIXELS and not (left_of[name] >= LEAST_KEPT * count):
-                share = 100 * left_of[name] / count
-                said = f"class {name} keeps {share:.2f} % of its pixels over all {of}, expected {100 * LEAST_KEPT:g} %"
-                found.setdefault(name, f"{said} or more")
-    return list(found.values())
-
-
-def _accuracy_failures(accuracy: Mapping[str, Any] | None, limits: Thresholds) -> list[str]:
-    """What becomes of the classes at a lower precision, over the rendered rooms."""
-    if accuracy is None:
-        return ["what the precision costs each class was not measured"]
-    found = []
-    if not (class_costs.agreement(accuracy) >= limits.label_agreement):
-        found.append(
-            f"rendered rooms: {_less(class_costs.agreement(accuracy), limits.label_agreement)} of the labels agree"
-        )
-    lost = class_costs.drops(accuracy)
-    if not lost:
-        found.append("rendered rooms: no class covers enough pixels to judge by")
-    for name, drop in lost.items():
-        if not (drop <= limits.iou_drop_points):
-            found.append(
-                f"rendered rooms: class {name} loses {drop:.2f} points of IoU, allowed {limits.iou_drop_points}"
-            )
-    if gone := class_costs.vanished(accuracy):
-        found.append(f"rendered rooms: vanished: {', '.join(gone)}")
-    return found
+    if limits.exact:
+        return found
+    found += class_costs.lost_classes(rows) + class_costs.noisy_classes(rows, class_std or {}, logit_std)
+    return found + class_costs.failures(accuracy, limits)
 
 
 def pooled_agreement(rows: Iterable[Row]) -> float:
@@ -266,11 +166,11 @@ def _faults(row: Row, limits: Thresholds, error_limit: float | None) -> list[str
     agreement = 1 - (row.differing - row.ties) / row.pixels
     if not (agreement >= limits.least_agreement):
         faults.append(
-            f"{_less(agreement, limits.least_agreement)} of the labels agree, class {name} loses most"
+            f"{short_of(agreement, limits.least_agreement)} of the labels agree, class {name} loses most"
         )
     if limits.boundary_agreement is not None and not (row.boundary_agreement >= limits.boundary_agreement):
         faults.append(
-            f"{_less(row.boundary_agreement, limits.boundary_agreement)} agree near class boundaries, "
+            f"{short_of(row.boundary_agreement, limits.boundary_agreement)} agree near class boundaries, "
             f"class {name} loses most"
         )
     if limits.exact and not (change >= -limits.iou_drop_points):
@@ -278,10 +178,6 @@ def _faults(row: Row, limits: Thresholds, error_limit: float | None) -> list[str
     if limits.exact and row.vanished:
         faults.append(f"vanished: {', '.join(row.vanished)}")
     return faults
-
-
-def _less(got: float, expected: float) -> str:
-    return f"{100 * got:.3f} % (expected {100 * expected:g} %)"
 
 
 def _finite(text: str) -> float:

@@ -79,3 +79,8 @@ LEAST_KEPT = 0.5
 
 It is no accuracy: it tells a class that got a little worse from one that is gone.
 """
+
+
+def short_of(got: float, expected: float) -> str:
+    """A share that is too small, in words."""
+    return f"{100 * got:.3f} % (expected {100 * expected:g} %)"

@@ -1,0 +1,60 @@
+"""A management API without a server: versions of `rooms` in a dictionary, and what was asked for, in order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from deploy import processes, run_folder
+from deploy.management import Management, ModelState
+from deploy.run_folder import Running
+
+
+class FakeManagement(Management):
+    """files: version → file in the model store, the default first. Workers are READY, but for those in `dying`."""
+
+    def __init__(self, files: dict[str, str], dying: tuple[str, ...] = ()) -> None:
+        self.files, self.dying, self.default = dict(files), dying, next(iter(files))
+        self.asked: list[str] = []
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def names(self) -> list[str]:
+        return ["rooms"]
+
+    def versions(self, name: str) -> list[ModelState]:
+        return [
+            ModelState(name, version, int(version not in self.dying), 1, file=file)
+            for version, file in self.files.items()
+            if name == "rooms"
+        ]
+
+    def default_version(self, name: str) -> str:
+        return self.default
+
+    def set_default(self, name: str, version: str) -> None:
+        self.asked.append(f"default {version}")
+        self.default = version
+
+    def drain(self, name: str, version: str, timeout_s: float, settle_s: float = 2.0) -> bool:
+        self.asked.append(f"drain {version}")
+        return True
+
+    def unregister(self, name: str, version: str) -> None:
+        self.asked.append(f"unregister {version}")
+        self.files.pop(version, None)
+
+
+def running_in(folder: Path) -> Running:
+    """A server with FOLDER/run and FOLDER/store, both made, whose process is the one of the tests."""
+    run_dir, store, me = folder / "run", folder / "store", os.getpid()
+    for made in (run_dir, store):
+        made.mkdir()
+    socket = run_dir / "management.sock"
+    socket.touch()
+    running = Running(
+        me, processes.identity(me), "http://127.0.0.1:1", "http://127.0.0.1:2", str(socket), ("rooms",), "none",
+        str(run_dir), str(run_dir / "tmp"), str(run_dir / "logs"), str(store),
+    )  # fmt: skip
+    run_folder.save(running)
+    return running

@@ -1,0 +1,88 @@
+"""What export.build leaves alone: an earlier build where something was mistyped, and files that are not its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export import build, golden, variants
+from segserve.errors import SegserveError, UsageError
+from training.torch_engine import checkpoint_segmenter
+
+EARLIER = ("rooms.mar", "model.onnx", "model.pt", "model_spec.json", "parity.json")
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A folder with all that an earlier build left."""
+    folder = tmp_path / "build"
+    folder.mkdir()
+    for name in EARLIER:
+        (folder / name).write_text("of an earlier build")
+    return folder
+
+
+@pytest.mark.parametrize("mistyped", ["checkpoint", "images", "calibration"])
+def test_a_mistyped_name_costs_no_earlier_build(
+    tiny_build: Path, tmp_path: Path, earlier: Path, mistyped: str
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    options: dict[str, Any] = {"checkpoint": tiny_build / "tiny.safetensors", mistyped: nowhere}
+    with pytest.raises(SegserveError, match="nowhere"):
+        build.main(build.BuildConfig(out=earlier, **options))
+    assert {path.name: path.read_text() for path in earlier.iterdir()} == dict.fromkeys(
+        EARLIER, "of an earlier build"
+    )
+
+
+@pytest.mark.parametrize("option", ["images", "calibration"])
+def test_photos_have_a_folder_of_their_own(tmp_path: Path, option: str) -> None:
+    with pytest.raises(UsageError, match=f"is also --{option}"):
+        build.BuildConfig(tmp_path / "x.safetensors", tmp_path, **{option: tmp_path / "." / "y" / ".."})  # type: ignore[arg-type]
+
+
+def test_only_golden_photos_of_a_build_are_replaced(tiny_build: Path, tmp_path: Path) -> None:
+    for name in ("golden-retriever.jpg", "golden-9.jpg", "golden-9-mask.png"):
+        (tmp_path / name).write_bytes(b"")
+    golden.write(checkpoint_segmenter(tiny_build / "tiny.safetensors"), None, tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"golden-retriever.jpg"} | {
+        f"golden-{n}{kind}" for n in (1, 2, 3, 4) for kind in (".jpg", "-mask.png")
+    }
+
+
+def test_what_raised_in_a_comparison_is_not_timed() -> None:
+    entries = [
+        {"name": name, "passed": not failures, "failures": failures, "problems": problems}
+        for name, failures, problems in (
+            ("onnx", [], []), ("onnx-int8", ["floor lost"], []), ("tensorrt", ["no memory"], ["no memory"]),
+        )
+    ]  # fmt: skip
+    checked: dict[str, Any] = {"artefacts": entries, "spec_failures": []}
+    left_out = {"onnx_cuda": "no GPU"}
+    assert build.leave_out(checked, left_out) == {"onnx-int8": "floor lost"}
+    assert left_out == {"onnx_cuda": "no GPU", "tensorrt": "no memory"}
+    assert checked["passed"] is True
+    assert [entry["name"] for entry in checked["left_out"]] == ["onnx-int8", "tensorrt"]
+
+
+def test_a_converter_that_fails_costs_auto_that_engine_alone(
+    tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file = variants.write_file
+
+    def fails(file: str, *rest: Any) -> str:
+        if file == "model.bf16.pt":
+            raise RuntimeError("a converter's own words")
+        return write_file(file, *rest)
+
+    monkeypatch.setattr(build, "write_file", fails)
+    config = build.BuildConfig(tiny_build / "tiny.safetensors", tmp_path, engine="auto")
+    made = [v for v in variants.VARIANTS if v.name in ("onnx", "torchscript-bf16")]
+    left_out: dict[str, str] = {}
+    build.prepare_folder(config)
+    spec, _ = build.export(config, build.read_inputs(config), made, left_out, lambda step: None)
+    assert [artefact.name for artefact in spec.artefacts] == ["onnx"]
+    assert left_out == {"torchscript-bf16": "a converter's own words"}

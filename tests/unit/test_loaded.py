@@ -1,0 +1,156 @@
+"""Measurements whose load generator dies: they must say so, not report what came before as the whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks import endurance, kills, loaded, rollouts
+from benchmarks.endurance import EnduranceConfig
+from benchmarks.kills import KillsConfig
+from benchmarks.rollouts import RolloutsConfig
+from segserve.errors import ServerError, UsageError
+
+ROW = {"due": 1.0, "sent": 1.0, "done": 1.1, "status": 200, "wrong": None, "version": "1.0"}
+DIES = "print('Traceback: out of memory', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+LOADS = "signal.pause()"
+
+
+@pytest.fixture
+def fake_locust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Puts a script in Locust's place, which writes an answer and then does as told; SIGTERM ends it with code 1."""
+
+    def install(then: str, at_the_end: str = "") -> None:
+        script = tmp_path / "python"
+        script.write_text(
+            f"#!{sys.executable}\n"
+            "import os, signal, sys\n"
+            "def end(*_):\n"
+            f"    {at_the_end or 'pass'}\n"
+            "    os._exit(1)  # as after wrong answers\n"
+            "signal.signal(signal.SIGTERM, end)\n"
+            "answers = sys.argv[sys.argv.index('--answers') + 1]\n"
+            f"open(answers, 'w').write({json.dumps(ROW)!r} + chr(10))\n"
+            f"{then}\n"
+        )
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+        monkeypatch.setattr(loaded, "rendered_folder", lambda _: tmp_path)
+
+    return install
+
+
+def run_locust(tmp_path: Path, wait: bool, *options: str) -> subprocess.Popen[bytes]:
+    """As sessions do. wait: until it has ended by itself."""
+    with loaded.locust("http://127.0.0.1:1", "rooms", 3, 1, tmp_path / "a.jsonl", options=options) as process:
+        if wait:
+            process.wait()
+    return process
+
+
+def test_a_load_that_ends_when_it_is_told_to_is_whole(tmp_path: Path, fake_locust: Any) -> None:
+    fake_locust(LOADS)
+    assert run_locust(tmp_path, wait=False).returncode == 1
+    assert loaded.read(tmp_path / "a.jsonl") == [ROW]
+
+
+def test_a_load_generator_that_dies_is_an_error_with_its_last_words(tmp_path: Path, fake_locust: Any) -> None:
+    fake_locust(DIES)
+    with pytest.raises(ServerError, match=r"ended by itself, exit code -9: Traceback: out of memory"):
+        run_locust(tmp_path, wait=True)
+
+
+def test_one_that_gives_up_is_an_error_but_a_shape_ends_by_itself(tmp_path: Path, fake_locust: Any) -> None:
+    fake_locust("sys.exit(0)")
+    with pytest.raises(ServerError, match="ended by itself, exit code 0"):
+        run_locust(tmp_path, wait=True)
+    assert run_locust(tmp_path, False, "--shape", "spike").returncode == 0
+
+
+def test_a_shape_that_is_killed_did_not_end(tmp_path: Path, fake_locust: Any) -> None:
+    fake_locust(DIES)
+    with pytest.raises(ServerError, match="a load process died, answers are missing: Traceback"):
+        run_locust(tmp_path, True, "--shape", "spike")
+
+
+def test_a_worker_that_never_reported_is_an_error(tmp_path: Path, fake_locust: Any) -> None:
+    fake_locust(LOADS, "print('error: no last report from host_1', flush=True)")
+    with pytest.raises(ServerError, match="answers are missing: error: no last report from host_1"):
+        run_locust(tmp_path, wait=False)
+
+
+@pytest.fixture
+def dead_load(monkeypatch: pytest.MonkeyPatch, fake_locust: Any) -> None:
+    """A server, and a Locust that has died when it is looked at first."""
+    fake_locust(DIES)
+    started = loaded.locust
+
+    @contextlib.contextmanager
+    def server(*_: object) -> Iterator[Any]:
+        yield SimpleNamespace(url="http://127.0.0.1:1", run_dir="run")
+
+    @contextlib.contextmanager
+    def locust(*arguments: Any, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+        with started(*arguments, **options) as process:
+            process.wait()
+            yield process
+
+    monkeypatch.setattr(loaded, "server", server)
+    monkeypatch.setattr(loaded, "locust", locust)
+
+
+@pytest.mark.usefixtures("dead_load")
+def test_endurance_does_not_wait_for_answers_that_nobody_asks_for(tmp_path: Path) -> None:
+    config = EnduranceConfig(mar(tmp_path), requests=100)
+    with pytest.raises(ServerError, match="ended by itself, exit code -9"):
+        endurance.measure(config, "rooms", 3, tmp_path)
+
+
+@pytest.mark.usefixtures("dead_load")
+def test_rollouts_need_a_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rolled_out: list[Path] = []
+    monkeypatch.setattr(rollouts, "_busy_for", lambda _: None)
+    monkeypatch.setattr(rollouts, "roll_out", lambda new, *_: rolled_out.append(new))
+    config = RolloutsConfig(mar(tmp_path), mar(tmp_path))
+    with pytest.raises(ServerError, match="ended by itself, exit code -9"):
+        rollouts.measure(config, "rooms", 3, tmp_path)
+    assert rolled_out == []
+
+
+def mar(folder: Path) -> Path:
+    """A file of that kind, as far as options look."""
+    path = folder / "rooms.mar"
+    path.touch()
+    return path
+
+
+def test_a_package_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    none, there = tmp_path / "none.mar", mar(tmp_path)
+    for make in (
+        lambda: EnduranceConfig(none),
+        lambda: KillsConfig(none),
+        lambda: RolloutsConfig(none, there),
+        lambda: RolloutsConfig(there, none),
+    ):
+        with pytest.raises(UsageError, match=r"none\.mar: no such file; `make package`"):
+            make()
+
+
+def test_a_worker_that_never_comes_back_is_null_in_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"kills": 2, "wrong": [], "recovery_s": [2.0, math.inf], "recovery_s_median": math.inf}
+    monkeypatch.setattr(kills, "check_package", lambda _: SimpleNamespace(name="rooms"))
+    monkeypatch.setattr(loaded, "server", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(kills, "measure", lambda *_: found)
+    assert kills.main(KillsConfig(mar(tmp_path), json=True)) == 1
+    assert '"recovery_s": [2.0, null], "recovery_s_median": null' in capsys.readouterr().out

@@ -1,0 +1,243 @@
+"""The end of a rollout that is cut off after its version came into service: what it says, and who finishes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy import incoming, journal, rollback, rollout, served, status
+from deploy.interrupts import Asked
+from deploy.journal import Journal
+from deploy.management import Management
+from deploy.metrics import Scrape
+from deploy.rollback import RollbackConfig
+from deploy.rollout_options import RolloutConfig
+from deploy.run_folder import Running
+from deploy.served import Served
+from deploy.status import StatusConfig
+from deploy.undo import recover, retire
+from deploy.watch import Before
+from segserve.errors import ServerError, UsageError
+from tests.fake_management import FakeManagement, running_in
+from tests.specs import make_spec
+
+OLD, OLD_FILE, NEW_FILE = make_spec(version="1.0"), "rooms-1.0-old", "rooms-2.0-new"
+NOTHING = Scrape(())
+BEFORE = Before("1.0", NOTHING, NOTHING, 10.0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a watch saw."""
+
+    pings: int = 1
+
+
+class Mute:
+    """Signals are the test runner's here."""
+
+    def arm(self) -> None: ...
+
+    def disarm(self) -> None: ...
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    """It serves 1.0, which an earlier rollout unpacked."""
+    running = running_in(tmp_path)
+    for file in (OLD_FILE, NEW_FILE):
+        (Path(running.model_store) / file).mkdir()
+        OLD.save(Path(running.model_store) / file / "model_spec.json")
+    served.save(Path(running.run_dir), {"rooms": Served("1.0", {"1.0": OLD_FILE})})
+    return running
+
+
+def folders(running: Running) -> list[str]:
+    return sorted(path.name for path in Path(running.model_store).iterdir())
+
+
+@pytest.fixture
+def roll_out(running: Running, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`deploy.rollout` of 2.0 with that management; what the new version is judged by is left out."""
+
+    def register(self: rollout.Rollout) -> Path:
+        self._journal = Journal("rooms", "2.0", NEW_FILE, "1.0")
+        self._management.files["2.0"] = NEW_FILE  # type: ignore[attr-defined]
+        return Path(running.model_store) / NEW_FILE
+
+    def go(management: FakeManagement, **options: Any) -> int:
+        monkeypatch.setattr(Management, "of", lambda _: management)
+        monkeypatch.setattr(rollout, "Interrupts", Mute)
+        monkeypatch.setattr(rollout, "scrape", lambda _: NOTHING)
+        monkeypatch.setattr(rollout, "Watcher", lambda *_: SimpleNamespace(watch=lambda *_, **__: Seen()))
+        monkeypatch.setattr(rollout.Rollout, "_register", register)
+        monkeypatch.setattr(rollout.Rollout, "_probe", lambda *_: BEFORE)
+        monkeypatch.setattr(incoming, "check", lambda _: make_spec(version="2.0"))
+        return rollout.main(RolloutConfig(Path("new.mar"), run_dir=Path(running.run_dir), **options))
+
+    return go
+
+
+class InterruptedAt(FakeManagement):
+    """Ctrl-C, or another error, in the midst of one call: `unregister` has happened by then, `drain` has not."""
+
+    def __init__(self, call: str, error: Exception) -> None:
+        super().__init__({"1.0": OLD_FILE})
+        self._call, self._error = call, error
+
+    def drain(self, name: str, version: str, timeout_s: float, settle_s: float = 2.0) -> bool:
+        if self._call == "drain":
+            raise self._error
+        return True
+
+    def unregister(self, name: str, version: str) -> None:
+        super().unregister(name, version)
+        raise self._error
+
+
+def test_undisturbed_the_old_version_goes_with_its_folder(
+    running: Running, roll_out: Callable[..., int]
+) -> None:
+    management = FakeManagement({"1.0": OLD_FILE})
+    assert roll_out(management) == 0
+    assert management.asked == ["default 2.0", "drain 1.0", "unregister 1.0"]
+    assert folders(running) == [NEW_FILE]
+    assert journal.load(Path(running.run_dir)) is None
+
+
+@pytest.mark.parametrize(
+    "error", [Asked("interrupted"), ServerError("no answer in 10 s")], ids=["ctrl-c", "error"]
+)
+@pytest.mark.parametrize("call", ["drain", "unregister"])
+def test_cut_off_while_the_old_version_goes_the_new_one_is_in_service(
+    running: Running,
+    roll_out: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    call: str,
+    error: Exception,
+) -> None:
+    management, run_dir = InterruptedAt(call, error), Path(running.run_dir)
+    assert roll_out(management, json=True) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["new"] == "2.0"
+    left = {
+        "drain": "rooms 2.0 is in service; 1.0 will go with the next rollout; "
+        "`python -m deploy.rollback` goes back to 1.0",
+        "unregister": "rooms 2.0 is in service; the next rollout clears up",
+    }[call]
+    assert printed.err.endswith(f"{error}\n{left}\n")
+    kept = {"1.0": OLD_FILE} if call == "drain" else {}
+    assert served.load(run_dir)["rooms"] == Served("2.0", {"2.0": NEW_FILE, **kept}, "1.0" if kept else None)
+
+    after = FakeManagement({"2.0": NEW_FILE, **kept})
+    recover(running, after, lambda _: None)
+    assert list(after.files) == ["2.0"]
+    assert folders(running) == [NEW_FILE]
+    assert served.load(run_dir)["rooms"] == Served("2.0", {"2.0": NEW_FILE})
+    assert journal.load(run_dir) is None
+
+
+def test_a_server_that_dies_then_is_told_with_what_it_comes_back_as(
+    running: Running, roll_out: Callable[..., int]
+) -> None:
+    class Dies(FakeManagement):
+        def drain(self, name: str, version: str, timeout_s: float, settle_s: float = 2.0) -> bool:
+            self.versions = self.gone  # type: ignore[method-assign]
+            self.gone(name)
+            return False
+
+        def gone(self, name: str) -> Any:
+            raise httpx.ConnectError("refused")
+
+    with pytest.raises(
+        ServerError, match=r"2\.0 was in service .*refused.*started again, it serves rooms 2\.0"
+    ):
+        roll_out(Dies({"1.0": OLD_FILE}))
+
+
+def test_a_kept_version_that_did_not_load_goes_with_its_folder_too(
+    running: Running, roll_out: Callable[..., int]
+) -> None:
+    (Path(running.model_store) / "rooms-0.9-kept").mkdir()
+    OLD.save(Path(running.model_store) / "rooms-0.9-kept" / "model_spec.json")
+    files = {"1.0": OLD_FILE, "0.9": "rooms-0.9-kept"}
+    served.save(Path(running.run_dir), {"rooms": Served("1.0", files, kept="0.9")})
+    assert roll_out(FakeManagement({"1.0": OLD_FILE}), keep=True) == 0
+    assert folders(running) == [OLD_FILE, NEW_FILE]
+    assert served.load(Path(running.run_dir)) == {
+        "rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, kept="1.0")
+    }
+
+
+@pytest.mark.parametrize(("committed", "healthy"), [(False, False), (True, True)])
+def test_only_a_rollout_that_was_cut_off_before_is_an_alarm(committed: bool, healthy: bool) -> None:
+    rows = [{"name": "rooms", "version": "2.0", "workers_ready": 1, "default": True}]
+    left = Journal("rooms", "2.0", NEW_FILE, "1.0", committed=committed, going=("1.0",))
+    assert status.is_ready(rows, left, at_work=False) is healthy
+    assert status.is_ready(rows, left, at_work=True)
+
+
+def test_status_is_good_and_names_what_did_not_load(
+    running: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = Path(running.run_dir)
+    monkeypatch.setattr(Management, "of", lambda _: FakeManagement({"2.0": NEW_FILE}))
+    served.save(run_dir, {"rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "1.0")})
+    assert status.main(StatusConfig(run_dir)) == 0
+    assert f"rooms={OLD_FILE} is missing: it did not load" in capsys.readouterr().out
+    assert status.main(StatusConfig(run_dir, json=True)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ready"], found["missing"]) == (True, [f"rooms={OLD_FILE}"])
+    assert [(row["version"], row["default"]) for row in found["versions"]] == [("2.0", True)]
+
+
+def test_rollback_calls_off_what_is_left_of_a_rollout(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    management, run_dir = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE}), Path(running.run_dir)
+    monkeypatch.setattr(Management, "of", lambda _: management)
+    served.save(run_dir, {"rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "1.0")})
+    Journal("rooms", "2.0", NEW_FILE, "1.0", committed=True, going=("1.0",), files={"1.0": OLD_FILE}).save(
+        run_dir
+    )
+    assert rollback.main(RollbackConfig(run_dir=run_dir)) == 0
+    assert (management.default, journal.load(run_dir)) == ("1.0", None)
+    assert served.load(run_dir)["rooms"] == Served("1.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "2.0")
+
+
+def test_rollback_leaves_a_rollout_alone_that_was_cut_off_before(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    management, run_dir = FakeManagement({"1.0": OLD_FILE, "2.0": NEW_FILE}), Path(running.run_dir)
+    monkeypatch.setattr(Management, "of", lambda _: management)
+    Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True).save(run_dir)
+    with pytest.raises(UsageError, match="a rollout was cut off"):
+        rollback.main(RollbackConfig(run_dir=run_dir))
+    assert management.asked == []
+
+
+def test_a_server_that_came_back_without_the_new_version_keeps_its_old_one(running: Running) -> None:
+    """It ended between the last step and the note of it in models.json."""
+    left = Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True, committed=True, going=("1.0",))
+    left.save(Path(running.run_dir))
+    management, said = FakeManagement({"1.0": OLD_FILE}), list[str]()
+    recover(running, management, said.append)
+    assert list(management.files) == ["1.0"]
+    assert folders(running) == [OLD_FILE]
+    assert said[-1] == "rolled back: rooms 1.0 is in service, 2.0 is gone"
+
+
+def test_a_journal_of_before_tells_no_files_and_the_folder_goes_all_the_same(running: Running) -> None:
+    management = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE})
+    said = retire(
+        running, management, Journal("rooms", "2.0", NEW_FILE, "1.0", committed=True, going=("1.0",))
+    )
+    assert said == "rooms 2.0 is in service; 1.0 is gone"
+    assert folders(running) == [NEW_FILE]

@@ -34,6 +34,9 @@ class Pixels:
     def joined(cls, parts: Sequence[Pixels]) -> Pixels:
         return cls(np.concatenate([p.logits for p in parts]), np.concatenate([p.labels for p in parts]))
 
+    def __getitem__(self, some: slice) -> Pixels:
+        return Pixels(self.logits[some], self.labels[some])
+
     @property
     def num_classes(self) -> int:
         return int(self.logits.shape[1])
@@ -61,19 +64,31 @@ def _iou(
 
 
 def miou(iou: NDArray[np.float64]) -> float:
-    """Over the classes that are labelled: any other could only be wrong, and no constant here is fitted for it."""
+    """Over the classes that are labelled; training.metrics also counts those that are predicted alone, as 0."""
     return float(np.nanmean(iou))
 
 
 def fit(pixels: Pixels) -> NDArray[np.float64]:
-    """The constants, on GRID, float64 (num_classes,); 0 for classes that no label has."""
+    """The constants, float64 (num_classes,): 0 for classes that no label has, and 0 on average over labelled pixels.
+
+    Classes without a label are left out of the fit: there they could only be wrong, and what others gained against them
+    would take them from photos that have them.
+    """
+    present, labels = np.unique(pixels.labels, return_inverse=True)
+    shifts = np.zeros(pixels.num_classes)
+    found = _ascend(Pixels(pixels.logits[:, present], labels.astype(np.uint8)))
+    shifts[present] = found - found @ np.bincount(labels) / len(labels)
+    return shifts
+
+
+def _ascend(pixels: Pixels) -> NDArray[np.float64]:
+    """As `fit`, on GRID, where every class is labelled."""
     shifts = np.zeros(pixels.num_classes)
     logits = pixels.logits.copy()
-    labelled = np.unique(pixels.labels)
     best = miou(pixels.iou())
     for _ in range(MAX_ROUNDS):
         began = best
-        for k in labelled:
+        for k in range(pixels.num_classes):
             scores = _along(logits, pixels.labels, pixels.logits[:, k], k)
             # of steps that are about as good, the one nearest to no constant at all
             good = np.flatnonzero(scores > scores.max() - LEAST_GAIN)

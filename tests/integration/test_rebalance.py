@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from segserve.labels import IGNORE_LABEL
@@ -105,10 +106,16 @@ def test_without_a_gain_on_the_other_half_nothing_is_written(
 def test_what_cannot_be_done_is_said(run: Run, description: Path, tmp_path: Path) -> None:
     checkpoint, out = knows_colours(tmp_path, 0), tmp_path / "x.safetensors"
     one, others = paint(tmp_path / "one", val=1), paint(tmp_path / "others", classes=("a", "b", "c"))
+    partial = paint(tmp_path / "partial")
+    partial.write_text(partial.read_text() + '[partial]\n254 = ["floor"]\n')
+    blank = paint(tmp_path / "blank", val=2)
+    Image.new("L", (80, 60), 255).save(blank.parent / "val" / "labels" / "0.png")
     for what, data, to, words in (
         (checkpoint, description, checkpoint, "it stays as it is"),
         (tmp_path, description, out, "expected checkpoints"),
-        (checkpoint, one, out, "one image"),
+        (checkpoint, one, out, "1 images with labelled pixels, expected two or more"),
+        (checkpoint, blank, out, "1 images with labelled pixels, expected two or more"),
+        (checkpoint, partial, out, "has [partial] labels"),
         (checkpoint, others, out, "the model has"),
     ):
         code, _, err = run(what, "--data", data, "--out", to)

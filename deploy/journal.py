@@ -24,8 +24,9 @@ LOCK_FILE = ".rollout.lock"
 class Journal:
     """A rollout of `new`, unpacked as `file` in the model store, in the place of `old`.
 
-    `reached`: clients may have reached the new version. `committed`: the new version is the one to be served, also
-    after a restart; the versions in `going` have to go, and what `files` says they were registered from.
+    `reached`: clients may have reached the new version. `committed`: nobody goes back any more, and as soon as
+    models.json says so too a restart comes back with the new version. Then the versions in `going` have to go, and the
+    files in the model store that `files` says they were registered from, with those of versions that did not load.
     """
 
     name: str

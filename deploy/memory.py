@@ -7,22 +7,29 @@ overflows on a machine of 8 GB when 100 such requests wait.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import psutil  # type: ignore[import-untyped]
+
+from segserve import cgroup
 
 HEAP_SHARE = 0.4
 """Of the memory; it is taken only when it is needed. Buffers, the workers and the system have the rest."""
 QUEUE_SHARE = 0.6
 """Of the heap. The rest: requests that still arrive, the batch that the worker has, answers on their way."""
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def available_bytes() -> int:
-    """Memory of this machine, or of the container if that has less."""
-    files = (path for path in map(Path, _CGROUP_LIMITS) if path.is_file())
-    limits = [int(text) for file in files if (text := file.read_text().strip()).isdigit()]  # otherwise "max"
-    return min([int(psutil.virtual_memory().total), *limits])
+    """Memory of this machine, or of the container or the service of systemd if that has less."""
+    return min([int(psutil.virtual_memory().total), *_limits_bytes()])
+
+
+def _limits_bytes() -> Iterator[int]:
+    """What `docker run --memory` sets. A group without one says "max" (version 2) or more than any machine has."""
+    for group in cgroup.folders("memory"):
+        limit = cgroup.read(group / "memory.max") or cgroup.read(group / "memory.limit_in_bytes")
+        if limit.isdigit():
+            yield int(limit)
 
 
 def heap_bytes(memory_bytes: int) -> int:

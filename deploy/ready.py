@@ -123,7 +123,11 @@ def wait_ready(
 
 @dataclass
 class _Start:
-    """A start that is waited for. `without`: the spare versions that it was given up to wait for."""
+    """A start that is waited for.
+
+    `without`: the spare versions that it was given up to wait for. `charged`: deaths of workers that such a version
+    answers for, by their threads' name, which others may share.
+    """
 
     running: Running
     management: Management
@@ -131,6 +135,7 @@ class _Start:
     wanted: Wanted
     report: Callable[[str], None]
     without: list[str] = field(default_factory=list)
+    charged: dict[str, int] = field(default_factory=dict)
 
     def is_ready(self, late: str) -> bool:
         """`late` says, where the time is over, that it is. Raises: ServerError if it never will be."""
@@ -164,17 +169,24 @@ class _Start:
     def _failures(self, loaded: Mapping[str, ModelState]) -> dict[str, str]:
         """What will not get READY, and why."""
         there = loaded.keys() | {state.name for state in loaded.values()}
-        failed = {
+        not_loaded = {
             model: f"{model} was not loaded: {self._load_failure(model)}"
             for model in self.wanted.models
             if model not in there
         }
-        for model, state in loaded.items():
-            worker = f"{state.name}_{state.version}"
-            if self.logs.deaths(worker) >= MAX_DEATHS:
-                who = f"workers of {state.name} {state.version}"
-                failed[model] = f"{who} die as soon as they start: {self.logs.worker_reason(worker)}"
-        return failed
+        waiting = [model for model, state in loaded.items() if not (state.ready or model in self.without)]
+        # where versions share a cut name, a spare one answers for the deaths: the others show by the next ones
+        spare_first = sorted(waiting, key=lambda model: model not in self.wanted.spare)
+        return not_loaded | {model: why for model in spare_first if (why := self._deaths(loaded[model]))}
+
+    def _deaths(self, state: ModelState) -> str:
+        """Why its workers die again and again, charged to this version from now on; empty if they don't."""
+        worker = f"{state.name}_{state.version}"
+        thread, deaths = worker[:MAX_WORKER_NAME], self.logs.deaths(worker)
+        if deaths - self.charged.get(thread, 0) < MAX_DEATHS:
+            return ""
+        self.charged[thread] = deaths
+        return f"workers of {state.name} {state.version} die as soon as they start: {self.logs.worker_reason(worker)}"
 
     def _load_failure(self, model: str) -> str:
         """Why NAME=FILE, or any file of NAME, was not loaded: what TorchServe said, or what is wrong with the file."""
@@ -196,7 +208,17 @@ class _Start:
         )
         self.without.append(model)
         if model in loaded:
-            self.management.unregister(loaded[model].name, loaded[model].version)
+            self._unregister(loaded[model])
+
+    def _unregister(self, state: ModelState) -> None:
+        """A spare version, which is no reason to end a start either where it stays."""
+        try:
+            self.management.unregister(state.name, state.version)
+        except (ServerError, httpx.TransportError) as error:
+            self.report(
+                f"{state.name} {state.version} could not be unregistered ({error}): TorchServe goes on trying it until "
+                "the server is started again"
+            )
 
 
 def _ended(running: Running, code: int, logs: StartLogs) -> SegserveError:

@@ -4,8 +4,8 @@
     python -m deploy.rollback --model rooms --run-dir run
 
 The version that was left stays warm in its turn: the same command goes forward again. So it does where a rollout was
-interrupted before it had retired the old version. Exit code: 0 done; 2 if nothing was kept, or the kept version is not
-READY.
+interrupted before it had retired the old version; others that had to go with that one go now. Exit code: 0 done; 2 if
+nothing was kept, the kept version is not READY, or the server went away when all but those had been done.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from deploy import canary, journal, served
+from deploy.journal import Journal
 from deploy.management import Management
-from deploy.run_folder import require_running
+from deploy.run_folder import Running, require_running
 from deploy.served import Served
+from deploy.undo import left_over, retire
 from segserve.cli import run
 from segserve.errors import ServerError, UsageError
 
@@ -57,8 +61,30 @@ def main(config: RollbackConfig) -> int:
         management.set_default(name, kept)
         canary.clear_canary(running, name)
         served.save(run_dir, {**models, name: Served(kept, before.files, before.default)})
-    print(f"{name} {kept} is in service; {before.default} is kept warm")
+        print(f"{name} {kept} is in service; {before.default} is kept warm")
+        if left is not None and left.name == name:
+            _end(running, management, _rest(left, kept, before))
     return 0
+
+
+def _rest(left: Journal, kept: str, before: Served) -> Journal:
+    """What the interrupted rollout `left` had still to do, as that of the version that was gone back to."""
+    files = {version: file for version, file in left.files.items() if version != kept}
+    going = tuple(version for version in left.going if version != kept)
+    return Journal(
+        left.name, kept, before.files[kept], before.default, reached=True, committed=True, going=going, files=files
+    )  # fmt: skip
+
+
+def _end(running: Running, management: Management, rest: Journal) -> None:
+    """Do it, or leave it to the next rollout. Raises: ServerError as `left_over`."""
+    if not (rest.going or rest.files):
+        return
+    rest.save(Path(running.run_dir))
+    try:
+        print(retire(running, management, rest))
+    except (ServerError, httpx.TransportError) as error:
+        print(f"{error}\n{left_over(running, management, rest)}")
 
 
 def _name(wanted: str | None, models: dict[str, Served]) -> str:

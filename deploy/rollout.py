@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from deploy import canary, disagreement, incoming, journal, probe, served
+from deploy import canary, disagreement, incoming, journal, probe
 from deploy.asking import Asker
 from deploy.interrupts import Asked, Interrupts
 from deploy.journal import Journal
@@ -34,8 +34,7 @@ from deploy.metrics import Scrape, scrape
 from deploy.ready import MAX_DEATHS, StartLogs
 from deploy.rollout_options import RolloutConfig
 from deploy.run_folder import Running, require_running
-from deploy.served import Served
-from deploy.undo import left_over, recover, retire, undo
+from deploy.undo import leaving, left_over, recover, retire, undo
 from deploy.watch import Before, Watcher
 from segserve.cli import run
 from segserve.errors import CheckFailed, SegserveError, ServerError, UsageError
@@ -198,19 +197,18 @@ class Rollout:
         return state.file
 
     def _note(self, **changes: Any) -> Journal:
-        """In the journal, before it happens."""
+        """In the journal, before it happens: on the disk first, so that `back` knows no more than the next one."""
         assert self._journal is not None
-        self._journal = dataclasses.replace(self._journal, **changes)
-        self._journal.save(self._run_dir)
-        return self._journal
+        noted = dataclasses.replace(self._journal, **changes)
+        noted.save(self._run_dir)
+        self._journal = noted
+        return noted
 
     def _commit(self) -> Journal:
-        """From here on the new version is what a restart comes back with."""
-        before = served.load(self._run_dir).get(self._new.name, Served(self._old.version, {}))
-        going = [before.kept] if before.kept else []  # only one is kept warm
-        going += [] if self._config.keep else [self._old.version]
-        files = {version: file for version, file in before.files.items() if version in going}
-        return self._note(committed=True, going=tuple(going), files=files)
+        """From here on nobody goes back. A restart does until `retire` has written models.json, which it does first."""
+        assert self._journal is not None
+        going, files = leaving(self._run_dir, self._journal, self._config.keep)
+        return self._note(committed=True, going=going, files=files)
 
     # --- and back -----------------------------------------------------------------------------------------------
 

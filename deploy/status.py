@@ -2,8 +2,9 @@
 
     python -m deploy.status --run-dir run [--json]
 
-Exit code: 0 if every version has a READY worker (while a rollout is at work: every default version) and no rollout was
-cut off before its version was in service; 1 otherwise, or if nothing runs. So it serves as a health check.
+Exit code: 0 if every version that is registered has a READY worker (while a rollout is at work: every default version)
+and no rollout was cut off before its version was in service; 1 otherwise, or if nothing runs. So it serves as a health
+check. A spare version that did not load when the server was started is named, and no reason for 1.
 """
 
 from __future__ import annotations

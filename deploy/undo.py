@@ -16,6 +16,7 @@ from deploy.journal import Journal
 from deploy.management import Management
 from deploy.processes import wait_until
 from deploy.run_folder import Running
+from deploy.served import Served
 from segserve.errors import CheckFailed, ServerError
 
 DRAIN_TIMEOUT_S = 120.0
@@ -27,6 +28,8 @@ def undo(running: Running, management: Management, rollout: Journal) -> str:
     """The old version is the default, the new one is gone. Returns: what is the case now, in words."""
     run_dir, store = Path(running.run_dir), Path(running.model_store)
     name, new, old = rollout.name, rollout.new, rollout.old
+    with contextlib.suppress(OSError):  # a full disk must not keep clients on the new version
+        rollout.save(run_dir)  # the next rollout, should it have to go on, does not take it for committed
     try:
         there = management.version(name, new) is not None
         if there and rollout.reached:
@@ -50,10 +53,26 @@ def undo(running: Running, management: Management, rollout: Journal) -> str:
     return f"rolled back: {name} {old} is in service, {new} is gone"
 
 
+def leaving(run_dir: Path, rollout: Journal, keep: bool) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What has to go once the new version stays, as a Journal has it: `going` and `files`.
+
+    keep: the old version stays warm. Only one does, so the one that was kept until now goes. One of the same number as
+    the new one did not load, or there would be no new one: only its file goes.
+    """
+    before = served.load(run_dir).get(rollout.name, Served(rollout.old, {}))
+    going = () if keep else (rollout.old,)
+    if before.kept and before.kept not in (rollout.new, rollout.old):
+        going = (before.kept, *going)
+    gone = (*going, rollout.new)
+    return going, {version: file for version, file in before.files.items() if version in gone}
+
+
 def retire(running: Running, management: Management, rollout: Journal) -> str:
     """The versions that go answer what they have, and go. One that clients keep asking for by name stays."""
-    run_dir, name = Path(running.run_dir), rollout.name
+    run_dir, store, name = Path(running.run_dir), Path(running.model_store), rollout.name
     commit(run_dir, management, rollout)
+    for file in (file for version, file in rollout.files.items() if version not in rollout.going):
+        incoming.remove(store, file)
     said = [f"{name} {rollout.new} is in service"]
     for version in rollout.going:
         state = management.version(name, version)
@@ -64,7 +83,7 @@ def retire(running: Running, management: Management, rollout: Journal) -> str:
             commit(run_dir, management, rollout, without=version)
             management.unregister(name, version)
         if file := rollout.files.get(version, state.file if state else ""):
-            incoming.remove(Path(running.model_store), file)
+            incoming.remove(store, file)
         said.append(f"{version} is gone")
     journal.clear(run_dir)
     return "; ".join(said)
@@ -76,6 +95,7 @@ def left_over(running: Running, management: Management, rollout: Journal) -> str
     Raises: ServerError if the server does not answer.
     """
     name, run_dir = rollout.name, Path(running.run_dir)
+    rollout.save(run_dir)  # file and memory agree, wherever it was interrupted
     try:
         commit(run_dir, management, rollout)
         left = [version for version in rollout.going if management.version(name, version) is not None]
@@ -92,10 +112,15 @@ def left_over(running: Running, management: Management, rollout: Journal) -> str
 
 
 def commit(run_dir: Path, management: Management, rollout: Journal, without: str = "") -> None:
-    """Write down that the new version is the default, and what else is there, for the next start of the server."""
-    others = {state.version: state.file for state in management.versions(rollout.name)}
-    files = {version: file for version, file in others.items() if version not in (rollout.new, without)}
-    served.commit(run_dir, rollout, files)
+    """Write down that the new version is the default, and what else there is, for the next start of the server.
+
+    A spare version that did not load is not there, but the next start tries it again.
+    """
+    before = served.load(run_dir).get(rollout.name, Served(rollout.new, {}))
+    files = {version: file for version, file in before.files.items() if version not in rollout.going}
+    files |= {state.version: state.file for state in management.versions(rollout.name)}
+    stay = {version: file for version, file in files.items() if version not in (rollout.new, without)}
+    served.commit(run_dir, rollout, stay)
 
 
 def recover(running: Running, management: Management, say: Callable[[str], None]) -> None:

@@ -19,7 +19,7 @@ MAX_NOISE = 0.5
 Like LEAST_KEPT no measure of accuracy, but the only one for classes that the pictures do not show.
 """
 LEAST_SPREAD = 0.1
-"""Of all logits': what a class's logits vary by counts as at least this much, as one that never wins need not be exact."""
+"""Of all logits': what a class's vary by counts as at least this much, as one that never wins need not be exact."""
 
 
 def noise(

@@ -20,7 +20,7 @@ MAX_SIDE: Final = 65_535
 """Pixels of a row or a column, as a JPEG can have. The tables for resizing and for the mask are as long as a side:
 for a single row of 64 megapixels, a PNG of 8 kB, they took 1.8 GB."""
 HEAVY_MODES: Final = frozenset(("I", "F"))
-"""Pillow's modes of 32 bits a sample."""
+"""Pillow's modes of 32 bits a sample, into which it also decodes PGM of 16 bits and TIFF of 16 signed ones."""
 HEAVY_SHARE: Final = 4
 """What is heavy to decode may have a quarter of the pixels: 64 megapixels took 1.2 GB as JPEG 2000, 1.3 as floats."""
 MAX_READS: Final = 1_000_000
@@ -82,7 +82,7 @@ def check_size(image: Image.Image, max_pixels: int) -> None:
     if heavy and width * height > max_pixels // HEAVY_SHARE:
         raise ImageTooLarge(
             f"the image declares {width * height:,} pixels, {max_pixels // HEAVY_SHARE:,} are allowed as JPEG 2000 or "
-            "of 32 bits; scale it down, or save it as PNG or JPEG of 8 bits"
+            "where a sample is decoded to 32 bits; scale it down, or save it as PNG or JPEG of 8 bits"
         )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from deploy import processes, run_folder
 from deploy.management import Management, ModelState
 from deploy.run_folder import Running
+from segserve.errors import ServerError
+from tests.specs import make_spec
 
 
 class FakeManagement(Management):
@@ -41,7 +43,10 @@ class FakeManagement(Management):
         return True
 
     def unregister(self, name: str, version: str) -> None:
+        """Raises: ServerError for the default beside others, as TorchServe does."""
         self.asked.append(f"unregister {version}")
+        if version == self.default and len(self.files) > 1:
+            raise ServerError(f"403 Cannot remove default version for model {name}")
         self.files.pop(version, None)
 
 
@@ -58,3 +63,15 @@ def running_in(folder: Path) -> Running:
     )  # fmt: skip
     run_folder.save(running)
     return running
+
+
+def unpacked(running: Running, *files: str) -> None:
+    """Versions in the model store, each a folder with the spec of 1.0."""
+    for file in files:
+        (Path(running.model_store) / file).mkdir()
+        make_spec(version="1.0").save(Path(running.model_store) / file / "model_spec.json")
+
+
+def folders(running: Running) -> list[str]:
+    """What the model store has."""
+    return sorted(path.name for path in Path(running.model_store).iterdir())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from deploy import launch, memory
 from deploy.launch import Plan
+from segserve import cgroup
 from segserve.errors import UsageError
 
 GIB = 2**30
 MAX_REQUEST_BYTES = 32 * 2**20
+V2, V1 = "0::/a/b\n", "7:cpu:/a\n3:memory:/docker/0123\n0::/\n"
 
 
 @pytest.mark.parametrize(
@@ -30,14 +34,32 @@ def test_full_queues_leave_a_third_of_the_heap(memory_gib: int, num_models: int)
     assert num_models * size * MAX_REQUEST_BYTES < memory.heap_bytes(memory_gib * GIB) * 2 / 3
 
 
-def test_a_container_with_less_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "none")))
-    machine = memory.available_bytes()
-    limit.write_text("max\n")
-    assert memory.available_bytes() == machine
-    limit.write_text("123456789\n")
-    assert memory.available_bytes() == 123_456_789
+@pytest.mark.parametrize(
+    ("own", "files", "gib"),
+    [
+        (V2, {}, 64),
+        (V2, {"memory.max": "max"}, 64),
+        (V2, {"memory.max": str(8 * GIB)}, 8),  # a container sees its own group as the root
+        (V2, {"a/b/memory.max": "max", "a/memory.max": str(3 * GIB)}, 3),
+        (V2, {"a/b/memory.max": str(2 * GIB), "a/memory.max": str(3 * GIB)}, 2),
+        (V2, {"other/memory.max": str(GIB), "a/b/memory.max": str(99 * GIB)}, 64),
+        (V1, {"memory/docker/0123/memory.limit_in_bytes": str(5 * GIB)}, 5),
+        (V1, {"memory/memory.limit_in_bytes": str(6 * GIB)}, 6),  # its group is not visible
+        (V1, {"memory/docker/0123/memory.limit_in_bytes": "9223372036854771712"}, 64),
+    ],
+)
+def test_a_group_with_less_than_the_machine_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str], gib: int
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GIB))
+    monkeypatch.setattr(cgroup, "_MOUNT", tmp_path / "fs")
+    monkeypatch.setattr(cgroup, "_OWN", tmp_path / "own")
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert memory.available_bytes() == gib * GIB
 
 
 def test_the_server_gets_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

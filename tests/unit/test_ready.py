@@ -1,4 +1,4 @@
-"""Why a worker died, read from TorchServe's logs; and which versions a start waits for, or does without."""
+"""Which versions a start waits for, or does without, and what it says of the others."""
 
 from __future__ import annotations
 
@@ -6,71 +6,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy.management import Management
-from deploy.ready import StartLogs, last_exception, wait_ready
+from deploy.ready import StartLogs, wait_ready
 from deploy.served import Wanted
 from segserve.errors import ServerError
 from tests.fake_management import FakeManagement, running_in
-
-TRACEBACK_OF_AN_IMPORT_ERROR = """\
-Backend worker process died.
-Traceback (most recent call last):
-  File "/t/ts/model_loader.py", line 108, in load
-    module, function_name = self._load_handler_file(handler)
-  File "/tmp/models/80fe/handler.py", line 3, in <module>
-    import no_such_library
-ModuleNotFoundError: No module named 'no_such_library'
-
-During handling of the above exception, another exception occurred:
-
-Traceback (most recent call last):
-  File "/t/ts/model_loader.py", line 110, in load
-ModuleNotFoundError: No module named 'ts.torch_handler.handler'
-"""
-LOGGED = "".join(
-    f"2026-01-01T00:00:00,001 [INFO ] W-9000-rooms_1.0-stdout - {line}\n"
-    for line in TRACEBACK_OF_AN_IMPORT_ERROR.splitlines()
-)
-
-
-def test_the_handlers_own_import_error_is_told_not_torchserves(tmp_path: Path) -> None:
-    logs = StartLogs(tmp_path)
-    (tmp_path / "model_log.log").write_text(LOGGED)
-    assert (
-        logs.worker_reason() == "ModuleNotFoundError: No module named 'no_such_library' (handler.py, line 3)"
-    )
-
-
-def test_only_what_this_start_wrote_counts(tmp_path: Path) -> None:
-    died = "x [INFO ] W-9000 WorkerThread - Retry worker: 9000 in 1 seconds.\n"
-    log = tmp_path / "ts_log.log"
-    log.write_text(died * 5)
-    (tmp_path / "model_log.log").write_text(LOGGED)
-    logs = StartLogs(tmp_path)
-    assert logs.deaths() == 0
-    assert "without a message" in logs.worker_reason()
-    log.write_text(died * 5 + died)
-    assert logs.deaths() == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", ""),
-        ("just talk\nError handling is on\n", ""),
-        ('  File "/m/h.py", line 2, in initialize\nValueError: weights do not fit\n',
-         "ValueError: weights do not fit (h.py, line 2)"),
-        ('  File "/m/s.py", line 9, in load\nsegserve.errors.SpecError: torn\nRuntimeError: 500 - Unknown exception\n',
-         "segserve.errors.SpecError: torn (s.py, line 9)"),
-    ],
-)  # fmt: skip
-def test_last_exception(text: str, reason: str) -> None:
-    assert last_exception(text) == reason
-
-
-# --- which versions must be there ---------------------------------------------------------------------------
 
 BOTH = ("rooms=rooms-2.0", "rooms=rooms.mar")
 NOT_LOADED = """\
@@ -163,6 +106,72 @@ def test_a_spare_version_whose_workers_die_is_told_and_unregistered(start: Start
         "workers of rooms 1.0 die as soon as they start: the process ended without a message"
     )
     assert server.asked == ["unregister 1.0"]
+
+
+class Stays(FakeManagement):
+    """1.0 cannot be unregistered, for that reason."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__({"2.0": "rooms-2.0", "1.0": "rooms.mar"}, dying=("1.0",))
+        self._error = error
+
+    def unregister(self, name: str, version: str) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [ServerError("500 no reason"), httpx.ReadTimeout("60 s are over")])
+def test_a_spare_version_that_cannot_be_unregistered_is_told_and_ends_no_start(
+    start: Start, error: Exception
+) -> None:
+    log = DIED.format(version="1.0") * 2
+    without, (_, said) = start(Stays(error), log, Wanted(BOTH, frozenset(BOTH[1:])), 60)
+    assert without == ("rooms=rooms.mar",)
+    assert said == (
+        f"rooms 1.0 could not be unregistered ({error}): TorchServe goes on trying it until the server is started again"
+    )
+
+
+# --- versions whose threads have the same name: the first 25 characters of NAME_VERSION -----------------------
+
+NEXT, LAST = "2026.11.30-candidate-2", "2026.11.30-candidate-1"
+ALIKE_DIED = DIED.format(version="2026.11.30-candidat") * 2
+
+
+def test_deaths_of_a_spare_version_are_not_those_of_the_default_that_is_ready(start: Start) -> None:
+    server = FakeManagement({NEXT: "rooms-2.0", LAST: "rooms.mar"}, dying=(LAST,))
+    without, (said,) = start(server, ALIKE_DIED, Wanted(BOTH, frozenset(BOTH[1:])), 60)
+    assert without == ("rooms=rooms.mar",)
+    assert said.startswith(f"workers of rooms {LAST} die as soon as they start: ")
+    assert server.asked == [f"unregister {LAST}"]
+
+
+class Alike(FakeManagement):
+    """Neither is READY. When the spare one is gone the default gets there, or that is written to the log."""
+
+    def __init__(self, log: Path | None) -> None:
+        super().__init__({NEXT: "rooms-2.0", LAST: "rooms.mar"}, dying=(NEXT, LAST))
+        self._log = log
+
+    def unregister(self, name: str, version: str) -> None:
+        super().unregister(name, version)
+        if self._log is None:
+            self.dying = ()
+        else:
+            self._log.write_text(ALIKE_DIED * 2)
+
+
+def test_deaths_are_charged_to_the_spare_version_while_the_default_loads(start: Start) -> None:
+    server = Alike(None)
+    without, _ = start(server, ALIKE_DIED, Wanted(BOTH, frozenset(BOTH[1:])), 60)
+    assert without == ("rooms=rooms.mar",)
+    assert server.asked == [f"unregister {LAST}"]
+
+
+def test_deaths_that_go_on_without_the_spare_version_are_the_defaults(start: Start, tmp_path: Path) -> None:
+    server = Alike(tmp_path / "run" / "logs" / "ts_log.log")
+    with pytest.raises(ServerError, match=rf"^workers of rooms {NEXT} die as soon as they start: "):
+        start(server, ALIKE_DIED, Wanted(BOTH, frozenset(BOTH[1:])), 60)
+    assert server.asked == [f"unregister {LAST}"]
 
 
 def test_workers_of_the_default_that_die_end_the_start(start: Start) -> None:

@@ -124,15 +124,21 @@ def test_of_a_name_with_commas_what_is_unknown_is_listed() -> None:
 def test_a_field_longer_than_all_names_is_refused_before_it_is_taken_apart(
     name: str, refusal: type[RequestError], as_type: type[bytes]
 ) -> None:
-    most = MAX_TEXT_BYTES + len("wallfloorceiling")
+    most = MAX_TEXT_BYTES + len("wall,floor,ceiling,")
     named = {"format": b"json", "classes": b"floor"}[name]
     longest = parse(Request({"body": b"x", name: as_type(named.ljust(most))}), CLASSES)
     assert (longest.format, longest.class_ids) == {"format": ("json", None), "classes": ("png", (1,))}[name]
     with pytest.raises(
-        refusal, match=rf"^field '{name}' has 65,553 bytes, 65,552 are allowed; an image"
+        refusal, match=rf"^field '{name}' has 4,116 bytes, 4,115 are allowed; an image"
     ) as raised:
         parse(Request({"body": b"x", name: as_type(named.ljust(most + 1))}), CLASSES)
     assert raised.value.status == {"format": 406, "classes": 422}[name]
+
+
+def test_all_classes_of_a_model_with_many_can_be_named() -> None:
+    names = [f"{'x' * 60} {number}" for number in range(256)]
+    wanted = parse(Request({"body": b"x", "classes": ", ".join(names).encode()}), names)
+    assert wanted.class_ids == tuple(range(256))
 
 
 # --- the image in the request -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +13,22 @@ from typing import Any
 import httpx
 import pytest
 
-from deploy import incoming, journal, rollback, rollout, served, status
+from deploy import incoming, journal, rollout, served, status
 from deploy.interrupts import Asked
 from deploy.journal import Journal
 from deploy.management import Management
 from deploy.metrics import Scrape
-from deploy.rollback import RollbackConfig
 from deploy.rollout_options import RolloutConfig
 from deploy.run_folder import Running
 from deploy.served import Served
 from deploy.status import StatusConfig
-from deploy.undo import recover, retire
+from deploy.undo import recover
 from deploy.watch import Before
-from segserve.errors import ServerError, UsageError
-from tests.fake_management import FakeManagement, running_in
+from segserve.errors import ServerError
+from tests.fake_management import FakeManagement, folders, running_in, unpacked
 from tests.specs import make_spec
 
-OLD, OLD_FILE, NEW_FILE = make_spec(version="1.0"), "rooms-1.0-old", "rooms-2.0-new"
+OLD_FILE, NEW_FILE = "rooms-1.0-old", "rooms-2.0-new"
 NOTHING = Scrape(())
 BEFORE = Before("1.0", NOTHING, NOTHING, 10.0)
 
@@ -52,15 +52,9 @@ class Mute:
 def running(tmp_path: Path) -> Running:
     """It serves 1.0, which an earlier rollout unpacked."""
     running = running_in(tmp_path)
-    for file in (OLD_FILE, NEW_FILE):
-        (Path(running.model_store) / file).mkdir()
-        OLD.save(Path(running.model_store) / file / "model_spec.json")
+    unpacked(running, OLD_FILE, NEW_FILE)
     served.save(Path(running.run_dir), {"rooms": Served("1.0", {"1.0": OLD_FILE})})
     return running
-
-
-def folders(running: Running) -> list[str]:
-    return sorted(path.name for path in Path(running.model_store).iterdir())
 
 
 @pytest.fixture
@@ -165,8 +159,7 @@ def test_a_server_that_dies_then_is_told_with_what_it_comes_back_as(
 def test_a_kept_version_that_did_not_load_goes_with_its_folder_too(
     running: Running, roll_out: Callable[..., int]
 ) -> None:
-    (Path(running.model_store) / "rooms-0.9-kept").mkdir()
-    OLD.save(Path(running.model_store) / "rooms-0.9-kept" / "model_spec.json")
+    unpacked(running, "rooms-0.9-kept")
     files = {"1.0": OLD_FILE, "0.9": "rooms-0.9-kept"}
     served.save(Path(running.run_dir), {"rooms": Served("1.0", files, kept="0.9")})
     assert roll_out(FakeManagement({"1.0": OLD_FILE}), keep=True) == 0
@@ -174,6 +167,59 @@ def test_a_kept_version_that_did_not_load_goes_with_its_folder_too(
     assert served.load(Path(running.run_dir)) == {
         "rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, kept="1.0")
     }
+
+
+def test_a_kept_version_that_did_not_load_can_be_rolled_out_repaired(
+    running: Running, roll_out: Callable[..., int]
+) -> None:
+    """By the same number."""
+    unpacked(running, "rooms-2.0-torn")
+    files = {"1.0": OLD_FILE, "2.0": "rooms-2.0-torn"}
+    served.save(Path(running.run_dir), {"rooms": Served("1.0", files, kept="2.0")})
+    management = FakeManagement({"1.0": OLD_FILE})
+    assert roll_out(management) == 0
+    assert management.asked == ["default 2.0", "drain 1.0", "unregister 1.0"]
+    assert folders(running) == [NEW_FILE]
+    assert served.load(Path(running.run_dir)) == {"rooms": Served("2.0", {"2.0": NEW_FILE})}
+    assert journal.load(Path(running.run_dir)) is None
+
+
+def test_a_spare_version_that_did_not_load_and_was_not_kept_is_tried_by_the_next_start(
+    running: Running, roll_out: Callable[..., int]
+) -> None:
+    unpacked(running, "rooms-0.8")
+    served.save(Path(running.run_dir), {"rooms": Served("1.0", {"1.0": OLD_FILE, "0.8": "rooms-0.8"})})
+    assert roll_out(FakeManagement({"1.0": OLD_FILE})) == 0
+    assert folders(running) == ["rooms-0.8", NEW_FILE]
+    assert served.load(Path(running.run_dir)) == {
+        "rooms": Served("2.0", {"2.0": NEW_FILE, "0.8": "rooms-0.8"})
+    }
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["in the journal's fsync", "behind it"])
+def test_cut_off_as_it_is_written_down_that_the_new_version_stays_it_goes(
+    running: Running, roll_out: Callable[..., int], monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    """Memory, journal and models.json agree then."""
+    commit, save = rollout.Rollout._commit, Journal.save
+
+    def interrupted(*arguments: Any) -> None:
+        if written:
+            save(*arguments)
+        raise Asked("interrupted")
+
+    def cut_off(self: rollout.Rollout) -> Journal:
+        with monkeypatch.context() as patch:
+            where, what = (Journal, "save") if written else (os, "fsync")
+            patch.setattr(where, what, interrupted)
+            return commit(self)
+
+    monkeypatch.setattr(rollout.Rollout, "_commit", cut_off)
+    management, run_dir = FakeManagement({"1.0": OLD_FILE}), Path(running.run_dir)
+    assert roll_out(management) == rollout.INTERRUPTED
+    assert (management.default, list(management.files), folders(running)) == ("1.0", ["1.0"], [OLD_FILE])
+    assert served.load(run_dir) == {"rooms": Served("1.0", {"1.0": OLD_FILE})}
+    assert journal.load(run_dir) is None
 
 
 @pytest.mark.parametrize(("committed", "healthy"), [(False, False), (True, True)])
@@ -196,48 +242,3 @@ def test_status_is_good_and_names_what_did_not_load(
     found = json.loads(capsys.readouterr().out)
     assert (found["ready"], found["missing"]) == (True, [f"rooms={OLD_FILE}"])
     assert [(row["version"], row["default"]) for row in found["versions"]] == [("2.0", True)]
-
-
-def test_rollback_calls_off_what_is_left_of_a_rollout(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    management, run_dir = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE}), Path(running.run_dir)
-    monkeypatch.setattr(Management, "of", lambda _: management)
-    served.save(run_dir, {"rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "1.0")})
-    Journal("rooms", "2.0", NEW_FILE, "1.0", committed=True, going=("1.0",), files={"1.0": OLD_FILE}).save(
-        run_dir
-    )
-    assert rollback.main(RollbackConfig(run_dir=run_dir)) == 0
-    assert (management.default, journal.load(run_dir)) == ("1.0", None)
-    assert served.load(run_dir)["rooms"] == Served("1.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "2.0")
-
-
-def test_rollback_leaves_a_rollout_alone_that_was_cut_off_before(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    management, run_dir = FakeManagement({"1.0": OLD_FILE, "2.0": NEW_FILE}), Path(running.run_dir)
-    monkeypatch.setattr(Management, "of", lambda _: management)
-    Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True).save(run_dir)
-    with pytest.raises(UsageError, match="a rollout was cut off"):
-        rollback.main(RollbackConfig(run_dir=run_dir))
-    assert management.asked == []
-
-
-def test_a_server_that_came_back_without_the_new_version_keeps_its_old_one(running: Running) -> None:
-    """It ended between the last step and the note of it in models.json."""
-    left = Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True, committed=True, going=("1.0",))
-    left.save(Path(running.run_dir))
-    management, said = FakeManagement({"1.0": OLD_FILE}), list[str]()
-    recover(running, management, said.append)
-    assert list(management.files) == ["1.0"]
-    assert folders(running) == [OLD_FILE]
-    assert said[-1] == "rolled back: rooms 1.0 is in service, 2.0 is gone"
-
-
-def test_a_journal_of_before_tells_no_files_and_the_folder_goes_all_the_same(running: Running) -> None:
-    management = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE})
-    said = retire(
-        running, management, Journal("rooms", "2.0", NEW_FILE, "1.0", committed=True, going=("1.0",))
-    )
-    assert said == "rooms 2.0 is in service; 1.0 is gone"
-    assert folders(running) == [NEW_FILE]

@@ -1,0 +1,130 @@
+"""What an interrupted rollout leaves is put in order: by the next one, by `deploy.rollback`, or by its own way back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import journal, rollback, served, undo
+from deploy.journal import Journal
+from deploy.management import Management
+from deploy.rollback import RollbackConfig
+from deploy.run_folder import Running
+from deploy.served import Served
+from deploy.undo import recover, retire
+from segserve.errors import CheckFailed, ServerError, UsageError
+from tests.fake_management import FakeManagement, folders, running_in, unpacked
+
+OLD_FILE, NEW_FILE = "rooms-1.0-old", "rooms-2.0-new"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    """It serves 1.0; 2.0 is unpacked too."""
+    running = running_in(tmp_path)
+    unpacked(running, OLD_FILE, NEW_FILE)
+    served.save(Path(running.run_dir), {"rooms": Served("1.0", {"1.0": OLD_FILE})})
+    return running
+
+
+def test_what_is_being_undone_is_no_longer_committed(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that fails meanwhile leaves the rest to the next rollout, which must go the same way."""
+    management, run_dir = FakeManagement({"1.0": OLD_FILE, "2.0": NEW_FILE}), Path(running.run_dir)
+
+    def fails(*_: Any) -> None:
+        raise ServerError("500")
+
+    monkeypatch.setattr(undo, "GOING_S", 0.0)
+    monkeypatch.setattr(management, "drain", fails)
+    began = Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True)
+    dataclasses.replace(began, committed=True).save(run_dir)  # memory was not told before the signal came
+    with pytest.raises(CheckFailed, match=r"2\.0 could not be taken back"):
+        undo.undo(running, management, began)
+    assert journal.load(run_dir) == began
+
+
+def test_a_server_that_came_back_without_the_new_version_keeps_its_old_one(running: Running) -> None:
+    """It ended between the last step and the note of it in models.json."""
+    left = Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True, committed=True, going=("1.0",))
+    left.save(Path(running.run_dir))
+    management, said = FakeManagement({"1.0": OLD_FILE}), list[str]()
+    recover(running, management, said.append)
+    assert list(management.files) == ["1.0"]
+    assert folders(running) == [OLD_FILE]
+    assert said[-1] == "rolled back: rooms 1.0 is in service, 2.0 is gone"
+
+
+def test_a_journal_of_before_tells_no_files_and_the_folder_goes_all_the_same(running: Running) -> None:
+    management = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE})
+    said = retire(
+        running, management, Journal("rooms", "2.0", NEW_FILE, "1.0", committed=True, going=("1.0",))
+    )
+    assert said == "rooms 2.0 is in service; 1.0 is gone"
+    assert folders(running) == [NEW_FILE]
+
+
+def test_rollback_calls_off_what_is_left_of_a_rollout(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    management, run_dir = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE}), Path(running.run_dir)
+    monkeypatch.setattr(Management, "of", lambda _: management)
+    served.save(run_dir, {"rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "1.0")})
+    Journal("rooms", "2.0", NEW_FILE, "1.0", committed=True, going=("1.0",), files={"1.0": OLD_FILE}).save(
+        run_dir
+    )
+    assert rollback.main(RollbackConfig(run_dir=run_dir)) == 0
+    assert (management.default, journal.load(run_dir)) == ("1.0", None)
+    assert served.load(run_dir)["rooms"] == Served("1.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "2.0")
+
+
+@pytest.mark.parametrize("error", [None, ServerError("no answer in 10 s")])
+def test_rollback_retires_what_had_to_go_beside_the_version_that_it_goes_back_to(
+    running: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception | None,
+) -> None:
+    """1.0 was kept, 2.0 in service; the rollout of 3.0 was interrupted before it had retired either."""
+    unpacked(running, "rooms-3.0", "rooms-3.0-torn")
+    files = {"3.0": "rooms-3.0", "1.0": OLD_FILE, "2.0": NEW_FILE}
+    management, run_dir = FakeManagement(files), Path(running.run_dir)
+    monkeypatch.setattr(Management, "of", lambda _: management)
+    served.save(run_dir, {"rooms": Served("3.0", files, kept="2.0")})
+    left = Journal("rooms", "3.0", "rooms-3.0", "2.0", committed=True, going=("1.0", "2.0"))
+    dataclasses.replace(left, files={**files, "3.0": "rooms-3.0-torn"}).save(run_dir)
+
+    def drain(*_: Any) -> bool:
+        if error is not None:
+            raise error
+        return True
+
+    monkeypatch.setattr(management, "drain", drain)
+    assert rollback.main(RollbackConfig(run_dir=run_dir)) == 0
+    said, *rest = capsys.readouterr().out.splitlines()
+    assert said == "rooms 2.0 is in service; 3.0 is kept warm"
+    if error is not None:
+        assert rest == [str(error), "rooms 2.0 is in service; 1.0 will go with the next rollout"]
+        monkeypatch.undo()
+        recover(running, management, rest.append)
+    assert rest[-1] == "rooms 2.0 is in service; 1.0 is gone"
+    assert [asked for asked in management.asked if "drain" not in asked] == ["default 2.0", "unregister 1.0"]
+    assert (management.default, sorted(management.files)) == ("2.0", ["2.0", "3.0"])
+    assert folders(running) == [NEW_FILE, "rooms-3.0"]
+    assert served.load(run_dir)["rooms"] == Served("2.0", {"2.0": NEW_FILE, "3.0": "rooms-3.0"}, "3.0")
+    assert journal.load(run_dir) is None
+
+
+def test_rollback_leaves_a_rollout_alone_that_was_cut_off_before(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    management, run_dir = FakeManagement({"1.0": OLD_FILE, "2.0": NEW_FILE}), Path(running.run_dir)
+    monkeypatch.setattr(Management, "of", lambda _: management)
+    Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True).save(run_dir)
+    with pytest.raises(UsageError, match="a rollout was cut off"):
+        rollback.main(RollbackConfig(run_dir=run_dir))
+    assert management.asked == []

@@ -75,7 +75,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c $(CONSTRAINTS) -r $(VENV)/requirements.txt
 	@touch $@
 
-serve: package $(RENDERED) ## Serve the demo model on 127.0.0.1:8080 and segment a photo (DETACH=1, AUTH=token, PORT=8080, METRICS_PORT=8082, PHOTO=x.jpg)
+serve: package $(RENDERED) ## Serve the demo model on 127.0.0.1:8080 and segment a photo (DETACH=1, AUTH=token, PORT=8080, METRICS_PORT=8082, PHOTO=x.jpg; ENGINE=… as given to package, or it is exported anew)
 	$(PY) -m deploy.server start --detach --port $(PORT) --metrics-port $(METRICS_PORT) --auth $(AUTH) $(FIRST_MODELS)
 	@$(PY) -m deploy.segment "$(PHOTO)" --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) \
 		|| { code=$$?; $(PY) -m deploy.server stop; exit $$code; }
@@ -112,7 +112,7 @@ demo-model: $(READY) ## Train the demo model on rendered rooms (at most 40 minut
 export: $(READY) ## Checkpoint to artefacts, proof of parity and .mar (CHECKPOINT=x.safetensors, OUT=build/export, ARGS='--name …')
 	$(PY) -m export.build $(CHECKPOINT) --out $(OUT) $(ARGS)
 
-package: $(MAR) ## The demo model as model_store/rooms.mar, exported and compared again only when something changed (ENGINE=torchscript)
+package: $(MAR) ## The demo model as model_store/rooms.mar, exported and compared again only when something changed (ENGINE=torchscript, to be given to serve too)
 
 $(MAR): $(READY) $(MAR_SOURCES) $(MAR_ENGINE)
 	$(PY) -m export.build $(DEMO) --out build/rooms --name rooms --engine $(ENGINE)
@@ -147,9 +147,13 @@ gpu-check: $(READY) ## Every GPU engine on every GPU: builds, answers like the C
 image: ## Docker image (TARGET=cpu or cuda)
 	docker build --target $(TARGET) --build-arg ENGINE=$(ENGINE) --build-arg PIP_ARGS="$(PIP_ARGS)" --tag segserve:$(TARGET) .
 
-clean: ## Remove what was built; .venv and your runs/ stay
+# Of the folders in the model store only those that rollouts of run/ unpacked (deploy/incoming.py: NAME-VERSION-NUMBER),
+# which nobody serves without run/: other run folders may share the store, and people keep models there.
+HEX4 := [0-9a-f][0-9a-f][0-9a-f][0-9a-f]
+clean: ## Remove what was built; .venv, your runs/ and what others keep in model_store/ stay
 	@test ! -e run/server.json || $(PY) -m deploy.server stop
-	find model_store -mindepth 1 -maxdepth 1 -type d -not -name demo \
-		\( -name '.*.partial' -o -exec test -e {}/model_spec.json \; \) -exec rm -rf {} +
+	find model_store -mindepth 1 -maxdepth 1 -type d \( -name '.*.partial' -o -name '*-$(HEX4)$(HEX4)' \
+		-exec test -e {}/segmentation_handler.py \; \
+		-exec sh -c 'grep -qsF "\"$${0##*/}\"" run/models.json' {} \; \) -exec rm -rf {} +
 	rm -rf build out run model_store/*.mar .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

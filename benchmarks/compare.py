@@ -12,7 +12,8 @@ That the masks differ is told, as it may be meant. `python -m benchmarks.slowed`
 
 A figure is "worse" if its whole interval is worse by more than the tolerance; all intervals hold together with
 --confidence. How they are made, and from what literature: benchmarks/ratio.py. Not every figure of a folder has slices:
-a capacity is judged by its range, a count or a time by its value alone, and what only A has something of is worse.
+a capacity is judged by its range, requests lost by their number, and any other by its value alone, which is worse only
+if it is beyond any doubt of one run; else it is unclear, and named. What only A has something of is worse.
 
 Exit code 1: a figure is worse, or none could be compared.
 """
@@ -43,6 +44,10 @@ TOLERANCE_TURNS, TOLERANCE_FOLDERS = 0.03, 0.10
 """Less than 3 % is not worth a failed build; what the machine does between two runs is easily 10 %."""
 RANGE = (", low", ", high")
 """What the ends of a figure's range are called, beside the figure."""
+CHANCE = {"s": 4.0}
+"""By unit, how far bare values are apart by chance: a recovery is told in whole seconds, and queues differ."""
+COUNTED = "requests"
+"""The unit of what must not happen at all, such as requests lost."""
 TOLD = "knee, clients"
 """Told, not judged: throughput at each number of clients is compared itself, and chance decides between neighbours."""
 WORSE_BY: tuple[tuple[str, frozenset[By]], ...] = (
@@ -113,6 +118,7 @@ def main(config: CompareConfig) -> int:
         **host.describe(), "a": str(config.a), "b": str(config.b), "tolerance": tolerance,
         "confidence": config.confidence, "notes": notes, "figures": [asdict(row) for row in rows],
         "worse": [row.figure for row in rows if row.verdict == "worse"],
+        "unclear": [row.figure for row in rows if row.verdict == "unclear"],
         "not_compared": [row.figure for row in rows if row.verdict == "not compared"],
     }  # fmt: skip
     print(host.json_of(report, indent=2) if config.as_json else _words(report, rows))
@@ -155,11 +161,10 @@ def _only_in_one(name: str, of_a: Figures, of_b: Figures) -> Row:
 def _measured(figures: Figures, name: str) -> Measured:
     """With its range, if it has one; a growth, which lies about 0, is held against the memory that grows."""
     ends = [figures[name + end]["value"] for end in RANGE if name + end in figures]
-    memory = figures.get(name.replace(": growth", ": most memory"), figures[name])
-    return Measured(
-        figures[name]["value"], figures[name]["samples"], (ends[0], ends[1]) if len(ends) == 2 else None,
-        abs(memory["value"]),
-    )  # fmt: skip
+    value, samples, unit = (figures[name][key] for key in ("value", "samples", "unit"))
+    memory = figures.get(name.replace(": growth", ": most memory"), figures[name])["value"]
+    span = (ends[0], ends[1]) if len(ends) == 2 else None
+    return Measured(value, samples, span, abs(memory), CHANCE.get(unit, 0.0), unit == COUNTED)
 
 
 def in_turn(config: CompareConfig, tolerance: float) -> tuple[list[Row], list[str]]:
@@ -224,7 +229,7 @@ def _words(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
 
 
 def closing(rows: Sequence[Row]) -> list[str]:
-    """What is worse and how surely, and what nothing can be said of."""
+    """What is worse and how surely, what may be chance, and what nothing can be said of."""
     lines = []
     for words, by in WORSE_BY:
         if names := [row.figure for row in rows if row.verdict == "worse" and row.by in by]:
@@ -234,6 +239,8 @@ def closing(rows: Sequence[Row]) -> list[str]:
         return ["Nothing could be compared."]
     if not lines:
         lines.append(f"{'No compared figure' if left_out else 'Nothing'} is worse beyond doubt.")
+    if doubtful := [row.figure for row in rows if row.verdict == "unclear" and row.by == "values"]:
+        lines.append(f"Unclear, as the value of one run shows no chance: {', '.join(doubtful)}.")
     if left_out:
         lines.append(f"Not compared, as a side has nothing of it: {', '.join(left_out)}.")
     return lines

@@ -11,7 +11,6 @@ photo's own size; `last_bit_%` does so for the plain input with random last bits
 from __future__ import annotations
 
 import io
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -183,7 +182,7 @@ def main(config: Config) -> None:
     speedup = thread_speedup(max((data for _, data in photos), key=len), cores)
     report = {**about, "rows": rows, "side_by_side": {"threads": cores, "times_one_thread": speedup}}
     if config.as_json:
-        print(json.dumps(report, indent=2))
+        print(host.json_of(report, indent=2))
         return
     print(host.headline(report))
     print(_table(rows))

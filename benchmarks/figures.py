@@ -26,8 +26,8 @@ Figure = dict[str, Any]
 
 
 def figure(value: float, unit: str, better: str, samples: Sequence[float] = ()) -> Figure:
-    """As result.json has it; what is not a number is null there."""
-    return {"value": _finite(value), "unit": unit, "better": better, "samples": [_finite(s) for s in samples]}
+    """As result.json has it; NaN, where nothing was measured, is null there."""
+    return {"value": value, "unit": unit, "better": better, "samples": list(samples)}
 
 
 def figures_of(phase: Phase, suffix: str = "") -> dict[str, Figure]:
@@ -141,7 +141,3 @@ def _cut(
         if 0 <= number < count:
             parts[number].append(row)
     return parts
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

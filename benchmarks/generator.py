@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 import multiprocessing
 import os
 import tempfile
@@ -184,7 +183,7 @@ def main(config: Config) -> None:
     os.environ.pop("TOKEN_FILE", None)
     report = {**host.describe(), "users": config.users, "rows": measure(config)}
     if config.as_json:
-        print(json.dumps(report, indent=2, allow_nan=False))
+        print(host.json_of(report, indent=2))
         return
     print(host.headline(report))
     print(host.markdown(report["rows"]))

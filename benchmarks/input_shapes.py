@@ -11,7 +11,6 @@ shape: with more of them, a batch of mixed photos becomes several calls of the e
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -154,7 +153,7 @@ def main(config: Config) -> None:
         "rows": measure(segmenter, config.rooms),
     }
     if config.as_json:
-        print(json.dumps(report, indent=2, allow_nan=False))
+        print(host.json_of(report, indent=2))
         return
     print(f"{report['checkpoint']}, input {report['input']}, {config.rooms} rooms for each shape of photo")
     print(host.markdown(report["rows"]))

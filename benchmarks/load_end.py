@@ -70,8 +70,12 @@ def register(
 def verdict(num_requests: int, record: Record, objectives: Sequence[Objective]) -> list[str]:
     """A sentence for each reason, other than wrong answers, for which the load test has failed."""
     if num_requests == 0:
-        return ["no request was answered"]
-    return [*record.bottlenecks(), *missed(objectives, record.rows, max(1e-9, record.seconds))]
+        return [*record.gaps(), "no request was answered"]
+    return [
+        *record.gaps(),
+        *record.bottlenecks(),
+        *missed(objectives, record.rows, max(1e-9, record.seconds)),
+    ]
 
 
 def _register_load(environment: Environment, record: Record) -> None:

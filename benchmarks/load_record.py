@@ -23,6 +23,8 @@ WINDOW_S = 10.0
 """Busy for so long counts, even if the rest of the run was calm."""
 NO_REPORT = "no last report from"
 """How a master says that answers are missing: what a load process saw that died, or did not hand it over in time."""
+UNWRITTEN = "answers were not written down"
+"""How a process says that answers are missing which it had, or its workers: such as on a full disk."""
 
 
 class Record:
@@ -40,6 +42,8 @@ class Record:
         """A new run begins."""
         self.rows: list[Answered] = []
         self.versions: set[str] = set()
+        self.unwritten: dict[str, int] = {}
+        """By reason."""
         self.busiest: dict[str, float] = {}
         self._cpu = CpuWatch()
 
@@ -51,6 +55,11 @@ class Record:
             self.versions.add(row.version)
         if self.keep_rows:
             self.rows.append(dataclasses.replace(row, server_ms={}))
+
+    def missed(self, error: BaseException) -> None:
+        """An answer that could not be judged to its end or written down: it is in no row."""
+        reason = f"{type(error).__name__}: {error}"[:200]
+        self.unwritten[reason] = self.unwritten.get(reason, 0) + 1
 
     def watch(self) -> None:
         """Call about once a second while the load runs: how much of a core this process takes."""
@@ -64,19 +73,31 @@ class Record:
     def take(self) -> dict[str, Any]:
         """For the master: what was not taken before."""
         rows = [dataclasses.asdict(row) for row in self.rows]
-        self.rows = []
-        return {"rows": rows, "versions": sorted(self.versions), "busiest": self.busiest}
+        unwritten = self.unwritten
+        self.rows, self.unwritten = [], {}
+        return {
+            "rows": rows,
+            "versions": sorted(self.versions),
+            "busiest": self.busiest,
+            "unwritten": unwritten,
+        }
 
     def merge(self, piece: dict[str, Any]) -> None:
         """At the master: what a worker took."""
         self.rows += [parse(row) for row in piece["rows"]]
         self.versions.update(piece["versions"])
         self.busiest.update(piece["busiest"])
+        for reason, count in piece["unwritten"].items():
+            self.unwritten[reason] = self.unwritten.get(reason, 0) + count
 
     @property
     def seconds(self) -> float:
         """From the first request that was due to the last answer."""
         return max(row.done for row in self.rows) - min(row.due for row in self.rows) if self.rows else 0.0
+
+    def gaps(self) -> list[str]:
+        """A sentence for each reason why answers are missing."""
+        return [f"{count} {UNWRITTEN}: {reason}" for reason, count in self.unwritten.items()]
 
     def bottlenecks(self) -> list[str]:
         """A sentence for each process that was too busy."""

@@ -77,8 +77,10 @@ class RoomsUser(FastHttpUser):
         request.link_exception(self._fail)  # such as a full disk: what was not written down must not pass
         return request
 
-    def _fail(self, _: gevent.Greenlet) -> None:
-        self.environment.process_exit_code = 1
+    def _fail(self, request: gevent.Greenlet) -> None:
+        self.environment.process_exit_code = 1  # which the master of a worker never sees: it reads the record
+        if self.record is not None and request.exception is not None:
+            self.record.missed(request.exception)
 
     def one(self, due: float) -> None:
         """One photo, one format, both drawn by chance."""

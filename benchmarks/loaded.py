@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load_photos import rendered_folder
-from benchmarks.load_record import NO_REPORT
+from benchmarks.load_record import NO_REPORT, UNWRITTEN
 from benchmarks.mar_server import free_ports
 from benchmarks.photos import MIXED_SIZES
 from deploy import run_folder
@@ -70,7 +70,8 @@ def locust(
 
     photos: folder of what is sent; rooms of 0.3 to 3 megapixels without it. options: more of them.
 
-    Raises: ServerError if no answer comes, or if a load process dies: then the rest of the load was never sent.
+    Raises: ServerError if no answer comes, or if a load process dies or can't write down an answer: then
+    the rest of the load was never sent, or what came of it is not known.
     """
     log = answers.with_suffix(".log")
     command = [
@@ -91,8 +92,11 @@ def locust(
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=LOCUST_END_S)
-    if process.returncode < 0 or NO_REPORT in log.read_text(errors="replace"):
+    told_of_it = log.read_text(errors="replace")
+    if process.returncode < 0 or NO_REPORT in told_of_it:
         raise ServerError(f"a load process died, answers are missing: {_tail(answers)}")
+    if unwritten := [line for line in told_of_it.splitlines() if UNWRITTEN in line]:
+        raise ServerError(f"answers are missing, is the disk full? {unwritten[0]}")
 
 
 def _wait_for_an_answer(process: subprocess.Popen[bytes], answers: Path) -> None:

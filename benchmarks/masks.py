@@ -12,7 +12,6 @@ in ms. Where full-resolution logits would take gigabytes, torch makes them in pa
 from __future__ import annotations
 
 import io
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -230,7 +229,7 @@ def main(config: Config) -> None:
     encoders = encoder_rows(kinds, demo, config.photos)
     report = {**host.describe(), "torch_threads": TORCH_THREADS, "masks": masks, "encoders": encoders}
     if config.as_json:
-        print(json.dumps(report, indent=2))
+        print(host.json_of(report, indent=2))
         return
     print(f"{host.headline(report)}\n\n{host.markdown(masks)}\n\n{host.markdown(encoders)}")
 

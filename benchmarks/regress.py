@@ -35,7 +35,7 @@ from benchmarks import host, mar_settings, ratio, turns
 from benchmarks.mar_server import MarServer, serving
 from benchmarks.offline import Offline
 from benchmarks.photos import Photo, assorted_photos
-from benchmarks.ratio import Better, Ratio
+from benchmarks.ratio import Better, By, Measured, Ratio
 from benchmarks.served import BATCH_SIZES, SEED, engine_alone
 from segserve.cli import command, run
 from segserve.errors import UsageError
@@ -56,6 +56,12 @@ FIGURES: dict[str, tuple[str, Better, float]] = {
 }
 """What is kept: its meaning, which way is better, and the tolerance that a new file begins with."""
 CLIENTS = 8
+WITHOUT_RATIO: dict[By, str] = {
+    "differences": "by the whole interval of their difference",
+    "values": "by their mean alone",
+    "gaps": "as nothing was measured in too many turns",
+}
+"""How a figure is worse that is no positive number in each turn."""
 
 
 @dataclass(frozen=True)
@@ -157,11 +163,11 @@ def judged(
     rows = []
     for name, old in kept.items():
         values = samples[name]
-        found = ratio.compared([old.value] * len(values), values, each)
-        said = "not compared" if found is None else ratio.verdict(found, old.better, old.tolerance)
+        before, now = Measured(old.value, [old.value] * len(values)), Measured(turns.mean(values), values)
+        found = ratio.judge(before, now, old.better, old.tolerance, each)
         rows.append({
-            "figure": name, "meaning": FIGURES[name][0], **asdict(old), "now": turns.mean(values),
-            "ratio": None if found is None else asdict(found), "verdict": said,
+            "figure": name, "meaning": FIGURES[name][0], **asdict(old), "now": now.value,
+            "ratio": None if found.ratio is None else asdict(found.ratio), "verdict": found.verdict, "by": found.by,
         })  # fmt: skip
     return rows
 
@@ -211,7 +217,8 @@ def _words(report: Mapping[str, Any]) -> str:
     table, worse = [], []
     for row in report["figures"]:
         found = None if row["ratio"] is None else Ratio(**row["ratio"])
-        between = "-" if found is None else f"{found.low:.3f} to {found.high:.3f}"
+        between = row["by"] if found is None else f"{found.low:.3f} to {found.high:.3f}"
+        how = WITHOUT_RATIO[row["by"]] if found is None else f"{between} times as much"
         table.append({
             "figure": row["meaning"], "kept": row["value"], "now": row["now"],
             "now/kept": None if found is None else f"{found.ratio:.3f}", "interval": between,
@@ -219,7 +226,7 @@ def _words(report: Mapping[str, Any]) -> str:
         })  # fmt: skip
         if row["verdict"] == "worse":
             worse.append(
-                f"worse: {row['meaning']}: {row['now']:.3g}, kept {row['value']:.3g}, {between} times as much "
+                f"worse: {row['meaning']}: {row['now']:.3g}, kept {row['value']:.3g}, {how} "
                 f"(better is {row['better']}, tolerance {row['tolerance']:.0%})"
             )
     return "\n".join([

@@ -11,7 +11,6 @@ output stride 16 (--coarse-epochs).
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -67,7 +66,7 @@ def main(config: TrainStepsConfig) -> None:
             rows += measure(preset, config)
     document = {**host.describe(), "size": config.size, "batch_size": config.batch_size, "rows": rows}
     if config.as_json:
-        print(json.dumps(document))
+        print(host.json_of(document))
         return
     print(host.headline(document))
     print(host.markdown(rows))

@@ -91,8 +91,8 @@ def agreement(a: Sequence[NDArray[np.uint8]], b: Sequence[NDArray[np.uint8]]) ->
 
 
 def mean(values: Sequence[float]) -> float:
-    """Geometric, as ratios are."""
-    return statistics.geometric_mean(values)
+    """Geometric, as ratios are; arithmetic where one is 0, which has none; NaN if one is."""
+    return statistics.fmean(values) if 0 in values else statistics.geometric_mean(values)
 
 
 def _whole(load: Load) -> Load:

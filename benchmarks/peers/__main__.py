@@ -25,6 +25,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from benchmarks import host
 from benchmarks.peers import chart, content, report
 from benchmarks.peers.catalogue import OURS, PEERS, Model, Peer, Settings
 from benchmarks.peers.measure import Plan, Result, candidates, measure, sweep
@@ -182,7 +183,7 @@ def judge(result: Result, least: float) -> str:
 def show(config: Config, document: dict[str, Any]) -> None:
     """Write the report and print it."""
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "peers.json").write_text(json.dumps(document, indent=2) + "\n")
+    (config.out / "peers.json").write_text(host.json_of(document, indent=2) + "\n")
     table = report.markdown(document)
     (config.out / "peers.md").write_text(table + "\n")
     bars = [
@@ -198,7 +199,7 @@ def show(config: Config, document: dict[str, Any]) -> None:
         f"Images per second: {model['preset']} {model['input']}, {model['classes']} classes, {cores} cores"
     )
     chart.draw(bars, title, config.chart or config.out / "peers.png")
-    print(json.dumps(document) if config.as_json else table)
+    print(host.json_of(document) if config.as_json else table)
 
 
 def say(text: str) -> None:

@@ -83,3 +83,16 @@ def test_a_worker_that_dies_under_load_fails_the_test(repo_root: Path, photos: P
     assert killed
     assert "failed to send heartbeat, setting state to missing" in text
     assert "error: no last report from" in text
+
+
+@pytest.mark.parametrize("processes", [(), ("--processes", "2", "--users", "2")], ids=["one", "workers"])
+def test_answers_that_cannot_be_written_down_fail_the_test(
+    repo_root: Path, photos: Path, processes: tuple[str, ...]
+) -> None:
+    """A full disk; the master of workers has nothing to write, and sees only what they tell it."""
+    with service_over_http(lambda _, photo: photo) as url:
+        code, text = run_locust(repo_root, url, photos, "--answers", "/dev/full", *processes)
+    assert code == 1, text
+    assert re.search(
+        r"error: [1-9]\d* answers were not written down: OSError: .*No space left on device", text
+    ), text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.answers import read
-from benchmarks.load_record import Record, busiest
+from benchmarks.load_record import UNWRITTEN, Record, busiest
 from tests.unit.test_answers import answered
 
 
@@ -26,7 +26,7 @@ def test_a_short_run_is_one_window() -> None:
 
 def test_a_busy_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(None, keep_rows=False)
-    record.merge({"rows": [], "versions": [], "busiest": {"one": 0.5, "two": 0.97}})
+    record.merge({"rows": [], "versions": [], "busiest": {"one": 0.5, "two": 0.97}, "unwritten": {}})
     [said] = record.bottlenecks()
     assert "load process two used 97 % of a core" in said
     record.clear()
@@ -48,6 +48,23 @@ def test_the_master_gets_every_answer_once(tmp_path: Path) -> None:
     assert set(master.busiest) == {"host_1"}
     assert master.seconds == 102
     assert read(tmp_path / "a.jsonl")[:3] == rows
+
+
+def test_the_master_says_what_its_workers_could_not_write_down() -> None:
+    """Each piece is merged once, also where several workers say the same."""
+    master, workers = Record(None, keep_rows=False), [Record(None, keep_rows=False) for _ in range(2)]
+    for worker in workers:
+        for _ in range(2):
+            worker.missed(OSError(28, "No space left on device"))
+            master.merge(worker.take())
+        master.merge(worker.take())
+    master.missed(RuntimeError("another"))
+    assert master.gaps() == [
+        f"4 {UNWRITTEN}: OSError: [Errno 28] No space left on device",
+        f"1 {UNWRITTEN}: RuntimeError: another",
+    ]
+    master.clear()
+    assert master.gaps() == []
 
 
 def test_rows_are_kept_for_objectives_only() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from benchmarks import endurance, kills, loaded, rollouts
 from benchmarks.endurance import EnduranceConfig
 from benchmarks.kills import KillsConfig
+from benchmarks.load_record import UNWRITTEN
 from benchmarks.rollouts import RolloutsConfig
 from segserve.errors import ServerError, UsageError
 
@@ -85,6 +87,13 @@ def test_a_shape_that_is_killed_did_not_end(tmp_path: Path, fake_locust: Any) ->
 def test_a_worker_that_never_reported_is_an_error(tmp_path: Path, fake_locust: Any) -> None:
     fake_locust(LOADS, "print('error: no last report from host_1', flush=True)")
     with pytest.raises(ServerError, match="answers are missing: error: no last report from host_1"):
+        run_locust(tmp_path, wait=False)
+
+
+def test_an_answer_that_was_not_written_down_is_an_error(tmp_path: Path, fake_locust: Any) -> None:
+    said = f"error: 2 {UNWRITTEN}: OSError: [Errno 28] No space left on device"
+    fake_locust(LOADS, f"print({said!r}, flush=True)")
+    with pytest.raises(ServerError, match=rf"answers are missing, is the disk full\? {re.escape(said)}"):
         run_locust(tmp_path, wait=False)
 
 

@@ -1,4 +1,4 @@
-"""The Makefile in a folder of its own, with a stand-in for Python that writes down how it was called."""
+"""The Makefile's targets: what they call, and when they have nothing to do."""
 
 from __future__ import annotations
 
@@ -11,49 +11,7 @@ from pathlib import Path
 
 import pytest
 
-RECORDER = """#!/bin/sh
-echo "$*" >> calls
-case "$*" in $FAIL_ON) exit 3;; esac
-"""
-
-
-class Project:
-    """A copy of the Makefile beside empty stand-ins for the files that its rules look at."""
-
-    def __init__(self, folder: Path, repo_root: Path) -> None:
-        self.folder = folder
-        shutil.copy(repo_root / "Makefile", folder)
-        for name in ("pyproject.toml", "constraints.txt", "model_store/demo/rooms.safetensors",
-                     "segserve/mask.py", "segserve/engines/onnx.py", "export/build.py", "handlers/handler.py",
-                     "training/pspnet.py", "benchmarks/photos.py"):  # fmt: skip
-            self.touch(name, 100)
-        self.touch(".venv/.ready", 200)
-        (folder / "build").mkdir()
-        (folder / "build/rooms.engine").write_text("onnx\n")
-        self.touch("build/rooms.engine", 200)
-        python = folder / ".venv/bin/python"
-        self.touch(".venv/bin/python", 100)
-        python.write_text(RECORDER)
-        python.chmod(0o755)
-
-    def touch(self, name: str, mtime: int) -> None:
-        """Make the file, of that age."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        os.utime(path, (mtime, mtime))
-
-    def make(self, *arguments: str, fail_on: str = "nothing") -> subprocess.CompletedProcess[str]:
-        """Run make with nothing of a make around these tests in its environment."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "FAIL_ON": fail_on}
-        return subprocess.run(
-            ["make", *arguments], cwd=self.folder, env=environment, capture_output=True, text=True
-        )
-
-    def calls(self) -> list[str]:
-        """How Python was called, in order."""
-        file = self.folder / "calls"
-        return file.read_text().splitlines() if file.exists() else []
+from tests.make_project import Project
 
 
 @pytest.fixture
@@ -66,6 +24,12 @@ def test_help_names_every_target(project: Project) -> None:
     phony = re.findall(r"^\.PHONY: (.*)", (project.folder / "Makefile").read_text(), re.MULTILINE)
     shown = re.findall(r"^  ([a-z-]+) +\S", project.make().stdout, re.MULTILINE)
     assert sorted(shown) == sorted(phony[0].split())
+
+
+def test_help_says_that_serve_needs_the_engine_of_package(project: Project) -> None:
+    shown = dict(re.findall(r"^  ([a-z-]+) +(\S.*)", project.make().stdout, re.MULTILINE))
+    assert shown["serve"].endswith("; ENGINE=… as given to package, or it is exported anew)")
+    assert shown["package"].endswith("(ENGINE=torchscript, to be given to serve too)")
 
 
 def test_a_set_up_project_is_not_set_up_again(project: Project) -> None:
@@ -225,18 +189,3 @@ def test_serving_is_held_against_the_kept_ratios(packaged: Project) -> None:
     packaged.make("bench-regress", "ARGS=--update")
     assert packaged.calls() == ["-m benchmarks.regress model_store/rooms.mar --update"]
     assert packaged.make("bench-regress", fail_on="*benchmarks.regress*").returncode != 0
-
-
-def test_clean_stops_the_server_and_keeps_what_took_long(packaged: Project) -> None:
-    for name in ("run/server.json", "runs/mine/best.safetensors", "segserve/__pycache__/x.pyc", "build/x",
-                 "model_store/rooms-2.0-1a2b/model_spec.json", "model_store/.rooms-3.0-1a2b.partial/model.onnx",
-                 "model_store/mine/notes.txt", "model_store/demo/model_spec.json"):  # fmt: skip
-        packaged.touch(name, 100)
-    assert packaged.make("clean").returncode == 0
-    assert packaged.calls() == ["-m deploy.server stop"]
-    gone = ("run", "build", "out", "model_store/rooms.mar", "segserve/__pycache__",
-            "model_store/rooms-2.0-1a2b", "model_store/.rooms-3.0-1a2b.partial")  # fmt: skip
-    kept = ("runs/mine/best.safetensors", ".venv/.ready", "model_store/demo/rooms.safetensors",
-            "model_store/demo/model_spec.json", "model_store/mine/notes.txt")  # fmt: skip
-    assert not any((packaged.folder / name).exists() for name in gone)
-    assert all((packaged.folder / name).exists() for name in kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,31 @@ def test_kept_ratios_are_judged_written_and_read(
     assert regressed() == 0  # what people allow holds
     assert regressed(update=True) == 0
     assert regress.read(kept)[1]["served_over_engine"].tolerance == 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "said"),
+    [
+        ([1.0] * 11 + [math.nan] * 3, 1, "nan, kept 1.01, as nothing was measured in too many turns"),
+        ([math.nan] * 14, 1, "nan, kept 1.01, as nothing was measured in too many turns"),
+        ([9.0] * 13 + [0.0], 1, "8.36, kept 1.01, by the whole interval of their difference"),
+        ([1.0] * 13 + [0.0], 0, ""),
+    ],
+)
+def test_a_ratio_that_is_no_number_in_each_turn_is_judged_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    values: list[float], expected: int, said: str,
+) -> None:  # fmt: skip
+    mar, kept = tmp_path / "x.mar", tmp_path / "ratios.toml"
+    mar.touch()
+    regress.write(kept, SAMPLES, {})
+    monkeypatch.setattr(regress, "measure", lambda _: SAMPLES | {"decode_over_engine": values})
+    assert regress.main(RegressConfig(mar, ratios=kept)) == expected
+    worse = [line for line in capsys.readouterr().out.splitlines() if line.startswith("worse: ")]
+    assert len(worse) == expected
+    assert all(
+        f"decoding over the engine's step, one client: {said} (better is lower" in line for line in worse
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,6 +155,27 @@ def test_capacity_fails_for_requests_lost_before_it_loads_too_much_and_for_wrong
     assert any(line.endswith("answers with status 200 were wrong: another mask") for line in said)
 
 
+def test_capacity_fails_for_what_it_lost_and_no_objective_counts(tmp_path: Path) -> None:
+    objectives = tmp_path / "slo.toml"
+    objectives.write_text(LATENCY_ONLY + 'format = "png"\n')
+    options = Capacity(tmp_path / "out", SERVER, slo=objectives, bisections=1, repeats=0)
+
+    def answer(rate_per_s: float, began: float, seconds: float) -> Phase:
+        made = refusing(10)(rate_per_s, began, seconds)
+        if not rate_per_s:
+            return made
+        broken = dataclasses.replace(row(began, 60, "status 500: oh", status=500), format="json")
+        rows = (broken, *made.rows)
+        return dataclasses.replace(made, rows=rows, completed=rows)
+
+    loads = Loads(answer)
+    found = capacity(options, cast(Session, loads))
+    assert any(one.status == 503 for one in loads.phases[1].rows)  # of PNG, which its objective counts
+    assert failures("capacity", found, loads) == [
+        f"{len(loads.phases) - 1} requests were lost, the first: status 500: oh"
+    ]
+
+
 def test_silence_on_failures_means_none() -> None:
     fast, half = Objective("fast", p95_ms=1000), Objective("half", failures=0.5)
     assert [one.failures for one in strict([fast, half])] == [0.0, 0.5]
@@ -197,5 +220,5 @@ def test_a_server_that_never_is_calm_again_loses_what_it_refuses_after_the_spike
     rows += [row(BEGAN + 30 + n / 4, 2, "status 503: full", status=503) for n in range(180)]
     loads = Loads(lambda *_: phase(rows, seconds=75))
     found = scenarios.spike(Spike(tmp_path / "out", SERVER, calm_s=30, spike_s=15), cast(Session, loads))
-    assert found.figures["calm again after"]["value"] is None
+    assert math.isnan(found.figures["calm again after"]["value"])
     assert failures("spike", found, loads) == ["120 requests were lost, the first: status 503: full"]

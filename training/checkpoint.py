@@ -10,6 +10,7 @@ a copy for people.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 from pathlib import Path
@@ -146,6 +147,8 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
+    _remove_left_over(path)
+    # each process its own, so that two which write at once don't mix what they write
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -155,6 +158,24 @@ def _write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_left_over(path: Path) -> None:
+    """What writers of `path` that were killed left: each is as large as a whole checkpoint."""
+    for found in path.parent.glob(glob.escape(f".{path.name}.") + "*.tmp"):
+        writer = found.name.split(".")[-2]
+        if writer.isdigit() and not _lives(int(writer)):
+            found.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    return True
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], CheckpointMeta]:

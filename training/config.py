@@ -121,6 +121,10 @@ class TrainConfig:
         """Height and width that the model will be served with."""
         return self.input_height or self.crop_height, self.input_width or self.crop_width
 
+    def scores(self, epoch: int) -> bool:
+        """Whether this epoch (0, 1 ...) is evaluated."""
+        return (epoch + 1) % self.weights.validate_every == 0 or epoch + 1 == self.epochs
+
     def recorded(self) -> str:
         """The options that decide what comes out, as JSON: those that a resumed training must share.
 

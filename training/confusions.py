@@ -1,11 +1,12 @@
 """Which classes are taken for which, what each pair costs, and the confusion matrix as a picture (SVG).
 
-for pair in pairs(matrix.counts)[:5]: print(classes[pair.first], classes[pair.second], pair.miou_points)
+for pair in pairs(matrix)[:5]: print(classes[pair.first], classes[pair.second], pair.miou_points)
 Path("confusion.svg").write_text(svg(matrix.counts, classes))
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.metrics import ConfusionMatrix
 
 CELL, MARGIN = 34, 130
 
@@ -26,24 +29,31 @@ class Pair:
     pixels: int
     """Of either that were taken for the other."""
     share: float
-    """Of all labelled pixels."""
+    """Of all labelled pixels, those of which is only known what they are not included."""
     miou_points: float
     """What mIoU would gain, in points of 100, if these pixels were right."""
 
 
-def pairs(counts: NDArray[np.int64]) -> list[Pair]:
-    """All pairs that were confused, the dearest first. counts (num_classes, num_classes): label by prediction."""
-    found, before, total = [], _miou(counts), max(1, int(counts.sum()))
-    for first in range(len(counts)):
-        for second in range(first + 1, len(counts)):
-            pixels = int(counts[first, second] + counts[second, first])
+def pairs(matrix: ConfusionMatrix) -> list[Pair]:
+    """All pairs that were confused, the dearest first."""
+    found, before, total = [], matrix.scores().miou, int(matrix.counts.sum() + matrix.told.sum())
+    for first in range(matrix.num_classes):
+        for second in range(first + 1, matrix.num_classes):
+            pixels = int(matrix.counts[first, second] + matrix.counts[second, first])
             if pixels:
-                mended = counts.copy()
-                mended[first, first] += mended[first, second]
-                mended[second, second] += mended[second, first]
-                mended[first, second] = mended[second, first] = 0
-                found.append(Pair(first, second, pixels, pixels / total, 100 * (_miou(mended) - before)))
+                gain = _mended(matrix, first, second).scores().miou - before
+                found.append(Pair(first, second, pixels, pixels / total, 100 * gain))
     return sorted(found, key=lambda pair: pair.miou_points, reverse=True)
+
+
+def _mended(matrix: ConfusionMatrix, first: int, second: int) -> ConfusionMatrix:
+    """With the pixels of the two classes that were taken for each other in the right place."""
+    mended = copy.copy(matrix)
+    mended.counts = counts = matrix.counts.copy()
+    for label, predicted in ((first, second), (second, first)):
+        counts[label, label] += counts[label, predicted]
+        counts[label, predicted] = 0
+    return mended
 
 
 def as_json(found: Sequence[Pair], classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -88,9 +98,3 @@ def _cell(row: int, column: int, share: float) -> str:
         f'<rect x="{x}" y="{y}" width="{CELL - 1}" height="{CELL - 1}" fill="rgb({colour})"/>'
         f'<text x="{x + CELL / 2}" y="{y + CELL / 2 + 4}" text-anchor="middle" fill="{ink}">{text}</text>'
     )
-
-
-def _miou(counts: NDArray[np.int64]) -> float:
-    hits = np.diag(counts).astype(np.float64)
-    union = counts.sum(axis=0) + counts.sum(axis=1) - hits
-    return float((hits[union > 0] / union[union > 0]).mean()) if (union > 0).any() else 0.0

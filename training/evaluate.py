@@ -183,7 +183,7 @@ def evaluate_and_tell(config: EvaluateConfig, dataset: Dataset, segmenter: Segme
 
     matrix = evaluate(segmenter, dataset, samples, take, config.ways, confidence=report is not None)
     found = _facts(config, dataset, len(samples), segmenter) | matrix.scores().as_json(dataset.classes)
-    found["pairs"] = as_json(pairs(matrix.counts)[:10], dataset.classes)
+    found["pairs"] = as_json(pairs(matrix)[:10], dataset.classes)
     if config.report and report:
         found |= report.write(config.report, found, matrix)
     if config.as_json:

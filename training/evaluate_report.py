@@ -140,7 +140,7 @@ class Report:
         rows = [
             f"<tr><td>{escape(names[p.first])} / {escape(names[p.second])}<td>{100 * p.share:.2f} %"
             f"<td>{p.miou_points:.2f}"
-            for p in pairs(matrix.counts)[:8]
+            for p in pairs(matrix)[:8]
         ]
         return (
             f"<table><tr><th>pair<th>share of pixels<th>points of mIoU that it costs{''.join(rows)}</table>"

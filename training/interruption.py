@@ -61,14 +61,6 @@ class Watch:
         return bool(noted.item())
 
 
-def leave_to_parent(_worker: int) -> None:
-    """For the processes that load data: torchrun sends SIGTERM to them too, and the last step still needs its images.
-
-    They end with the training's process, however that ends.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 def decide_to_go_on(config: TrainConfig) -> bool:
     """Whether to resume. Raises UsageError where a training is in the way or not all processes see it."""
     there = (config.out / LAST).exists()

@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from training import same_images
+from training.batches import Batches
 from training.board import Board
 from training.checkpoint import CheckpointMeta
 from training.cost import sentence
@@ -44,12 +45,19 @@ class Journal:
         """Keep the lines of the epochs that `meta` says are completed: an interrupted training may have one more."""
         if not self.speaks:
             return
-        epoch = meta.epoch
         if tensorboard:
             self.board = Board(self.path.parent, meta)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_text(encoding="utf-8").splitlines(True) if epoch else []
-        self.path.write_text("".join(lines[:epoch]), encoding="utf-8")
+        lines = self._lines() if meta.epoch else []
+        kept = [line for line in lines if json.loads(line)["epoch"] <= meta.epoch]
+        self.path.write_text("".join(kept), encoding="utf-8")
+
+    def _lines(self) -> list[str]:
+        """Of metrics.jsonl, which may be missing; without the one that a kill broke off."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [line for line in lines if line.endswith("\n")]
 
     def epoch(self, line: dict[str, object]) -> None:
         """Append one line to metrics.jsonl and say the gist of it."""
@@ -76,15 +84,14 @@ class Journal:
             return
         if self.board:
             self.board.close()
-        last = self.path.read_text(encoding="utf-8").splitlines()[-1]
-        if cost := json.loads(last).get("cost"):  # trainings from before costs were counted have none
+        if not (lines := self._lines()):
+            return  # it was completed before, and the file is lost
+        if cost := json.loads(lines[-1]).get("cost"):  # trainings from before costs were counted have none
             self.console.print(sentence(cost), highlight=False)
         if self.as_json:
-            print(last)
+            print(lines[-1], end="")
 
-    def track(
-        self, batches: DataLoader[tuple[Tensor, Tensor]], title: str, batch_size: int, done: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor, Bar]]:
+    def track(self, batches: Batches, title: str, done: int = 0) -> Iterator[tuple[Tensor, Tensor, Bar]]:
         """Go through `batches`, `done` of which were made before, with a progress bar on the main one's terminal."""
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
@@ -93,7 +100,7 @@ class Journal:
         with Progress(
             *columns, console=self.console, disable=self.console.quiet or not self.console.is_terminal
         ) as progress:
-            bar = Bar(progress, title, len(batches) - done, batch_size)
+            bar = Bar(progress, title, len(batches) - done, batches.size)
             for images, labels in batches:
                 yield images, labels, bar
                 bar.step()
@@ -138,7 +145,7 @@ def provenance(
         "command": f"{start} -m training.train {shlex.join(sys.argv[1:])}",
         "options": options,
         "commit": _commit(),
-        "datasets": ", ".join(f"{dataset.name} ({len(dataset.samples)} images)" for dataset in datasets),
+        "datasets": same_images.listed(datasets),
         "device": str(name),
         "precision": str(dtype).removeprefix("torch."),
         "processes": str(processes.world_size),

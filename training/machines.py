@@ -23,7 +23,7 @@ class Machines:
     deterministic: bool = False
     """The same bits in each run on the same machines (slower on GPUs)."""
     save_every_steps: int | None = None
-    """Write last.safetensors also after every so many steps of an epoch and before its evaluation, not only after it.
+    """Write last.safetensors also after every so many steps of an epoch, not only at its end and before an evaluation.
     SIGTERM saves in any case, after the step under way, and ends with exit code 75."""
     resume_if_there: bool = False
     """Go on from OUT/last.safetensors if it is there, else start: for launchers that give the same command again

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segserve.errors import UsageError
-from training import checkpoint, distributed, journal, optimizers, pspnet, terms
+from segserve.errors import CheckpointError, UsageError
+from training import checkpoint, distributed, journal, optimizers, pspnet, same_images, terms
 from training.average import Average
 from training.checkpoint import CheckpointMeta
 from training.coarse import Coarse
@@ -31,13 +32,17 @@ from training.start import start
 
 POLY_POWER = 0.9  # of the paper
 WARMUP_START = 0.1
+BEST_MIOU = "best_miou"  # among the metrics of a checkpoint
 LAST, BEST, SHIPPED = "last.safetensors", "best.safetensors", "model.safetensors"
 
 
 class Run:
     """A training under way: the network, what optimises it, and how far it has come."""
 
-    def __init__(self, config: TrainConfig, processes: Processes, datasets: list[Dataset]) -> None:
+    def __init__(
+        self, config: TrainConfig, processes: Processes, datasets: list[Dataset], images: str = ""
+    ) -> None:
+        """`images`: what `training.same_images` makes of all images, for those that resume; empty: they may differ."""
         self.processes, self.progress, self.meter = processes, Progress(), Meter(processes)
         dataset = datasets[0]  # all have its classes
         begin = start(config)
@@ -66,6 +71,8 @@ class Run:
             provenance=journal.provenance(config.recorded(), datasets, processes, self.dtype),
             layout=begin.layout, bn_eps=begin.bn_eps,
         )  # fmt: skip
+        if images:
+            self.meta.provenance[same_images.KEY] = images
         if started_from:
             self.meta.provenance["started_from"] = started_from
         if said := terms.describe(loss_terms, dataset.classes):
@@ -172,7 +179,7 @@ class Run:
         self.save(self.meta.epoch, self.meta.metrics, is_best=False)
 
     def resume(self) -> None:
-        """Take up what `save` left. Raises CheckpointError; UsageError where the options are others."""
+        """Take up what `save` left. Raises CheckpointError; UsageError where options, images or classes are others."""
         path = self.config.out / LAST
         state, meta = checkpoint.load_checkpoint(path, cast=False)  # float64 must not pass through float32
         if (options := self.meta.provenance["options"]) != meta.provenance.get("options"):
@@ -187,6 +194,7 @@ class Run:
             raise UsageError(
                 f"{path} was trained with the loss {was!r}, here it is {loss!r}: restore labels and reports"
             )
+        _check_images(path, meta.provenance, self.meta.provenance)
         if (meta.classes, meta.ignore_label) != (self.meta.classes, self.meta.ignore_label):
             raise UsageError(f"{path} was trained on other classes: {', '.join(meta.classes)}")
         checkpoint.load_state(self.model, state, path)
@@ -197,8 +205,31 @@ class Run:
         prefix = "scaler/"
         scaler = {n.removeprefix(prefix): v.item() for n, v in training.items() if n.startswith(prefix)}
         self.scaler.load_state_dict(scaler)
-        self.meta, self.progress = meta, Progress.of(training)
+        self.meta = _without_lost_best(meta, self.config.out / BEST)
+        self.progress = Progress.of(training)
         self.meter.before = self.progress.spent
+
+
+def _check_images(path: Path, theirs: dict[str, str], mine: dict[str, str]) -> None:
+    """Raises UsageError where the provenances tell of other images; checkpoints from before that was told pass."""
+    was, now = theirs.get(same_images.KEY), mine.get(same_images.KEY)
+    if was and now and was != now:
+        raise UsageError(
+            f"{path} was trained on other images: {same_images.KEY} was {was} of {theirs.get('datasets')} and the "
+            f"validation's, is {now} of {mine['datasets']} and the validation's: restore the files that were added, "
+            "removed or renamed, or start anew with another --out (--pretrained-from takes the weights along)"
+        )
+
+
+def _without_lost_best(meta: CheckpointMeta, best: Path) -> CheckpointMeta:
+    """Where the best model so far is not there, the best of the epochs to come will be it."""
+    try:
+        kept = checkpoint.load_checkpoint(best)[1].metrics
+    except CheckpointError:
+        kept = {}
+    if kept.get(BEST_MIOU) == meta.metrics.get(BEST_MIOU):
+        return meta
+    return replace(meta, metrics={name: v for name, v in meta.metrics.items() if name != BEST_MIOU})
 
 
 def _difference(theirs: CheckpointMeta, mine: str) -> str:

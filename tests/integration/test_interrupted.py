@@ -133,6 +133,47 @@ def test_sigterm_saves_and_says_how_to_go_on(
         assert_same(chosen.out, whole)
 
 
+def test_an_epoch_is_not_lost_with_its_evaluation(
+    whole: Path, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = three_epochs(painted, tmp_path / "cut")
+
+    def dying(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "predict", dying)
+        with pytest.raises(Killed):
+            train.main(chosen)
+    last = chosen.out / "last.safetensors"
+    assert (load_checkpoint(last)[1].epoch, int(load_training(last)["progress/step"])) == (0, 2)
+    with monkeypatch.context() as patch:
+        kill_before(patch, 1)  # no step of the first epoch is made again
+        with pytest.raises(Killed):
+            train.main(replace(chosen, resume=True))
+    assert [line["epoch"] for line in metrics(chosen.out)] == [1]
+    train.main(replace(chosen, resume=True))
+    assert_same(chosen.out, whole)
+
+
+def test_sigterm_while_an_epoch_is_saved_before_its_evaluation(
+    whole: Path, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, real = three_epochs(painted, tmp_path / "cut"), Run.save_within
+
+    def asked_meanwhile(run: Run, step: int, losses: tuple[float, float]) -> None:
+        real(run, step, losses)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_within", asked_meanwhile)
+        patch.setattr(Run, "predict", lambda *_: pytest.fail("evaluated"))
+        with pytest.raises(Interrupted, match="epoch 1 after 2 of 2 steps"):
+            train.main(chosen)
+    train.main(replace(chosen, resume=True))
+    assert_same(chosen.out, whole)
+
+
 def test_exit_code_of_sigterm(painted: Path, tmp_path: Path, repo_root: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.tiny_training", *options(painted, tmp_path)],

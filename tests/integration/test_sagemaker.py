@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import tyro
 
 from segserve.errors import UsageError
@@ -22,8 +23,8 @@ from tests.integration.painted import environment, metrics
 from training import sagemaker_launch
 from training.checkpoint import load_model
 from training.config import TrainConfig
-from training.sagemaker_entry import arguments, hyperparameters, torchrun
-from training.sagemaker_launch import LaunchConfig, plan, stage
+from training.sagemaker_entry import arguments, hyperparameters, require_torch, run, torchrun
+from training.sagemaker_launch import TORCH, LaunchConfig, plan, stage
 
 HYPERPARAMETERS: dict[str, Any] = {
     "batch_size": 4, "crop_height": 33, "crop_width": 49, "epochs": 1, "precision": "fp32", "preset": "pspnet_lite0",
@@ -141,6 +142,24 @@ def test_alone_it_starts_torchrun_where_there_are_gpus_or_hosts(painted: Path, t
     both = " ".join(torchrun(argv, hosts) or [])
     assert "--nnodes 2 --nproc-per-node 8 --master-addr algo-1 --master-port 7777 --node-rank 1 " in both
     assert torchrun(argv, hosts | {"WORLD_SIZE": "16"}) is None  # SageMaker's own torchrun was there first
+
+
+def test_an_image_with_an_older_torch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], repo_root: Path
+) -> None:
+    for version in ("2.13.0+cu130", "2.14.1", "3.0.0a0+git1"):
+        require_torch(version)
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cu130")
+    with pytest.raises(SystemExit) as ended:
+        run(["--epochs", "2"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: this image has PyTorch 2.9.1+cu130, expected 2.13 or later: give training.sagemaker_launch another "
+        "--image\n"
+    )
+    # what is asked for is what this project is tested with
+    assert f"\ntorch=={TORCH[0]}.{TORCH[1]}." in (repo_root / "constraints.txt").read_text(encoding="utf-8")
+    assert f"PyTorch {TORCH[0]}.{TORCH[1]} or later" in (sagemaker_launch.__doc__ or "")
 
 
 def launch(**others: Any) -> LaunchConfig:

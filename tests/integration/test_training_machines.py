@@ -68,6 +68,23 @@ def test_an_operation_without_a_deterministic_version(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_a_gpu_that_is_too_small(painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In PyTorch's words of a real one."""
+
+    def full(_images: Tensor) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.92 GiB of which 1.05 GiB "
+            "is free. Process 1 has 6.87 GiB memory in use."
+        )
+
+    seen_by_steps(monkeypatch, full)
+    with pytest.raises(
+        UsageError,
+        match=r"^CUDA out of memory\. Tried to allocate 2\.00 GiB\. --batch-size 4 with --accumulate 1 does not fit",
+    ):
+        train.main(config(painted, out=tmp_path, preset=tiny_pspnet.PRESET))
+
+
 def test_cost_and_tensorboard(painted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

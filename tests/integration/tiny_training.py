@@ -3,7 +3,10 @@
     STOP_AT=3 python -m tests.integration.tiny_training --data painted.toml --out out
 
 STOP_AT: before that step (counted over all epochs of this process), end as HOW says: "kill" (SIGKILL), "term" (SIGTERM
-to itself, as a launcher would send it), or "hold": make the file HELD and wait to be killed.
+to itself, as a launcher would send it), "raise" (an exception that nobody expects), or "hold": make the file HELD and
+wait to be killed.
+
+ROOT_OF_1: where the second of several processes has its images, as on a machine with disks of its own.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ def stop_at(patch: pytest.MonkeyPatch, number: int, how: str) -> None:
                 Path(os.environ["HELD"]).touch()
                 while True:
                     time.sleep(0.1)
+            if how == "raise":
+                raise RuntimeError("made up")
             os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
         return step(run, images, labels)
 
@@ -48,6 +53,8 @@ def main(config: TrainConfig) -> None:
         tiny_pspnet.register(patch)
         if number := os.environ.get("STOP_AT"):
             stop_at(patch, int(number), os.environ["HOW"])
+        if (root := os.environ.get("ROOT_OF_1")) and os.environ["RANK"] == "1":
+            config = replace(config, root=Path(root))
         train.main(replace(config, preset=tiny_pspnet.PRESET))  # type: ignore[arg-type]
 
 

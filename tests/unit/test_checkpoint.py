@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,18 @@ def test_interrupted_write_leaves_the_old_file(
     assert meta.epoch == 3
     assert torch.equal(loaded["conv.weight"], state["conv.weight"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.json", "last.safetensors"]
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    mine, others = f".last.safetensors.{ended.pid}.tmp", f".best.safetensors.{ended.pid}.tmp"
+    living = f".last.safetensors.{os.getppid()}.tmp"
+    for name in (mine, others, living, ".last.safetensors.txt.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    save_checkpoint(tmp_path / "last.safetensors", state, META)
+    expected = {others, living, ".last.safetensors.txt.tmp", "last.json", "last.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == expected
 
 
 @pytest.mark.parametrize(

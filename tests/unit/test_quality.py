@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.confusions import pairs, svg
+from training.label_sets import NotThese
 from training.metrics import ConfusionMatrix
 from training.quality import BoundaryScore, Calibration
 
@@ -105,15 +106,31 @@ def test_the_edge_of_the_image_and_of_ignored_pixels_is_no_boundary() -> None:
     assert math.isnan(BoundaryScore(2).f_score())
 
 
+def counted(counts: NDArray[np.int64]) -> ConfusionMatrix:
+    matrix = ConfusionMatrix(len(counts))
+    matrix.counts += counts
+    return matrix
+
+
 def test_pairs_are_ordered_by_what_they_cost() -> None:
     counts = np.array([[90, 10, 0], [0, 100, 0], [4, 0, 6]])
-    first, second = pairs(counts)
+    first, second = pairs(counted(counts))
     assert (first.first, first.second, first.pixels) == (0, 2, 4)  # fewer pixels, but of a small class
     assert (second.first, second.second) == (0, 1)
     assert second.share == pytest.approx(10 / 210)
     before = (90 / 104 + 100 / 110 + 6 / 10) / 3
     assert first.miou_points == pytest.approx(100 * ((94 - 4) / 100 + 100 / 110 + 1 - 3 * before) / 3)
-    assert pairs(np.diag([3, 4])) == []
+    assert pairs(counted(np.diag([3, 4]))) == []
+
+
+def test_what_pixels_are_not_counts_in_what_a_pair_costs() -> None:
+    """254: not floor. Half of these pixels are taken for floor, and stay so when the pair is mended."""
+    matrix = ConfusionMatrix(2, 255, (NotThese(254, (1,)),))
+    matrix.update(np.array([1] * 100 + [254] * 1000), np.array([1] * 90 + [0] * 10 + [1, 0] * 500))
+    assert matrix.scores().miou == pytest.approx(90 / 600)
+    [pair] = pairs(matrix)
+    assert pair.miou_points == pytest.approx(100 * (100 - 90) / 600)
+    assert pair.share == pytest.approx(10 / 1100)
 
 
 def test_the_matrix_as_a_picture_shows_shares_of_the_label() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from deploy import processes, run_folder
+from deploy import processes, run_folder, served
 from deploy.management import Management, ModelState
 from deploy.run_folder import Running
+from deploy.served import Served
 from segserve.errors import ServerError
 from tests.specs import make_spec
+
+OLD_FILE, NEW_FILE = "rooms-1.0-old", "rooms-2.0-new"
 
 
 class FakeManagement(Management):
@@ -75,3 +78,11 @@ def unpacked(running: Running, *files: str) -> None:
 def folders(running: Running) -> list[str]:
     """What the model store has."""
     return sorted(path.name for path in Path(running.model_store).iterdir())
+
+
+def between_versions(folder: Path) -> Running:
+    """It serves 1.0, which an earlier rollout unpacked; 2.0 is unpacked too."""
+    running = running_in(folder)
+    unpacked(running, OLD_FILE, NEW_FILE)
+    served.save(Path(running.run_dir), {"rooms": Served("1.0", {"1.0": OLD_FILE})})
+    return running

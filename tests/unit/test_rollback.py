@@ -16,18 +16,12 @@ from deploy.run_folder import Running
 from deploy.served import Served
 from deploy.undo import recover, retire
 from segserve.errors import CheckFailed, ServerError, UsageError
-from tests.fake_management import FakeManagement, folders, running_in, unpacked
-
-OLD_FILE, NEW_FILE = "rooms-1.0-old", "rooms-2.0-new"
+from tests.fake_management import NEW_FILE, OLD_FILE, FakeManagement, between_versions, folders, unpacked
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Running:
-    """It serves 1.0; 2.0 is unpacked too."""
-    running = running_in(tmp_path)
-    unpacked(running, OLD_FILE, NEW_FILE)
-    served.save(Path(running.run_dir), {"rooms": Served("1.0", {"1.0": OLD_FILE})})
-    return running
+    return between_versions(tmp_path)
 
 
 def test_what_is_being_undone_is_no_longer_committed(

@@ -25,10 +25,9 @@ from deploy.status import StatusConfig
 from deploy.undo import recover
 from deploy.watch import Before
 from segserve.errors import ServerError
-from tests.fake_management import FakeManagement, folders, running_in, unpacked
+from tests.fake_management import NEW_FILE, OLD_FILE, FakeManagement, between_versions, folders, unpacked
 from tests.specs import make_spec
 
-OLD_FILE, NEW_FILE = "rooms-1.0-old", "rooms-2.0-new"
 NOTHING = Scrape(())
 BEFORE = Before("1.0", NOTHING, NOTHING, 10.0)
 
@@ -50,11 +49,7 @@ class Mute:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Running:
-    """It serves 1.0, which an earlier rollout unpacked."""
-    running = running_in(tmp_path)
-    unpacked(running, OLD_FILE, NEW_FILE)
-    served.save(Path(running.run_dir), {"rooms": Served("1.0", {"1.0": OLD_FILE})})
-    return running
+    return between_versions(tmp_path)
 
 
 @pytest.fixture

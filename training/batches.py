@@ -23,6 +23,7 @@ from segserve.errors import SegserveError
 from training.config import TrainConfig
 from training.data import Dataset, EvalSamples, TrainSamples
 from training.distributed import Processes, ShardedBatches
+from training.paste import Pasted
 from training.start import start
 
 Item = tuple[Tensor, Tensor]
@@ -88,9 +89,14 @@ class TrainBatches(Batches):
             num_items, config.batch_size, config.seed, processes, config.machines.accumulate
         )
         super().__init__(
-            ConcatDataset(self.parts), config, config.batch_size, batch_sampler=self.sampler,
+            self._samples(config), config, config.batch_size, batch_sampler=self.sampler,
             pin_memory=processes.device.type == "cuda",
         )  # fmt: skip
+
+    def _samples(self, config: TrainConfig) -> TorchDataset[Item]:
+        if not config.paste.paste:
+            return ConcatDataset(self.parts)
+        return Pasted(self.parts, config.paste.paste, config.paste.paste_probability)
 
     def begin(self, epoch: int, first: int = 0) -> None:
         """Go on with this epoch, in which `first` steps were made already."""

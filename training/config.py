@@ -17,7 +17,7 @@ import tyro
 from segserve.errors import UsageError
 from training.distributed import Precision
 from training.machines import Machines
-from training.options import LossOptions, WeightOptions, changed
+from training.options import LossOptions, PasteOptions, WeightOptions, changed
 from training.transforms import Augmentation
 
 Preset = Literal["pspnet18", "pspnet50", "pspnet101", "pspnet_lite0"]
@@ -75,6 +75,7 @@ class TrainConfig:
     loss: Annotated[LossOptions, tyro.conf.arg(name="")] = field(default_factory=LossOptions)
     weights: Annotated[WeightOptions, tyro.conf.arg(name="")] = field(default_factory=WeightOptions)
     augmentation: Annotated[Augmentation, tyro.conf.arg(name="")] = field(default_factory=Augmentation)
+    paste: Annotated[PasteOptions, tyro.conf.arg(name="")] = field(default_factory=PasteOptions)
     resume: bool = False
     """Go on from OUT/last.safetensors. The options must be those that it was started with."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -130,7 +131,7 @@ class TrainConfig:
 
         `align_corners` must be decided by then (`training.run.Run` does it): it was an option with a default once.
         """
-        groups = (self.loss, self.weights, self.augmentation)
+        groups = (self.loss, self.weights, self.augmentation, self.paste)
         left_out = {
             "out",
             "root",
@@ -140,6 +141,7 @@ class TrainConfig:
             "loss",
             "weights",
             "augmentation",
+            "paste",
             "machines",
         }
         # what is not used, so that trainings from before there was such an option can be resumed; so do the groups

@@ -194,12 +194,17 @@ class TrainSamples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
         """Call before each epoch's iteration starts; the crops of an epoch differ from those of the others."""
         self._epoch[0] = epoch
 
+    @property
+    def epoch(self) -> int:
+        """The one that `set_epoch` named last, 0 before; in the workers too."""
+        return int(self._epoch[0])
+
     def __len__(self) -> int:
         return len(self.dataset.samples)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         photo, label = self.dataset.read(self.dataset.samples[index])
-        rng = np.random.default_rng((self.seed, int(self._epoch[0]), index))
+        rng = np.random.default_rng((self.seed, self.epoch, index))
         crop, crop_label = transforms.augment(
             rng,
             photo,

@@ -18,6 +18,7 @@ Optimizer = Literal["sgd", "adamw"]
 
 
 DEFAULT_KEEP = 1 / 16
+DEFAULT_PASTE = 0.5
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,25 @@ class WeightOptions:
             raise UsageError(f"--warmup-epochs {self.warmup_epochs}: expected 0 or more")
         if self.validate_every < 1:
             raise UsageError(f"--validate-every {self.validate_every}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class PasteOptions:
+    """Which objects of one crop are laid over another (training/paste.py)."""
+
+    paste: tuple[str, ...] = ()
+    """Classes that are objects, such as bed chair sofa table plant: those of one photo are laid over another."""
+    paste_probability: float = DEFAULT_PASTE
+    """With --paste: the share of crops over which another photo's objects are laid, if it has any."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.paste_probability <= 1:
+            raise UsageError(
+                f"--paste-probability {self.paste_probability}: expected more than 0, at most 1 (without --paste "
+                "nothing is laid over anything)"
+            )
+        if self.paste_probability != DEFAULT_PASTE and not self.paste:
+            raise UsageError("--paste-probability says how often objects are pasted: give --paste too")
 
 
 def changed(group: Any) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def locust(
 
     photos: folder of what is sent; rooms of 0.3 to 3 megapixels without it. options: more of them.
 
-    Raises: ServerError if no answer comes, or if a load process dies or can't write down an answer: then
-    the rest of the load was never sent, or what came of it is not known.
+    Raises: ServerError if no answer comes, if a load process dies, hangs or can't write down an answer: then the
+    rest of the load was never sent, or what came of it is not known.
     """
     log = answers.with_suffix(".log")
     command = [
@@ -86,12 +86,12 @@ def locust(
         _wait_for_an_answer(process, answers)
         yield process
         if "--shape" in options:  # it ends by itself, and before that SIGTERM cuts off what is on its way
-            process.wait(timeout=LOCUST_END_S)
+            _wait_for_the_end(process, answers)
         else:
             require_load(process, answers)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=LOCUST_END_S)
+        _wait_for_the_end(process, answers)
     told_of_it = log.read_text(errors="replace")
     if process.returncode < 0 or NO_REPORT in told_of_it:
         raise ServerError(f"a load process died, answers are missing: {_tail(answers)}")
@@ -105,6 +105,18 @@ def _wait_for_an_answer(process: subprocess.Popen[bytes], answers: Path) -> None
         if process.poll() is not None or time.monotonic() > deadline:
             raise ServerError(f"Locust got no answer: {_tail(answers)}")
         time.sleep(0.2)
+
+
+def _wait_for_the_end(process: subprocess.Popen[bytes], answers: Path) -> None:
+    """One that does not end is killed, so that nothing loads a server which is thought to be idle."""
+    try:
+        process.wait(timeout=LOCUST_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise ServerError(
+            f"Locust did not end within {LOCUST_END_S:g} s, answers are missing: {_tail(answers)}"
+        ) from None
 
 
 def require_load(process: subprocess.Popen[bytes], answers: Path) -> None:

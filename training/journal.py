@@ -78,6 +78,10 @@ class Journal:
             highlight=False,
         )
 
+    def nothing_left(self, epochs: int) -> None:
+        """Say that a training which was to go on has made all its epochs: it ends at once."""
+        self.console.print(f"all {epochs} epochs were made before: nothing is left to train", highlight=False)
+
     def end(self) -> None:
         """Say what it cost; with `as_json`, print the line of the last epoch."""
         if not self.speaks:

@@ -60,6 +60,8 @@ def main(config: TrainConfig) -> None:
             run.resume()
         check_shared(config.out, run.meta.epoch, run.progress.step)
         journal.start(run.meta, tensorboard=options.tensorboard)
+        if run.meta.epoch == config.epochs:
+            journal.nothing_left(config.epochs)
         with (
             closing(TrainBatches(config, processes, datasets)) as training,
             closing(val_batches(config, processes, val)) as validation,

@@ -157,7 +157,9 @@ def test_resuming_drops_a_line_whose_checkpoint_was_never_written(
     before = (out / "last.safetensors").read_bytes()
     capsys.readouterr()
     train.main(replace(six_epochs(painted, out), resume=True, as_json=True))
-    assert json.loads(capsys.readouterr().out) == metrics(trained)[-1]
+    told = capsys.readouterr()
+    assert json.loads(told.out) == metrics(trained)[-1]
+    assert "all 6 epochs were made before: nothing is left to train" in told.err
     assert metrics(out) == metrics(trained)
     assert (out / "last.safetensors").read_bytes() == before
 

@@ -71,6 +71,20 @@ def test_a_load_generator_that_dies_is_an_error_with_its_last_words(tmp_path: Pa
         run_locust(tmp_path, wait=True)
 
 
+@pytest.mark.parametrize("options", [(), ("--shape", "spike")])
+def test_one_that_does_not_end_is_killed_and_an_error(
+    tmp_path: Path, fake_locust: Any, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(loaded, "LOCUST_END_S", 0.3)
+    fake_locust("while True: signal.pause()", at_the_end="print('still at it', flush=True); return")
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    with pytest.raises(ServerError, match=r"(?s)did not end within 0.3 s, answers are missing"):
+        run_locust(tmp_path, False, *options)
+    assert started[0].returncode == -9
+
+
 def test_one_that_gives_up_is_an_error_but_a_shape_ends_by_itself(tmp_path: Path, fake_locust: Any) -> None:
     fake_locust("sys.exit(0)")
     with pytest.raises(ServerError, match="ended by itself, exit code 0"):

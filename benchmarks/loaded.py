@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+
 from benchmarks.load_photos import rendered_folder
 from benchmarks.load_record import NO_REPORT, UNWRITTEN
 from benchmarks.mar_server import free_ports
@@ -86,12 +88,15 @@ def locust(
         _wait_for_an_answer(process, answers)
         yield process
         if "--shape" in options:  # it ends by itself, and before that SIGTERM cuts off what is on its way
-            _wait_for_the_end(process, answers)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=LOCUST_END_S)
         else:
             require_load(process, answers)
     finally:
         process.send_signal(signal.SIGTERM)
-        _wait_for_the_end(process, answers)
+        ended = _ended(process)
+    if not ended:  # told here, where it replaces no error that led to it
+        raise ServerError(f"Locust had to be killed, answers are missing: {_tail(answers)}")
     told_of_it = log.read_text(errors="replace")
     if process.returncode < 0 or NO_REPORT in told_of_it:
         raise ServerError(f"a load process died, answers are missing: {_tail(answers)}")
@@ -107,16 +112,19 @@ def _wait_for_an_answer(process: subprocess.Popen[bytes], answers: Path) -> None
         time.sleep(0.2)
 
 
-def _wait_for_the_end(process: subprocess.Popen[bytes], answers: Path) -> None:
-    """One that does not end is killed, so that nothing loads a server which is thought to be idle."""
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it ends; if not it is killed, and its own processes, so that nothing loads a server thought idle."""
     try:
         process.wait(timeout=LOCUST_END_S)
     except subprocess.TimeoutExpired:
+        workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
         process.wait()
-        raise ServerError(
-            f"Locust did not end within {LOCUST_END_S:g} s, answers are missing: {_tail(answers)}"
-        ) from None
+        return False
+    return True
 
 
 def require_load(process: subprocess.Popen[bytes], answers: Path) -> None:

@@ -41,7 +41,7 @@ class Journal:
         self.console = Console(quiet=not self.speaks, stderr=as_json)
         self.board: Board | None = None
 
-    def start(self, meta: CheckpointMeta, *, tensorboard: bool = False) -> None:
+    def start(self, meta: CheckpointMeta, epochs: int, *, tensorboard: bool = False) -> None:
         """Keep the lines of the epochs that `meta` says are completed: an interrupted training may have one more."""
         if not self.speaks:
             return
@@ -51,6 +51,12 @@ class Journal:
         lines = self._lines() if meta.epoch else []
         kept = [line for line in lines if json.loads(line)["epoch"] <= meta.epoch]
         self.path.write_text("".join(kept), encoding="utf-8")
+        if meta.epoch == epochs:
+            self.console.print(
+                f"all epochs (--epochs {epochs}) were made before, nothing is left to train; --pretrained-from "
+                f"{self.path.parent / 'model.safetensors'} with another --out trains on",
+                highlight=False,
+            )
 
     def _lines(self) -> list[str]:
         """Of metrics.jsonl, which may be missing; without the one that a kill broke off."""
@@ -77,10 +83,6 @@ class Journal:
             f"epoch {line['epoch']}: loss {line['loss']:.4f}, {quality}, {line['seconds']:.0f} s",
             highlight=False,
         )
-
-    def nothing_left(self, epochs: int) -> None:
-        """Say that a training which was to go on has made all its epochs: it ends at once."""
-        self.console.print(f"all {epochs} epochs were made before: nothing is left to train", highlight=False)
 
     def end(self) -> None:
         """Say what it cost; with `as_json`, print the line of the last epoch."""

@@ -1,4 +1,4 @@
-"""Groups of options of a training, each its own frozen dataclass: what to minimise, and how the weights move.
+"""Groups of options of a training, each its own frozen dataclass: what to minimise, how weights move, what is pasted.
 
     python -m training.train … --class-weights balanced --ohem 0.7 --pairs wall:floor,floor:ceiling
     python -m training.train … --optimizer adamw --base-lr 2e-4 --warmup-epochs 2 --ema 0.999
@@ -91,7 +91,8 @@ class PasteOptions:
     paste: tuple[str, ...] = ()
     """Classes that are objects, such as bed chair sofa table plant: those of one photo are laid over another."""
     paste_probability: float = DEFAULT_PASTE
-    """With --paste: the share of crops over which another photo's objects are laid, if it has any."""
+    """With --paste: the share of crops for which another is drawn (and read), from those of all --data; its objects, if
+    it has any, are laid over them. Balanced class weights count files, not what is pasted."""
 
     def __post_init__(self) -> None:
         if not 0 < self.paste_probability <= 1:

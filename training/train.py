@@ -59,13 +59,11 @@ def main(config: TrainConfig) -> None:
         if goes_on:
             run.resume()
         check_shared(config.out, run.meta.epoch, run.progress.step)
-        journal.start(run.meta, tensorboard=options.tensorboard)
-        if run.meta.epoch == config.epochs:
-            journal.nothing_left(config.epochs)
         with (
             closing(TrainBatches(config, processes, datasets)) as training,
             closing(val_batches(config, processes, val)) as validation,
         ):
+            journal.start(run.meta, config.epochs, tensorboard=options.tensorboard)
             for epoch in range(run.meta.epoch, config.epochs):
                 make_epoch(run, epoch, training, validation, val, journal, watch)
         if processes.is_main:

@@ -8,11 +8,14 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from benchmarks import endurance, kills, loaded, rollouts
@@ -25,6 +28,7 @@ from segserve.errors import ServerError, UsageError
 ROW = {"due": 1.0, "sent": 1.0, "done": 1.1, "status": 200, "wrong": None, "version": "1.0"}
 DIES = "print('Traceback: out of memory', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
 LOADS = "signal.pause()"
+HANGS = "child = os.fork()\nif child: print(os.getpid(), child, flush=True)\nwhile True: signal.pause()"
 
 
 @pytest.fixture
@@ -59,6 +63,21 @@ def run_locust(tmp_path: Path, wait: bool, *options: str) -> subprocess.Popen[by
     return process
 
 
+def gone(pid: int) -> bool:
+    """Or waited for by nobody."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_load_that_ends_when_it_is_told_to_is_whole(tmp_path: Path, fake_locust: Any) -> None:
     fake_locust(LOADS)
     assert run_locust(tmp_path, wait=False).returncode == 1
@@ -75,14 +94,29 @@ def test_a_load_generator_that_dies_is_an_error_with_its_last_words(tmp_path: Pa
 def test_one_that_does_not_end_is_killed_and_an_error(
     tmp_path: Path, fake_locust: Any, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
+    """With its workers, which are processes of their own."""
     monkeypatch.setattr(loaded, "LOCUST_END_S", 0.3)
-    fake_locust("while True: signal.pause()", at_the_end="print('still at it', flush=True); return")
-    started: list[subprocess.Popen[bytes]] = []
-    popen = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
-    with pytest.raises(ServerError, match=r"(?s)did not end within 0.3 s, answers are missing"):
-        run_locust(tmp_path, False, *options)
-    assert started[0].returncode == -9
+    fake_locust(HANGS, at_the_end="return")
+    log = tmp_path / "a.log"
+    with (
+        pytest.raises(ServerError, match=r"had to be killed, answers are missing: \d+ \d+"),
+        loaded.locust("http://127.0.0.1:1", "rooms", 3, 1, tmp_path / "a.jsonl", options=options),
+    ):
+        until(lambda: log.read_text().endswith("\n"))
+    for pid in map(int, log.read_text().split()):
+        until(partial(gone, pid))
+
+
+def test_what_went_wrong_before_is_told_though_locust_hangs_then(
+    tmp_path: Path, fake_locust: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded, "LOCUST_END_S", 0.3)
+    fake_locust(HANGS, at_the_end="return")
+    with (
+        pytest.raises(UsageError, match="the reason"),
+        loaded.locust("http://127.0.0.1:1", "rooms", 3, 1, tmp_path / "a.jsonl"),
+    ):
+        raise UsageError("the reason")
 
 
 def test_one_that_gives_up_is_an_error_but_a_shape_ends_by_itself(tmp_path: Path, fake_locust: Any) -> None:

@@ -37,8 +37,9 @@ OUT ?= build/export
 PHOTO ?= $(DEMO_PHOTO)
 RENDERED := $(filter $(DEMO_PHOTO),$(PHOTO))
 PORT ?= 8080
-# A run folder comes back with what it served last, rollouts included; one that never had the demo model gets it.
-FIRST_MODELS = $(if $(shell grep -s '"rooms"' run/models.json),,--models rooms=rooms.mar)
+# A run folder comes back with what it served last, rollouts included, so one that has other models keeps them.
+OTHER_MODELS := run/ last served other models than the demo: $(PY) -m deploy.server start brings them back. For the demo \
+	model add --models rooms=rooms.mar (and theirs) to it, or remove run/ if they are not needed
 METRICS_PORT ?= 8082
 URL ?= http://127.0.0.1:$(PORT)
 AUTH ?= none
@@ -76,7 +77,8 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 serve: package $(RENDERED) ## Serve the demo model on 127.0.0.1:8080 and segment a photo (DETACH=1, AUTH=token, PORT=8080, METRICS_PORT=8082, PHOTO=x.jpg; ENGINE=… as given to package, or it is exported anew)
-	$(PY) -m deploy.server start --detach --port $(PORT) --metrics-port $(METRICS_PORT) --auth $(AUTH) $(FIRST_MODELS)
+	@test ! -s run/models.json || grep -qE '"rooms"|^\{\}' run/models.json || $(call fail,$(OTHER_MODELS))
+	$(PY) -m deploy.server start --detach --port $(PORT) --metrics-port $(METRICS_PORT) --auth $(AUTH)
 	@$(PY) -m deploy.segment "$(PHOTO)" --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) \
 		|| { code=$$?; $(PY) -m deploy.server stop; exit $$code; }
 	@$(if $(DETACH),echo "The server keeps running; end it with: make stop",exec $(PY) -m deploy.server attach)
@@ -150,10 +152,11 @@ image: ## Docker image (TARGET=cpu or cuda)
 # Of the folders in the model store only those that rollouts of run/ unpacked (deploy/incoming.py: NAME-VERSION-NUMBER),
 # which nobody serves without run/: other run folders may share the store, and people keep models there.
 HEX4 := [0-9a-f][0-9a-f][0-9a-f][0-9a-f]
-clean: ## Remove what was built; .venv, your runs/ and what others keep in model_store/ stay
+clean: ## Remove build/, out/, run/ and the demo's package; .venv, your runs/ and what else is in model_store/ stay
+	@test ! -e run/front/front.json || $(PY) -m deploy.front stop
 	@test ! -e run/server.json || $(PY) -m deploy.server stop
 	find model_store -mindepth 1 -maxdepth 1 -type d \( -name '.*.partial' -o -name '*-$(HEX4)$(HEX4)' \
 		-exec test -e {}/segmentation_handler.py \; \
 		-exec sh -c 'grep -qsF "\"$${0##*/}\"" run/models.json' {} \; \) -exec rm -rf {} +
-	rm -rf build out run model_store/*.mar .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build out run $(MAR) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

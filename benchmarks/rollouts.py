@@ -6,7 +6,8 @@
 Serves the first package on ports of its own, lets Locust (benchmarks/locustfile.py) send photos of 0.3 to 3 megapixels
 without a break, judging every mask, and rolls out the second, the first, the second … in turn. Counts answers that
 failed or were wrong, answers of a version that was not the default while its request was on its way, and compares the
-latency while a rollout was at work with that before and after. Exit code 1 if a request was lost or answered wrongly.
+latency while a rollout was at work with that before and after. Exit code 1 if a request was lost or answered wrongly or
+by another version than it may be, or if a rollout failed.
 """
 
 from __future__ import annotations

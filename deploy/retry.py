@@ -1,8 +1,9 @@
 """When a call is made again, and after how long. Pure decisions; `deploy.client` acts on them.
 
-Segmenting the same photo twice does no harm, so whatever says "not now" is tried again until the call's own deadline:
-no connection, 429, 502, 503, 504, and TorchServe's answers for a batch whose worker died. What says "never" is not:
-the other 4xx, and our handler's 500, which the same photo would get again.
+Segmenting the same photo twice does no harm, so whatever says "not now" is tried again until the call's own deadline (a
+server that no connection reaches, for at most `unreachable_s`): no connection, 429, 502, 503, 504, and TorchServe's
+answers for a batch whose worker died. What says "never" is not: the other 4xx, and our handler's 500, which the same
+photo would get again.
 
 How much is sent again is bounded twice. A retry within the budget (20 % of the requests, and a burst) waits a random
 time that doubles with each attempt. A retry beyond the budget waits the longest time, so callers that wait for a

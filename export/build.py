@@ -120,8 +120,7 @@ def main(config: BuildConfig) -> None:
     else:
         build_output.show(config.checkpoint.name, spec, summaries)
         if config.images is not None:
-            files = checked["files"]
-            print(f"compared on {files['compared']} of the {files['available']} files in {config.images}")
+            build_output.show_photos(config.images, checked["files"])
         print(f"{mar}: {spec.name} {spec.version}, engine {spec.engine}")
 
 

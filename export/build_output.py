@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from export import golden
 from segserve.spec import ModelSpec
 
 
@@ -90,3 +91,13 @@ def choice_table(choice: dict[str, Any]) -> Table:
             row["name"], *latencies, f"{row['images_per_s']:.2f}", f"{row['ratio_to_eager']:.2f} x", verdict
         )
     return table
+
+
+def show_photos(images: Path, files: Mapping[str, int]) -> None:
+    """Print which of `--images` were used. files: how many were `compared`, how many are `available`."""
+    print(f"compared on {files['compared']} of the {files['available']} files in {images}")
+    if not golden.fitting(images):
+        print(
+            f"none of them has at most {golden.MAX_BYTES / 1e6:g} MB, so the golden photos are rendered rooms: give "
+            "smaller ones for a rollout to ask for"
+        )

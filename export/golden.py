@@ -32,7 +32,7 @@ def write(reference: Segmenter, photos: Path | None, folder: Path) -> tuple[Gold
 
     Raises UsageError for a file that is no image.
     """
-    files, _ = cases.chosen_files(photos)
+    files = fitting(photos)
     for old in folder.glob("golden-*"):
         if OURS.fullmatch(old.name):
             old.unlink()
@@ -42,8 +42,12 @@ def write(reference: Segmenter, photos: Path | None, folder: Path) -> tuple[Gold
     )
 
 
-def _photos(files: Sequence[Path]) -> list[tuple[str, bytes]]:
-    small = [path for path in files if path.stat().st_size <= MAX_BYTES]
+def fitting(photos: Path | None) -> list[Path]:
+    """Those that are compared and small enough to be packed; rendered rooms are, if there are none."""
+    return [path for path in cases.chosen_files(photos)[0] if path.stat().st_size <= MAX_BYTES]
+
+
+def _photos(small: Sequence[Path]) -> list[tuple[str, bytes]]:
     count = min(len(small), COUNT)
     if count:
         chosen = [small[n * len(small) // count] for n in range(count)]

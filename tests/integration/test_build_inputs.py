@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from export import build, golden, variants
+from export import build, build_output, golden, variants
 from segserve.errors import SegserveError, UsageError
 from training.torch_engine import checkpoint_segmenter
 
@@ -51,6 +52,24 @@ def test_only_golden_photos_of_a_build_are_replaced(tiny_build: Path, tmp_path: 
     assert left == {"golden-retriever.jpg"} | {
         f"golden-{n}{kind}" for n in (1, 2, 3, 4) for kind in (".jpg", "-mask.png")
     }
+
+
+def test_it_is_told_when_no_photo_is_small_enough_to_be_golden(
+    tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (40, 30), "brown").save(photos / "a.png")
+    (photos / "b.png").write_bytes((photos / "a.png").read_bytes() + bytes(1000))
+    build_output.show_photos(photos, {"compared": 2, "available": 2})
+    assert "golden" not in capsys.readouterr().out
+    packed = golden.write(checkpoint_segmenter(tiny_build / "tiny.safetensors"), photos, tmp_path)
+    assert [item.photo for item in packed] == ["golden-1.png", "golden-2.png"]
+    monkeypatch.setattr(golden, "MAX_BYTES", 1000)
+    assert golden.fitting(photos) == [photos / "a.png"]
+    monkeypatch.setattr(golden, "MAX_BYTES", 10)
+    build_output.show_photos(photos, {"compared": 2, "available": 2})
+    assert "at most 1e-05 MB, so the golden photos are rendered rooms" in capsys.readouterr().out
 
 
 def test_what_raised_in_a_comparison_is_not_timed() -> None:

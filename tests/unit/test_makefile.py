@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.run_folder import write_json
 from tests.make_project import Project
 
 
@@ -137,7 +138,7 @@ def packaged(project: Project) -> Project:
 def test_serve_starts_segments_and_stays(packaged: Project) -> None:
     assert packaged.make("serve").returncode == 0
     assert packaged.calls() == [
-        "-m deploy.server start --detach --port 8080 --metrics-port 8082 --auth none --models rooms=rooms.mar",
+        "-m deploy.server start --detach --port 8080 --metrics-port 8082 --auth none",
         "-m deploy.segment out/room.jpg --out out --url http://127.0.0.1:8080",
         "-m deploy.server attach",
     ]
@@ -148,18 +149,30 @@ def test_serve_detached_with_tokens(packaged: Project) -> None:
     assert done.returncode == 0
     assert "make stop" in done.stdout
     assert packaged.calls() == [
-        "-m deploy.server start --detach --port 9000 --metrics-port 9002 --auth token --models rooms=rooms.mar",
+        "-m deploy.server start --detach --port 9000 --metrics-port 9002 --auth token",
         "-m deploy.segment x.jpg --out out --url http://127.0.0.1:9000 --token-file run/key_file.json",
     ]
 
 
-def test_serve_goes_on_with_what_the_run_folder_served_last(packaged: Project) -> None:
-    """A rollout may have changed it."""
+@pytest.mark.parametrize("served", [{"rooms": {"default": "2.0"}}, {}])
+def test_serve_goes_on_with_what_the_run_folder_served_last(
+    packaged: Project, served: dict[str, object]
+) -> None:
+    """A rollout may have changed it; where nothing is left the demo model is the first again."""
     (packaged.folder / "run").mkdir()
-    (packaged.folder / "run" / "models.json").write_text('{"rooms": {"default": "2.0"}}')
+    write_json(packaged.folder / "run" / "models.json", served)
     assert packaged.make("serve", "DETACH=1").returncode == 0
     start = packaged.calls()[0]
     assert start == "-m deploy.server start --detach --port 8080 --metrics-port 8082 --auth none"
+
+
+def test_serve_does_not_forget_what_others_serve_from_the_run_folder(packaged: Project) -> None:
+    (packaged.folder / "run").mkdir()
+    write_json(packaged.folder / "run" / "models.json", {"kitchens": {"default": "1.0"}})
+    done = packaged.make("serve", "DETACH=1")
+    assert done.returncode != 0
+    assert "last served other models than the demo: .venv/bin/python -m deploy.server start" in done.stderr
+    assert packaged.calls() == []
 
 
 def test_a_photo_may_have_spaces_in_its_name(packaged: Project) -> None:

@@ -15,6 +15,7 @@ SERVED_TOO = ("demo", "kitchens", "kitchens-1.0-0a1b2c3d")
 STAYS = (
     "model_store/demo/segmentation_handler.py",
     "model_store/mine/notes.txt",
+    "model_store/kitchens.mar",
     "model_store/kitchens/segmentation_handler.py",  # unpacked by hand
     "model_store/kitchens-1.0-0a1b2c3d/model_spec.json",  # what export.build --out made
     "model_store/rooms-2.0-55667788/segmentation_handler.py",  # of a server with another run folder
@@ -40,8 +41,8 @@ def test_clean_without_a_run_folder_removes_no_package(packaged: Project) -> Non
 
 def test_clean_stops_the_server_and_keeps_what_took_long(packaged: Project) -> None:
     ours = ("model_store/rooms-2.0-1a2b3c4d", "model_store/my rooms-2.1-9f8e7d6c")
-    for name in ("run/server.json", "runs/mine/best.safetensors", "segserve/__pycache__/x.pyc", "build/x",
-                 "model_store/.rooms-3.0-1a2b3c4d.partial/model.onnx", *(f"{one}/{HANDLER_FILE}" for one in ours),
+    for name in ("run/server.json", "run/front/front.json", "runs/mine/best.safetensors", "build/x",
+                 "segserve/__pycache__/x.pyc", "model_store/.rooms-3.0-1a2b3c4d.partial/model.onnx", *(f"{one}/{HANDLER_FILE}" for one in ours),
                  *STAYS):  # fmt: skip
         packaged.touch(name, 100)
     files = {number: Path(name).name for number, name in enumerate([*ours, *SERVED_TOO])}
@@ -49,7 +50,7 @@ def test_clean_stops_the_server_and_keeps_what_took_long(packaged: Project) -> N
         json.dumps({"rooms": {"default": "2.0", "files": files}})
     )
     assert packaged.make("clean").returncode == 0
-    assert packaged.calls() == ["-m deploy.server stop"]
+    assert packaged.calls() == ["-m deploy.front stop", "-m deploy.server stop"]
     gone = ("run", "build", "out", "model_store/rooms.mar", "segserve/__pycache__",
             *ours, "model_store/.rooms-3.0-1a2b3c4d.partial")  # fmt: skip
     kept = ("runs/mine/best.safetensors", ".venv/.ready", "model_store/demo/rooms.safetensors", *STAYS)

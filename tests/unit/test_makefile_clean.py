@@ -42,8 +42,8 @@ def test_clean_without_a_run_folder_removes_no_package(packaged: Project) -> Non
 def test_clean_stops_the_server_and_keeps_what_took_long(packaged: Project) -> None:
     ours = ("model_store/rooms-2.0-1a2b3c4d", "model_store/my rooms-2.1-9f8e7d6c")
     for name in ("run/server.json", "run/front/front.json", "runs/mine/best.safetensors", "build/x",
-                 "segserve/__pycache__/x.pyc", "model_store/.rooms-3.0-1a2b3c4d.partial/model.onnx", *(f"{one}/{HANDLER_FILE}" for one in ours),
-                 *STAYS):  # fmt: skip
+                 "segserve/__pycache__/x.pyc", "model_store/.rooms-3.0-1a2b3c4d.partial/model.onnx",
+                 *(f"{one}/{HANDLER_FILE}" for one in ours), *STAYS):  # fmt: skip
         packaged.touch(name, 100)
     files = {number: Path(name).name for number, name in enumerate([*ours, *SERVED_TOO])}
     (packaged.folder / "run/models.json").write_text(

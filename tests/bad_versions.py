@@ -97,12 +97,16 @@ SegmentationHandler.handle = _leaking
 WRONG_AFTER_A_WHILE = """
 
 _handle = SegmentationHandler.handle
-_seen = []
+_broken = []
 
 
 def _turning(self, data, context):
-    _seen.append(len(data))
-    if sum(_seen) > 70:  # longer than the probe
+    import pathlib
+
+    folder = pathlib.Path(context.system_properties["model_dir"])
+    golden = [path.stat().st_size for path in folder.glob("golden-*")]
+    _broken.extend(row for row in data if len(row["body"]) not in golden)
+    if _broken:  # by the first photo of a client, after the probe
         raise RuntimeError("the state is broken")
     return _handle(self, data, context)
 

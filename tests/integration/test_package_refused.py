@@ -125,9 +125,15 @@ def other_palette_and_classes(files: dict[str, bytes]) -> None:
     files["model_spec.json"] = files["model_spec.json"].replace(b'"floor"', b'"ground"')
 
 
+def other_golden_mask(files: dict[str, bytes]) -> None:
+    """A rollout takes it for the truth."""
+    files["golden-1-mask.png"] = files["golden-2-mask.png"]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (other_golden_mask, "its golden-1-mask.png is not the golden photo or mask of the spec"),
         (other_weights, "not the file that passed parity"),
         (second_artefact, "do not belong there: model.pt"),
         (no_handler, "lacks segmentation_handler.py"),

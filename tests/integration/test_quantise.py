@@ -87,7 +87,8 @@ def test_calibration_has_the_photos_and_rendered_rooms(tmp_path: Path) -> None:
 
 
 def test_tensorrt_gets_no_unsigned_integers(fp32: Path) -> None:
-    int8 = fp32.with_name("model.int8.onnx")
+    int8 = fp32.with_name("unsigned.int8.onnx")
+    quantise(fp32, int8, [[render(seed, *SIZE)[0][np.newaxis] for seed in range(8)]], lambda _: None)
     before = onnx.load(str(int8))
     after = onnx.load(str(signed(int8, fp32.with_name("signed.onnx"))))
     unsigned = onnx.TensorProto.UINT8

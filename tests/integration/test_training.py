@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import time
@@ -22,6 +23,7 @@ from training.config import TrainConfig
 from training.data import EvalSamples, load_dataset
 from training.distributed import Processes
 from training.metrics import ConfusionMatrix
+from training.options import WeightOptions
 from training.run import Run
 
 CPU = torch.device("cpu")
@@ -216,8 +218,41 @@ def test_datasets_are_joined(painted: Path, tmp_path: Path) -> None:
 def test_divergence_ends_with_the_reason(painted: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="lower --base-lr"):
         train.main(config(painted, out=tmp_path / "out", base_lr=1e30, epochs=5))
-    for path in (tmp_path / "out").glob("last.safetensors"):  # what is there is from before
-        assert all(torch.isfinite(tensor).all() for tensor in load_checkpoint(path)[0].values())
+
+
+def test_a_loss_that_is_no_number_spoils_nothing_that_was_saved(
+    painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second step of the second epoch, of two steps each."""
+    step, steps = Run.step, 0
+
+    def breaks(self: Run, *batch: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        return step(self, *batch) * (math.nan if steps == 4 else 1)
+
+    monkeypatch.setattr(Run, "step", breaks)
+    out = tmp_path / "out"
+    with pytest.raises(CheckFailed, match="the loss became nan in epoch 2: lower --base-lr"):
+        train.main(config(painted, out=out, epochs=3))
+    assert [line["epoch"] for line in metrics(out)] == [1]
+    state, meta = load_checkpoint(out / "last.safetensors")
+    assert meta.epoch == 1
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+def test_warm_up_decay_and_optimiser_are_as_asked(painted: Path, tmp_path: Path) -> None:
+    weights = WeightOptions("adamw", warmup_epochs=2)
+    chosen = config(painted, out=tmp_path, epochs=10, weight_decay=0.03, weights=weights)
+    run = Run(chosen, Processes(0, 1, CPU), [load_dataset(painted, "val")])
+    assert run.set_learning_rate(0.0) == pytest.approx(0.01 * 0.1)
+    assert run.set_learning_rate(0.1) == pytest.approx(0.01 * 0.9**0.9 * 0.55)
+    assert run.set_learning_rate(0.2) == pytest.approx(0.01 * 0.8**0.9)
+    assert isinstance(run.optimizer, torch.optim.AdamW)
+    assert [group["lr"] for group in run.optimizer.param_groups] == pytest.approx(
+        [0.01 * 0.8**0.9, 0.1 * 0.8**0.9]
+    )
+    assert {group["weight_decay"] for group in run.optimizer.param_groups} == {0.03}
 
 
 def test_new_layers_learn_ten_times_faster_and_none_is_forgotten(painted: Path, tmp_path: Path) -> None:

@@ -145,3 +145,22 @@ def test_draining_waits_for_the_queue() -> None:
     assert waiting == [0]
     never = management(lambda _: httpx.Response(200, json=[model("1.0", pending=1)]))
     assert not never.drain("rooms", "1.0", timeout_s=0.2, settle_s=0.1)
+
+
+def test_draining_waits_for_workers_that_compute_though_nothing_is_queued(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used_s, busy, asked = 0.0, True, set[tuple[int, ...]]()
+
+    def processor_time_s(pids: tuple[int, ...]) -> float:
+        nonlocal used_s
+        asked.add(pids)
+        used_s += busy
+        return used_s
+
+    monkeypatch.setattr("deploy.management.processor_time_s", processor_time_s)
+    computing = management(lambda _: httpx.Response(200, json=[model("1.0", "READY")]))
+    assert not computing.drain("rooms", "1.0", timeout_s=0.3, settle_s=0.1)
+    busy = False
+    assert computing.drain("rooms", "1.0", timeout_s=60, settle_s=0.1)
+    assert asked == {(100,)}

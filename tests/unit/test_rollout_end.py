@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deploy import incoming, journal, rollout, served, status
+from deploy import canary, incoming, journal, rollout, served, status
 from deploy.interrupts import Asked
 from deploy.journal import Journal
 from deploy.management import Management
@@ -22,7 +22,7 @@ from deploy.rollout_options import RolloutConfig
 from deploy.run_folder import Running
 from deploy.served import Served
 from deploy.status import StatusConfig
-from deploy.undo import recover
+from deploy.undo import recover, undo
 from deploy.watch import Before
 from segserve.errors import ServerError
 from tests.fake_management import NEW_FILE, OLD_FILE, FakeManagement, between_versions, folders, unpacked
@@ -131,6 +131,34 @@ def test_cut_off_while_the_old_version_goes_the_new_one_is_in_service(
     assert folders(running) == [NEW_FILE]
     assert served.load(run_dir)["rooms"] == Served("2.0", {"2.0": NEW_FILE})
     assert journal.load(run_dir) is None
+
+
+def test_an_old_version_that_clients_name_stays_and_is_not_forgotten(
+    running: Running,
+    roll_out: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    management = FakeManagement({"1.0": OLD_FILE})
+    monkeypatch.setattr(management, "drain", lambda *_: False)
+    assert roll_out(management) == 0
+    assert "1.0 still gets requests that name it, so it stays" in capsys.readouterr().err
+    assert management.asked == ["default 2.0"]
+    assert folders(running) == [OLD_FILE, NEW_FILE]
+    assert served.load(Path(running.run_dir))["rooms"].files == {"2.0": NEW_FILE, "1.0": OLD_FILE}
+    assert journal.load(Path(running.run_dir)) is None
+
+
+def test_one_that_is_taken_back_takes_its_canary_along(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once clients have the old version as the default, before the new one goes."""
+    management = FakeManagement({"1.0": OLD_FILE, "2.0": NEW_FILE})
+    monkeypatch.setattr(canary, "clear_canary", lambda *_: management.asked.append("canary off"))
+    said = undo(running, management, Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True))
+    assert said == "rolled back: rooms 1.0 is in service, 2.0 is gone"
+    assert management.asked == ["default 1.0", "canary off", "drain 2.0", "unregister 2.0"]
+    assert folders(running) == [OLD_FILE]
 
 
 def test_a_server_that_dies_then_is_told_with_what_it_comes_back_as(

@@ -176,6 +176,21 @@ def test_colour_formulas(changed: dict[str, float], check: object) -> None:
         assert check(pixel, colour.astype(float))
 
 
+@pytest.mark.parametrize(
+    "one", [{"brightness": 0.5}, {"contrast": 0.5}, {"saturation": 0.5}, {"hue_degrees": 40.0}]
+)
+def test_each_colour_option_changes_a_photo_and_by_chance(one: dict[str, float]) -> None:
+    photo, _ = painted(16, 20)
+    limits = replace(STILL, **one)
+    shots = [
+        np.asarray(transforms.jitter_colour(np.random.default_rng(seed), Image.fromarray(photo), limits))
+        for seed in range(5)
+    ]
+    assert all(np.abs(shot.astype(int) - photo).max() > 0 for shot in shots)
+    assert max(np.abs(shot.astype(int) - photo).max() for shot in shots) > 30
+    assert len({shot.tobytes() for shot in shots}) == 5
+
+
 def test_grey_has_no_hue_or_saturation_to_change() -> None:
     photo = Image.fromarray(np.full((8, 8, 3), 77, np.uint8))
     limits = replace(STILL, saturation=1.0, hue_degrees=90)

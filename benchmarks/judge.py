@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.photos import Photo
 from benchmarks.truth import Truth, coarse
-from deploy.asking import LEAST_AGREEMENT
+from deploy.asking import least_agreement
 from segserve import encode
 from segserve.errors import CheckFailed
 from segserve.labels import IGNORE_LABEL
@@ -136,7 +136,7 @@ class Masks:
         if golden is None:
             return
         _same(mask.shape, golden.shape, "size of the golden mask")
-        least = LEAST_AGREEMENT.get(answer.engine.rpartition("-")[2], LEAST_AGREEMENT["fp32"])
+        least = least_agreement(answer.engine)
         if (agreement := float((mask == golden).mean())) < least:
             raise CheckFailed(
                 f"not the mask of the package of version {answer.version}: {100 * agreement:.2f} % of the pixels of "

@@ -10,7 +10,6 @@ was wrong, or if the worker took longer to come back than --full-within-s.
 from __future__ import annotations
 
 import math
-import os
 import signal
 import tempfile
 import threading
@@ -26,7 +25,7 @@ from benchmarks import host, loaded, mar_settings
 from benchmarks.photos import Photo, mixed_photos
 from deploy.client import Client
 from deploy.management import Management
-from deploy.processes import wait_until
+from deploy.processes import send, wait_until
 from deploy.run_folder import Running
 from segserve.cli import run
 from segserve.errors import SegserveError, UsageError
@@ -140,8 +139,7 @@ def measure(config: KillsConfig, running: Running, name: str) -> dict[str, Any]:
 def _kill(management: Management, name: str) -> float:
     """Kill every worker of the model. Returns: seconds until new ones are all READY; infinite if they never are."""
     pids = {pid for state in management.versions(name) for pid in state.worker_pids}
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    send(pids, signal.SIGKILL)
     killed = time.monotonic()
 
     def back() -> bool:

@@ -1,6 +1,6 @@
 """One run of `benchmarks.run`: the result folder, a server (ours or somebody else's), loads on it one after another.
 
-with session(options, scenario="latency") as running:
+with session(options, mar, packages) as running:
     phase = running.load("8 clients", users=8, seconds=30.0)
     phase.rows, phase.seconds
 

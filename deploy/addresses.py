@@ -9,13 +9,18 @@ from segserve.errors import UsageError
 
 
 def address(properties: dict[str, str], key: str, host: str | None, port: int | None) -> tuple[str, int]:
-    """Host and port: from the options where given, otherwise from the configuration."""
-    parts = urlsplit(properties.get(key, ""))
-    if parts.scheme != "http" or not parts.hostname or not parts.port:
-        raise UsageError(f"{key}={properties.get(key, '')} in the configuration; expected http://HOST:PORT")
+    """Host and port: from the options where given, otherwise from the configuration. Raises: UsageError."""
+    found = properties.get(key, "")
+    try:
+        parts = urlsplit(found)
+        known = (parts.hostname or "", parts.port or 0)
+    except ValueError:  # a port that is no number, or too large
+        known = ("", 0)
+    if not found.startswith("http://") or not all(known):
+        raise UsageError(f"{key}={found} in the configuration; expected http://HOST:PORT")
     if host and ":" in host:
         raise UsageError(f"--host {host}: TorchServe takes an IPv4 address or a host name, no IPv6 address")
-    return host or parts.hostname, port or parts.port
+    return host or known[0], port or known[1]
 
 
 def is_loopback(host: str) -> bool:

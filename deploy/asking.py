@@ -26,6 +26,11 @@ LEAST_AGREEMENT = {"fp32": 0.999, "bf16": 0.97, "fp16": 0.97, "int8": 0.9}
 export demands on the host where it was built (segserve/thresholds.py): another CPU or JPEG decoder moves a few."""
 
 
+def least_agreement(engine: str) -> float:
+    """Of LEAST_AGREEMENT, by what an answer says that made it, such as `openvino-int8`."""
+    return LEAST_AGREEMENT.get(engine.rpartition("-")[2], LEAST_AGREEMENT["fp32"])
+
+
 @dataclass(frozen=True)
 class Seen:
     """An answer that is a mask: uint8 (H, W). `handler_ms` is what the worker took, without waiting for it."""
@@ -89,7 +94,7 @@ def require_golden(seen: Seen, labels: NDArray[np.uint8], who: str, photo: str) 
             f"{labels.shape[1]}x{labels.shape[0]}"
         )
     agreement = float((seen.labels == labels).mean())
-    least = LEAST_AGREEMENT.get(seen.engine.rpartition("-")[2], LEAST_AGREEMENT["fp32"])
+    least = least_agreement(seen.engine)
     if agreement < least:
         raise CheckFailed(
             f"{who} does not segment like its checkpoint: {100 * agreement:.2f} % of the pixels of {photo} have the "

@@ -20,7 +20,7 @@ import httpx
 
 from deploy.addresses import is_loopback
 from deploy.retry import Budget, Retry, again, retry_after_s
-from segserve.errors import CheckFailed, ServerError
+from segserve.errors import CheckFailed, ServerError, UsageError
 from segserve.request import CONTENT_TYPES
 
 CONNECT_TIMEOUT_S = 5.0
@@ -40,6 +40,17 @@ class Refused(CheckFailed):
 
 class _Lost(ServerError):
     """No answer in the time that one attempt has."""
+
+
+def _host(url: str) -> str:
+    """Raises: UsageError for what is no address of a server."""
+    try:
+        parts = httpx.URL(url)
+        if parts.scheme in ("http", "https") and parts.host and (parts.port or 0) < 1 << 16:
+            return parts.host
+    except httpx.InvalidURL:
+        pass
+    raise UsageError(f"{url} is no address of a server; expected http://HOST:PORT")
 
 
 class AsyncClient:
@@ -64,13 +75,14 @@ class AsyncClient:
         self._retry = retry or Retry()
         self._budget = Budget(self._retry)
         self._clock, self._sleep, self._rand = clock, sleep, rand
+        host = _host(url)
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),  # the deadline is that of the call
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             # HTTP_PROXY is for the way out: a proxy could not reach this machine's own loopback
-            trust_env=not is_loopback(httpx.URL(url).host),
+            trust_env=not is_loopback(host),
             transport=transport,
         )
 

@@ -104,8 +104,8 @@ def stop(options: Stop) -> int:
 
 def reload(options: Reload) -> int:
     """Exit code 0."""
-    front = _front(options.run_dir)
-    with run_folder.exclusive(front.folder):
+    with run_folder.exclusive(_front(options.run_dir).folder):
+        front = _front(options.run_dir)  # again: a rollout may have changed its canaries until now
         front_process.change(front, front.canaries)
     return 0
 

@@ -107,18 +107,17 @@ def launch(settings: FrontSettings) -> Front:
             [*_command(program, folder), "-c", str(folder / "nginx.conf")],
             stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True,
         )  # fmt: skip
-    front = Front(process.pid, processes.identity(process.pid), settings)
-    up = processes.wait_until(
-        lambda: process.poll() is not None or bool(_accepting(process.pid)), CHANGE_TIMEOUT_S
-    )
-    if not up or process.poll() is not None:
-        process.kill()
-        process.wait()
-        raise ServerError(f"nginx did not start: {_said(folder)}")
     try:
+        front = Front(process.pid, processes.identity(process.pid), settings)
+        up = processes.wait_until(
+            lambda: process.poll() is not None or bool(_accepting(process.pid)), CHANGE_TIMEOUT_S
+        )
+        if not up or process.poll() is not None:
+            raise ServerError(f"nginx did not start: {_said(folder)}")
         save(front)
     except BaseException:  # nobody would find it any more
         processes.end_session(process.pid, 5.0)
+        process.wait()
         raise
     return front
 

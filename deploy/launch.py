@@ -37,6 +37,8 @@ JAVA_OPTIONS = (
 # judge it: 32 MB of brackets take 1.3 s and 790 MiB of the worker. All bodies and fields are bytes then, text too. As a
 # variable (TS_DECODE_INPUT_REQUEST) it would not do: TorchServe gives the workers its setting's value over that.
 BODIES_AS_SENT = {"decode_input_request": "false"}
+PROPERTIES = "latin-1"
+"""How Java reads such files."""
 TORCHSERVE_SIZES = (("job_queue_size", "100"), ("max_request_size", "6553500"))
 """Its own values, where the configuration has none."""
 
@@ -44,7 +46,7 @@ TORCHSERVE_SIZES = (("job_queue_size", "100"), ("max_request_size", "6553500"))
 def read_properties(path: Path) -> dict[str, str]:
     """`key=value` lines of a properties file, without comments."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding=PROPERTIES).splitlines()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     pairs = (line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#"))
@@ -89,7 +91,7 @@ def effective_config(properties_file: Path, known_at_start: dict[str, str]) -> s
     """The repository's configuration, with what is only known at start in the place of its own values."""
     kept = [
         line
-        for line in properties_file.read_text().splitlines()
+        for line in properties_file.read_text(encoding=PROPERTIES).splitlines()
         if line.split("=", 1)[0].strip() not in known_at_start
     ]
     # Java reads the file as ASCII with the escapes of JSON strings
@@ -169,7 +171,8 @@ def _launch(plan: Plan, sockets: Path) -> tuple[Running, subprocess.Popen[bytes]
         "metrics_config": str(METRICS_CONFIG),
         **BODIES_AS_SENT,
     }
-    (plan.run_dir / "config.properties").write_text(effective_config(plan.config, known_at_start))
+    config = effective_config(plan.config, known_at_start)
+    (plan.run_dir / "config.properties").write_text(config, encoding=PROPERTIES)
     process = _spawn(plan, tmp_dir, log_dir)
     running = Running(
         process.pid, processes.identity(process.pid), known_at_start["inference_address"],
@@ -194,6 +197,10 @@ def queue_size(plan: Plan) -> int:
         raise UsageError(
             f"{plan.config}: job_queue_size and max_request_size must be numbers ({error})"
         ) from None
+    if min(wanted, largest) < 1:
+        raise UsageError(
+            f"{plan.config}: job_queue_size={wanted}, max_request_size={largest}: expected 1 or more of each"
+        )
     return memory.queue_size(wanted, memory.available_bytes(), largest, len(plan.models))
 
 

@@ -21,11 +21,11 @@ import httpx
 
 from deploy.processes import exists, processor_time_s, wait_until
 from deploy.run_folder import Running
-from segserve.errors import ServerError
+from segserve.errors import ServerError, Unreachable, UsageError
 
 READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 60.0
-"""Registering and scaling read files and start processes on a machine that may be busy."""
+"""Registering reads files and starts processes on a machine that may be busy."""
 WORKERS_END_S = 10.0
 POLL_S = 0.1
 IDLE_S = 0.02
@@ -51,7 +51,7 @@ class ModelState:
 
 
 class Management:
-    """Raises httpx.TransportError where nobody listens (yet), ServerError for an answer that is no good.
+    """Raises Unreachable where nobody listens (yet), ServerError for an answer that is no good.
 
     address: path of a unix socket, or http(s)://HOST:PORT. token: gives the token of a kind, None where they are off.
     """
@@ -87,10 +87,16 @@ class Management:
         return answer
 
     def _send(self, method: str, path: str, key: str, parameters: dict[str, str]) -> httpx.Response:
-        token = self._token(key)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout_s = READ_TIMEOUT_S if method == "GET" else CHANGE_TIMEOUT_S
-        return self._http.request(method, path, params=parameters, headers=headers, timeout=timeout_s)
+        try:
+            token = self._token(key)  # its file comes and goes with the server
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            return self._http.request(method, path, params=parameters, headers=headers, timeout=timeout_s)
+        except (httpx.TransportError, UsageError) as error:
+            raise Unreachable(
+                f"the management API does not answer ({error or type(error).__name__}): the server is starting, or "
+                "gone; see `python -m deploy.status`"
+            ) from None
 
     # --- what there is ------------------------------------------------------------------------------------------
 
@@ -149,13 +155,6 @@ class Management:
                     "or allow more time"
                 )
             time.sleep(POLL_S)
-
-    def scale(self, name: str, version: str, workers: int) -> None:
-        """So many workers, once they are all there. Raises: ServerError if they don't start."""
-        answer = self.request(
-            "PUT", f"/models/{name}/{version}", min_worker=str(workers), max_worker=str(workers), synchronous="true"
-        )  # fmt: skip
-        self._checked(answer, f"scale {name} {version} to {workers} workers")
 
     def set_default(self, name: str, version: str) -> None:
         """From now on requests that name no version go there."""

@@ -86,7 +86,10 @@ def shadow(
     """Both versions' masks of all photos. Raises: CheckFailed if one of them gives none."""
     found = Disagreement(num_classes)
     for name, photo in photos:
-        before, after = asker.ask(photo, old).labels, asker.ask(photo, new).labels
+        try:
+            before, after = asker.ask(photo, old).labels, asker.ask(photo, new).labels
+        except CheckFailed as error:
+            raise CheckFailed(f"{name}: {error}") from None
         if before.shape != after.shape:
             raise CheckFailed(
                 f"the masks of {name} differ in size: {before.shape} of {old}, {after.shape} of {new}"

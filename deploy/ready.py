@@ -13,14 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
 from deploy.launch import loadable
 from deploy.management import Management, ModelState
 from deploy.processes import port_taken
 from deploy.run_folder import Running
 from deploy.served import Wanted
-from segserve.errors import SegserveError, ServerError
+from segserve.errors import SegserveError, ServerError, Unreachable
 
 MAX_DEATHS = 2
 """One may be bad luck (memory), two is a loop."""
@@ -163,7 +161,7 @@ class _Start:
                 for name in self.running.models
                 for state in self.management.versions(name)
             }
-        except httpx.TransportError:
+        except Unreachable:
             return None
 
     def _failures(self, loaded: Mapping[str, ModelState]) -> dict[str, str]:
@@ -214,7 +212,7 @@ class _Start:
         """A spare version, which is no reason to end a start either where it stays."""
         try:
             self.management.unregister(state.name, state.version)
-        except (ServerError, httpx.TransportError) as error:
+        except ServerError as error:
             self.report(
                 f"{state.name} {state.version} could not be unregistered ({error}): TorchServe goes on trying it until "
                 "the server is started again"

@@ -5,7 +5,8 @@
 
 The version that was left stays warm in its turn: the same command goes forward again. So it does where a rollout was
 interrupted before it had retired the old version; others that had to go with that one go now. Exit code: 0 done; 2 if
-nothing was kept, the kept version is not READY, or the server went away when all but those had been done.
+nothing was kept, the kept version is not READY, or the front's canary could not be switched off or the server went away
+when all but that had been done.
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
-from deploy import canary, journal, served
+from deploy import journal, served
 from deploy.journal import Journal
 from deploy.management import Management
 from deploy.run_folder import Running, require_running
 from deploy.served import Served
-from deploy.undo import left_over, retire
+from deploy.undo import canary_off, left_over, retire
 from segserve.cli import run
 from segserve.errors import ServerError, UsageError
 
@@ -59,9 +58,10 @@ def main(config: RollbackConfig) -> int:
         if left is not None and left.name == name:
             journal.clear(run_dir)  # the old version is not to be retired after all
         management.set_default(name, kept)
-        canary.clear_canary(running, name)
         served.save(run_dir, {**models, name: Served(kept, before.files, before.default)})
         print(f"{name} {kept} is in service; {before.default} is kept warm")
+        if trouble := canary_off(running, name):
+            raise ServerError(trouble)
         if left is not None and left.name == name:
             _end(running, management, _rest(left, kept, before))
     return 0
@@ -83,7 +83,7 @@ def _end(running: Running, management: Management, rest: Journal) -> None:
     rest.save(Path(running.run_dir))
     try:
         print(retire(running, management, rest))
-    except (ServerError, httpx.TransportError) as error:
+    except ServerError as error:
         print(f"{error}\n{left_over(running, management, rest)}")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -22,7 +23,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
 
 from deploy import canary, disagreement, incoming, journal, probe
@@ -55,7 +55,7 @@ def main(config: RolloutConfig) -> int:
         try:
             interrupts.arm()
             rollout.go()
-        except (Asked, SegserveError, httpx.HTTPError, OSError) as error:
+        except (Asked, SegserveError, OSError) as error:
             interrupts.disarm()
             said = rollout.back(str(error) or type(error).__name__)
             if not (rollout.committed or isinstance(error, Asked)):
@@ -87,6 +87,12 @@ class Rollout:
         self._old, self._compare = incoming.spec_of(self._store / old.file), old.ready
         if not old.ready:
             console.print(f"{old.name} {old.version} has no READY worker: there is nothing to compare with")
+        if self._old.version != old.version:
+            raise UsageError(
+                f"the server loaded {old.name} {old.version} from {self._store / old.file}, which is version "
+                f"{self._old.version} now: put the old file back, roll out from a file elsewhere, or start the server "
+                "again"
+            )
         self.found["old"] = self._old.version
         if not config.allow_class_change:
             incoming.require_same_classes(spec, self._old)
@@ -173,9 +179,12 @@ class Rollout:
         if self._new.classes != self._old.classes or not self._compare:
             return  # ids mean other things, which was allowed; or nobody can be asked
         with self._step("both versions on the same photos"):
-            photos = [(golden.name, golden.photo) for golden in goldens]
-            photos += [(g.name, g.photo) for g in incoming.golden_photos(self._store / self._old_file())]
-            photos += [(path.name, path.read_bytes()) for path in _files(self._config.shadow)]
+            theirs = incoming.golden_photos(self._store / self._old_file())
+            photos = itertools.chain(
+                ((golden.name, golden.photo) for golden in (*goldens, *theirs)),
+                # one after the other: the server needs the memory
+                ((path.name, path.read_bytes()) for path in _files(self._config.shadow)),
+            )
             new, old, classes = self._new.version, self._old.version, self._new.classes
             found = probe.shadow(asker, photos, old, new, len(classes))
             self.found["shadow"] = {

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +24,7 @@ from deploy.management import Management, ModelState
 from deploy.processes import memory_mib
 from deploy.run_folder import Running
 from segserve.cli import run
+from segserve.errors import Unreachable
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def versions(running: Running, known: dict[str, served.Served]) -> list[dict[str
                 default = management.default_version(name)
                 kept = known[name].kept if name in known else None
                 rows += [_row(state, default, kept) for state in management.versions(name)]
-    except httpx.TransportError:
+    except Unreachable:
         Console(stderr=True).print("the management API does not answer")
         return []
     return rows

@@ -9,15 +9,13 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
-
 from deploy import canary, incoming, journal, served
 from deploy.journal import Journal
 from deploy.management import Management
 from deploy.processes import wait_until
 from deploy.run_folder import Running
 from deploy.served import Served
-from segserve.errors import CheckFailed, ServerError
+from segserve.errors import CheckFailed, SegserveError, ServerError
 
 DRAIN_TIMEOUT_S = 120.0
 GOING_S = 5.0
@@ -34,11 +32,11 @@ def undo(running: Running, management: Management, rollout: Journal) -> str:
         there = management.version(name, new) is not None
         if there and rollout.reached:
             management.set_default(name, old)  # first of all: from now on clients are safe
-        canary.clear_canary(running, name)
+        trouble = canary_off(running, name)
         if there and rollout.reached:
             management.drain(name, new, DRAIN_TIMEOUT_S)
         management.unregister(name, new)
-    except (ServerError, httpx.TransportError) as error:
+    except ServerError as error:
         gone = wait_until(lambda: not running.alive(), GOING_S)
         if not gone:  # the next rollout tries again: the journal stays
             raise CheckFailed(
@@ -50,7 +48,23 @@ def undo(running: Running, management: Management, rollout: Journal) -> str:
         return f"the server is gone; when it is started again, it serves {name} {old}"
     incoming.remove(store, rollout.file)
     journal.clear(run_dir)
-    return f"rolled back: {name} {old} is in service, {new} is gone"
+    said = f"rolled back: {name} {old} is in service, {new} is gone"
+    return f"{said}\n{trouble}" if trouble else said
+
+
+def canary_off(running: Running, name: str) -> str:
+    """Returns: why it could not be switched off, and what to do; empty if it was.
+
+    No reason to leave a bad version there: once that is gone, the front gives its requests to the default.
+    """
+    try:
+        canary.clear_canary(running, name)
+    except (SegserveError, OSError) as error:
+        return (
+            f"the front could not be told that {name} has no canary any more ({error}); when that is mended: "
+            f"`python -m deploy.front canary {name} --off`"
+        )
+    return ""
 
 
 def leaving(run_dir: Path, rollout: Journal, keep: bool) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -99,7 +113,7 @@ def left_over(running: Running, management: Management, rollout: Journal) -> str
     try:
         commit(run_dir, management, rollout)
         left = [version for version in rollout.going if management.version(name, version) is not None]
-    except (ServerError, httpx.TransportError) as error:
+    except ServerError as error:
         models = ", ".join(f"{known} {model.default}" for known, model in served.load(run_dir).items())
         raise ServerError(
             f"{name} {rollout.new} was in service when the server stopped answering ({error}); when it is started "

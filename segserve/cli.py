@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shlex
@@ -15,6 +16,8 @@ from segserve.errors import SegserveError
 
 Config = TypeVar("Config")
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What writing may meet at any time, without a name of a file."""
 UNREAD = 128 + signal.SIGPIPE
 """Exit code where what was printed has no reader any more, as shells report it."""
 
@@ -52,9 +55,10 @@ def _code_of(config_type: type[Config], main: Callable[[Config], int | None]) ->
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in NO_SPACE:
             raise  # not about a file that the user named
-        print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
+        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

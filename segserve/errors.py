@@ -99,6 +99,10 @@ class ServerError(SegserveError):
     status = 503
 
 
+class Unreachable(ServerError):
+    """Nobody answers where the server should: it is starting, or gone."""
+
+
 class CheckFailed(SegserveError):
     """The thing checked does not hold (parity, SLO, content of an answer)."""
 

@@ -148,7 +148,9 @@ def require_unchanged(options: Options, out: Path) -> None:
 def row(name: str, options: Options, out: Path) -> dict[str, Any]:
     """What a finished training brought, at the epoch with the best mIoU."""
     lines = [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
-    best = max((line for line in lines if "miou" in line), key=lambda line: line["miou"] or 0.0)
+    best = max((line for line in lines if "miou" in line), key=lambda line: line["miou"] or 0.0, default=None)
+    if best is None:
+        raise UsageError(f"{out / METRICS} has no epoch that was scored: remove {out} and train it anew")
     return {
         "name": name,
         "miou": best["miou"],
@@ -173,14 +175,16 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """The table."""
     if not rows:
         return "nothing is finished yet\n"
-    classes = list(rows[0]["iou"])
+    classes = list(
+        dict.fromkeys(label for item in rows for label in item["iou"])
+    )  # joined ones, in a variation
     lines = [
         f"| | mIoU % | points | {' | '.join(classes)} | best epoch | minutes |",
         "|---" * (len(classes) + 5) + "|",
     ]
     for item in rows:
         points = "" if item["points"] is None or item["name"] == BASE else f"{item['points']:+.1f}"
-        iou = " | ".join(_percent(item["iou"][label]) for label in classes)
+        iou = " | ".join(_percent(item["iou"].get(label)) for label in classes)
         lines.append(
             f"| {item['name']} | {_percent(item['miou'])} | {points} | {iou} | {item['epoch']} of {item['epochs']} | "
             f"{item['minutes']:.0f} |"

@@ -24,6 +24,7 @@ from segserve import encode, image
 from segserve.errors import DatasetError, RequestError
 from segserve.labels import IGNORE_LABEL, palette
 from training.duplicates import Fingerprint, fingerprint
+from training.prepare_options import LEFT_OUT
 from training.remap import Remap
 from training.sources.item import BadPair, Item, LeftOut, Source
 
@@ -107,12 +108,16 @@ def _note(photo: image.Photo, labels_sized: bool, labels_as_stored: bool) -> str
 
 @contextmanager
 def whole(out: Path) -> Iterator[None]:
-    """Half a dataset, of a block that was broken off, is in the way of the next try: its files go."""
+    """Half a dataset, of a block that was broken off, is in the way of the next try: it goes, but for what says why."""
+    before = set(out.iterdir()) if out.is_dir() else set()
     try:
         yield
     except BaseException:
-        for folder in (IMAGES, LABELS):
-            shutil.rmtree(out / folder, ignore_errors=True)
+        for path in set(out.iterdir()) - before if out.is_dir() else ():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LEFT_OUT:
+                path.unlink(missing_ok=True)
         raise
 
 

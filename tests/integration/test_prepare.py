@@ -16,7 +16,7 @@ from PIL import Image
 
 from segserve.errors import CheckFailed, UsageError
 from tests.images import photo, stored_with_orientation
-from training import prepare
+from training import contact_sheet, prepare
 from training.data import load_dataset
 from training.label_sets import NotThese
 from training.prepare_options import PrepareConfig
@@ -158,6 +158,23 @@ def test_too_much_bad_is_no_dataset_and_can_be_tried_again(
     assert sorted(left_out(out)) == ["clip1_0.jpg", "clip1_1.jpg"]
     prepare.main(config(root, max_left_out=0.2))
     assert (out / "dataset.toml").is_file()
+
+
+def test_what_is_broken_off_at_the_end_can_be_tried_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the picture is drawn the lists are there."""
+
+    def interrupted(*_: Any) -> None:
+        assert (root.parent / "out" / "train.txt").exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(contact_sheet, "draw", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.main(config(root))
+    prepare.main(config(root))
+    assert len(load_dataset(root.parent / "out" / "dataset.toml", "train").samples) > 0
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

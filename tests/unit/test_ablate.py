@@ -83,6 +83,21 @@ def test_each_training_gets_its_options_and_the_table_their_results(
     assert "| no_ema | 65.0 | -5.0 | 65.0 |  | 3 of 4 | 2 |" in (out / "table.md").read_text()
 
 
+def test_variations_may_have_other_classes_and_one_without_scores_is_told(tmp_path: Path) -> None:
+    rows = [
+        {"name": name, "miou": 0.5, "points": None, "iou": iou, "epoch": 1, "epochs": 1, "minutes": 1.0}
+        for name, iou in (("base", {"wall": 0.5, "chair": 0.25}), ("joined", {"wall": 0.75, "seat": 0.125}))
+    ]
+    lines = ablate.markdown(rows).splitlines()
+    assert lines[0] == "| | mIoU % | points | wall | chair | seat | best epoch | minutes |"
+    assert lines[2:] == [
+        "| base | 50.0 |  | 50.0 | 25.0 |  | 1 of 1 | 1 |", "| joined | 50.0 |  | 75.0 |  | 12.5 | 1 of 1 | 1 |",
+    ]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 3.0}\n')
+    with pytest.raises(UsageError, match="has no epoch that was scored"):
+        ablate.row("base", {}, tmp_path)
+
+
 def test_what_is_finished_is_not_trained_again(
     recipe: Path, tmp_path: Path, trained: list[list[str]]
 ) -> None:

@@ -31,6 +31,24 @@ def test_address_comes_from_the_options_then_from_the_configuration() -> None:
         address(properties, "metrics_address", None, None)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "127.0.0.1:8080",
+        "http://127.0.0.1",
+        "http://127.0.0.1:808O",
+        "http://127.0.0.1:80800",
+        "https://a:1",
+        "http://[::1",
+    ],
+)
+def test_an_address_in_the_configuration_that_is_none_is_told(wrong: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"^metrics_address=.* in the configuration; expected http://HOST:PORT"
+    ):
+        address({"metrics_address": wrong}, "metrics_address", None, None)
+
+
 def test_inference_and_metrics_need_a_port_each(tmp_path: Path) -> None:
     options = Start(tmp_path, port=8090, metrics_port=8090, run_dir=tmp_path / "run")
     with pytest.raises(UsageError, match="both 8090"):

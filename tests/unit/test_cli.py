@@ -48,6 +48,17 @@ def test_a_path_that_cannot_be_used_is_one_line(
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
 
 
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Writing says no name, as opening does."""
+
+    def fill(_: Config) -> None:
+        with Path("/dev/full").open("w") as disk:
+            disk.write("x" * 100_000)
+
+    assert ended(monkeypatch, Config, fill, "--file", "x") == 2
+    assert capsys.readouterr().err == "error: No space left on device\n"
+
+
 def test_an_error_that_is_about_no_file_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["command", "--file", "x"])
     with pytest.raises(ConnectionResetError):

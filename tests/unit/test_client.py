@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from deploy.client import Client, message
+from segserve.errors import UsageError
 
 
 class Recorder(BaseHTTPRequestHandler):
@@ -47,6 +48,14 @@ def test_another_machine_is_asked_through_the_proxy(port: int, monkeypatch: pyte
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
     with Client("http://rooms.invalid", "rooms") as client:
         assert client.segment(b"x", "png") == b"http://rooms.invalid/predictions/rooms"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:808O", "http://127.0.0.1:80800", "127.0.0.1:8080", "http://"]
+)
+def test_an_address_that_is_none_is_told(url: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{url} is no address of a server; expected http://HOST:PORT"):
+        Client(url, "rooms")
 
 
 @pytest.mark.parametrize(

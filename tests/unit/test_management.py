@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from deploy.management import Management
-from segserve.errors import ServerError
+from segserve.errors import ServerError, Unreachable, UsageError
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -164,3 +164,19 @@ def test_draining_waits_for_workers_that_compute_though_nothing_is_queued(
     busy = False
     assert computing.drain("rooms", "1.0", timeout_s=60, settle_s=0.1)
     assert asked == {(100,)}
+
+
+def test_who_does_not_answer_is_unreachable_and_so_is_one_whose_tokens_are_gone() -> None:
+    """A stopped server takes its key file along."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("[Errno 111] Connection refused", request=request)
+
+    with pytest.raises(Unreachable, match=r"does not answer \(\[Errno 111\] Connection refused\)"):
+        management(refuse).names()
+
+    def no_token(kind: str) -> str:
+        raise UsageError(f"key_file.json holds no {kind} token")
+
+    with pytest.raises(Unreachable, match=r"does not answer \(key_file\.json holds no management token\)"):
+        management(refuse, no_token).names()

@@ -71,6 +71,9 @@ def test_the_server_gets_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         tmp_path, config, tmp_path, ("a=a.mar", "b=b.mar"), ("127.0.0.1", 1), ("127.0.0.1", 2), "none"
     )
     assert launch.queue_size(plan) == 38
+    config.write_text("max_request_size=0\n")
+    with pytest.raises(UsageError, match="max_request_size=0: expected 1 or more"):
+        launch.queue_size(plan)
     config.write_text("job_queue_size=many\n")
     with pytest.raises(UsageError, match="must be numbers"):
         launch.queue_size(plan)

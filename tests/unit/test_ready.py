@@ -6,13 +6,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
 from deploy.management import Management
 from deploy.ready import StartLogs, wait_ready
 from deploy.served import Wanted
-from segserve.errors import ServerError
+from segserve.errors import ServerError, Unreachable
 from tests.fake_management import FakeManagement, running_in
 
 BOTH = ("rooms=rooms-2.0", "rooms=rooms.mar")
@@ -119,7 +118,7 @@ class Stays(FakeManagement):
         raise self._error
 
 
-@pytest.mark.parametrize("error", [ServerError("500 no reason"), httpx.ReadTimeout("60 s are over")])
+@pytest.mark.parametrize("error", [ServerError("500 no reason"), Unreachable("60 s are over")])
 def test_a_spare_version_that_cannot_be_unregistered_is_told_and_ends_no_start(
     start: Start, error: Exception
 ) -> None:

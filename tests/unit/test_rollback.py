@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy import journal, rollback, served, undo
+from deploy import canary, journal, rollback, served, undo
 from deploy.journal import Journal
 from deploy.management import Management
 from deploy.rollback import RollbackConfig
@@ -122,3 +122,21 @@ def test_rollback_leaves_a_rollout_alone_that_was_cut_off_before(
     with pytest.raises(UsageError, match="a rollout was cut off"):
         rollback.main(RollbackConfig(run_dir=run_dir))
     assert management.asked == []
+
+
+def test_a_front_that_cannot_be_told_does_not_bring_back_what_was_left(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart comes back with what models.json says."""
+    management, run_dir = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE}), Path(running.run_dir)
+    monkeypatch.setattr(Management, "of", lambda _: management)
+    served.save(run_dir, {"rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "1.0")})
+
+    def clear_canary(*_: Any) -> None:
+        raise ServerError("nginx does not take its configuration")
+
+    monkeypatch.setattr(canary, "clear_canary", clear_canary)
+    with pytest.raises(ServerError, match=r"nginx does not take .*deploy\.front canary rooms --off"):
+        rollback.main(RollbackConfig(run_dir=run_dir))
+    assert management.default == "1.0"
+    assert served.load(run_dir)["rooms"] == Served("1.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "2.0")

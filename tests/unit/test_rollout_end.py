@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
 from deploy import canary, incoming, journal, rollout, served, status
@@ -24,7 +23,7 @@ from deploy.served import Served
 from deploy.status import StatusConfig
 from deploy.undo import recover, undo
 from deploy.watch import Before
-from segserve.errors import ServerError
+from segserve.errors import ServerError, Unreachable, UsageError
 from tests.fake_management import NEW_FILE, OLD_FILE, FakeManagement, between_versions, folders, unpacked
 from tests.specs import make_spec
 
@@ -149,16 +148,42 @@ def test_an_old_version_that_clients_name_stays_and_is_not_forgotten(
     assert journal.load(Path(running.run_dir)) is None
 
 
+@pytest.mark.parametrize(
+    "trouble", [None, ServerError("nginx does not take it"), OSError(28, "No space left on device")]
+)
 def test_one_that_is_taken_back_takes_its_canary_along(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+    running: Running, monkeypatch: pytest.MonkeyPatch, trouble: Exception | None
 ) -> None:
-    """Once clients have the old version as the default, before the new one goes."""
+    """Once clients have the old version as the default, before the new one goes, which a broken front does not keep."""
     management = FakeManagement({"1.0": OLD_FILE, "2.0": NEW_FILE})
-    monkeypatch.setattr(canary, "clear_canary", lambda *_: management.asked.append("canary off"))
+
+    def clear_canary(*_: object) -> None:
+        management.asked.append("canary off")
+        if trouble:
+            raise trouble
+
+    monkeypatch.setattr(canary, "clear_canary", clear_canary)
     said = undo(running, management, Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True))
-    assert said == "rolled back: rooms 1.0 is in service, 2.0 is gone"
+    told, _, advice = said.partition("\n")
+    assert told == "rolled back: rooms 1.0 is in service, 2.0 is gone"
+    assert ("deploy.front canary rooms --off" in advice and str(trouble) in advice) is bool(trouble)
     assert management.asked == ["default 1.0", "canary off", "drain 2.0", "unregister 2.0"]
     assert folders(running) == [OLD_FILE]
+    assert journal.load(Path(running.run_dir)) is None
+
+
+def test_a_file_that_is_no_longer_what_the_server_loaded_from_it_is_not_compared_with(
+    running: Running, roll_out: Callable[..., int]
+) -> None:
+    """As after the new package was copied over the one in service."""
+    make_spec(version="2.0").save(Path(running.model_store) / OLD_FILE / "model_spec.json")
+    management = FakeManagement({"1.0": OLD_FILE})
+    with pytest.raises(
+        UsageError, match=r"loaded rooms 1\.0 from .*old, which is version 2\.0 now: put the old"
+    ):
+        roll_out(management)
+    assert management.asked == []
+    assert folders(running) == [OLD_FILE, NEW_FILE]
 
 
 def test_a_server_that_dies_then_is_told_with_what_it_comes_back_as(
@@ -171,7 +196,7 @@ def test_a_server_that_dies_then_is_told_with_what_it_comes_back_as(
             return False
 
         def gone(self, name: str) -> Any:
-            raise httpx.ConnectError("refused")
+            raise Unreachable("refused")
 
     with pytest.raises(
         ServerError, match=r"2\.0 was in service .*refused.*started again, it serves rooms 2\.0"

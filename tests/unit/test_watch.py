@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -25,8 +24,9 @@ GOOD = Watched(30, 5, 100 + SLACK_MS, 100, 0.01, 2.0, 0.3, 300.0)
 
 
 def watcher(management: FakeManagement | None = None) -> Watcher:
-    asker = cast("Asker", SimpleNamespace())
-    return Watcher(asker, management or FakeManagement({"2.0": "new"}), "http://127.0.0.1:1", ("rooms", "2.0"), LIMITS)  # fmt: skip
+    """It asks nobody."""
+    management = management or FakeManagement({"2.0": "new"})
+    return Watcher(cast("Asker", None), management, "http://127.0.0.1:1", ("rooms", "2.0"), LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ import psutil  # type: ignore[import-untyped]
 
 from benchmarks.load_photos import rendered_folder
 from benchmarks.load_record import NO_REPORT, UNWRITTEN
-from benchmarks.mar_server import free_ports
 from benchmarks.photos import MIXED_SIZES
+from benchmarks.ports import free_ports
 from deploy import run_folder
 from deploy.options import REPOSITORY
 from deploy.run_folder import Running

@@ -7,9 +7,7 @@ with serving(mar, read(mar), Path(folder)) as server:
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import psutil  # type: ignore[import-untyped]
 
 from benchmarks import mar_settings
 from benchmarks.mar_settings import Settings
+from benchmarks.ports import free_ports
 from deploy import launch, processes, run_folder
 from deploy.management import Management
 from deploy.options import REPOSITORY
@@ -92,12 +91,3 @@ def _wait_for_all(running: Running) -> None:
 
         if not processes.wait_until(all_ready, READY_TIMEOUT_S):
             raise ServerError(f"not every worker got ready in {READY_TIMEOUT_S:.0f} s; see {running.log_dir}")
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listened on a moment ago."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]

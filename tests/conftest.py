@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from benchmarks import ports
 
 if TYPE_CHECKING:  # rendering is loaded only by the tests that ask for a photo
     from benchmarks.photos import Photo
@@ -74,15 +74,7 @@ def rooms() -> tuple[Photo, ...]:
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
     """Gives so many different TCP ports that nobody listened on a moment ago."""
-
-    def choose(count: int) -> list[int]:
-        with ExitStack() as stack:
-            probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-            for probe in probes:
-                probe.bind(("127.0.0.1", 0))
-            return [probe.getsockname()[1] for probe in probes]
-
-    return choose
+    return ports.free_ports
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,8 @@ class Pasted(TorchDataset[tuple[Tensor, Tensor]]):
         classes = parts[0].dataset.classes
         if unknown := [name for name in names if name not in classes]:
             raise UsageError(f"--paste {' '.join(unknown)}: the classes are {', '.join(classes)}")
-        self.crops, self.first, self.probability = ConcatDataset(parts), parts[0], probability
+        self.crops: ConcatDataset[tuple[Tensor, Tensor]] = ConcatDataset(parts)
+        self.first, self.probability = parts[0], probability
         self.objects = torch.tensor([classes.index(name) for name in names])
 
     def __len__(self) -> int:

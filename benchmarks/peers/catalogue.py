@@ -17,6 +17,7 @@ import yaml
 from benchmarks import client
 from benchmarks.peers import content, servers
 from benchmarks.peers.servers import REPOSITORY, Server
+from benchmarks.ports import free_ports
 from segserve.errors import CheckFailed
 from segserve.spec import ModelSpec
 
@@ -147,7 +148,7 @@ def started_with(
     def start(
         model: Model, settings: Settings, python: Path, work: Path
     ) -> contextlib.AbstractContextManager[Server]:
-        (port,) = servers.free_ports(1)
+        (port,) = free_ports(1)
         filled = [part.format(python=python, bin=python.parent, port=port) for part in arguments]
         return servers.process(filled, model.settings(settings, port), python, work)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from benchmarks.ports import free_ports
 from deploy import processes, run_folder
 from segserve.errors import ServerError
 
@@ -149,15 +150,6 @@ def end(server: Server, started: subprocess.Popen[bytes]) -> None:
             member.kill()  # psutil checks that it is still that very process
     psutil.wait_procs(left, timeout=10.0)
     started.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listened on a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def log_tail(path: Path, lines: int = 15) -> str:

@@ -23,6 +23,8 @@ from deploy.run_folder import Running
 from segserve.errors import UsageError
 from tests.e2e.serving import REPO, archive, command, run, start_options, started
 
+pytestmark = pytest.mark.timeout(900)  # several starts each, which are patient with a busy machine
+
 ECHO = """
 class Echo:
     def initialize(self, context): pass

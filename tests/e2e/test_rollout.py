@@ -20,6 +20,8 @@ from tests import bad_versions
 from tests.e2e.rollout_places import PATIENT, Place, Traffic, served_place
 from tests.e2e.serving import REPO, command, run, start_options
 
+pytestmark = pytest.mark.timeout(900)  # several starts each, which are patient with a busy machine
+
 
 @pytest.fixture
 def place(

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.peers import servers
 from benchmarks.peers.catalogue import APPS, PEERS, Model, Settings, archive, form, model_config, raw
+from benchmarks.ports import free_ports
 from deploy.processes import exists, wait_until
 from segserve.errors import ServerError
 from tests.specs import make_spec
@@ -106,7 +107,7 @@ def test_every_process_of_a_peer_ends_even_if_it_will_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "STOP_TIMEOUT_S", 0.1)
-    (port,) = servers.free_ports(1)
+    (port,) = free_ports(1)
     settings = {"port": port, "threads": 1}
     arguments = [sys.executable, "-c", STUBBORN]
     with servers.process(arguments, settings, Path(sys.executable), tmp_path / "work") as server:

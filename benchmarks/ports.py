@@ -1,0 +1,34 @@
+"""Ports for servers that measurements and tests start.
+
+inference, metrics = free_ports(2)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from pathlib import Path
+
+LOWEST = 10_000
+OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports of 127.0.0.1 that nobody listened on a moment ago.
+
+    None of those from which the system gives one to each outgoing connection, where it is known: one of the clients
+    that are at work at the same time could have it before the server does.
+    """
+    try:
+        first = int(OUTGOING.read_text().split()[0])
+    except OSError:
+        first = 0
+    chance, found = random.SystemRandom(), list[int]()
+    with contextlib.ExitStack() as stack:
+        while len(found) < count:
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", chance.randrange(LOWEST, first) if first > 2 * LOWEST else 0))
+                found.append(int(probe.getsockname()[1]))
+    return found

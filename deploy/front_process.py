@@ -126,7 +126,10 @@ def change(front: Front, canaries: Mapping[str, Canary]) -> Front:
     """Put other canaries, and renewed certificates, into effect; no request is lost. Returns when they hold.
 
     nginx tests the new configuration before it is used. The processes of the old one answer what they have taken and
-    take nothing more. Raises: ServerError if nginx won't have it; the old one stays in effect then.
+    take nothing more.
+
+    Raises: ServerError if nginx won't have it (the old one stays in effect), or takes too long (nobody knows which of
+    them will be).
     """
     config = front.folder / "nginx.conf"
     before = config.read_text()

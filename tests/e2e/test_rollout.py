@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -188,12 +191,30 @@ def test_an_interrupted_rollout_leaves_nothing_or_the_next_one_clears_up(
     assert place.versions() == {"2.0": "default"}
 
 
-def test_ctrl_c_while_the_old_version_goes_leaves_the_new_one_in_service(place: Place) -> None:
-    with subprocess.Popen(
+@contextlib.contextmanager
+def somebody_asks_for_1_0(place: Place, room: Photo) -> Iterator[None]:
+    """Without a break, so that it does not come to rest."""
+    over, url = threading.Event(), f"{place.running.url}/predictions/rooms/1.0"
+
+    def ask() -> None:
+        while not over.is_set():
+            httpx.post(url, content=room.jpeg, timeout=60)
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            yield
+        finally:
+            over.set()
+        asking.result()
+
+
+def test_ctrl_c_while_the_old_version_goes_leaves_the_new_one_in_service(place: Place, room: Photo) -> None:
+    with somebody_asks_for_1_0(place, room), subprocess.Popen(
         command("deploy.rollout", place.mar("2.0"), "--run-dir", place.run_dir, *PATIENT),
         cwd=REPO, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        # written down before 1.0 drains, which takes two seconds at least
+        # written down before 1.0 drains
         assert processes.wait_until(
             lambda: served.load(place.run_dir)["rooms"].default == "2.0", timeout_s=200
         )

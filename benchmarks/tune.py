@@ -147,13 +147,13 @@ def main(config: Config) -> None:
     }  # fmt: skip
     print(f"## {report['model']}: settings\n\n{host.headline(report)}\n`{report['command']}`\n")
     print(f"Objective: {report['objective']}.\n\n{host.markdown(report['rows'])}\n")
-    json_file.write(config.json, report)  # first, as it took long
     if config.dry_run:
         print(f"{config.mar} stays as it is (--dry-run)")
     else:
         mar_settings.write(config.mar, config.mar, chosen.settings)
         check_package(config.mar)
         print(f"{config.mar} has these settings now: {chosen.settings}")
+    json_file.write(config.json, report)
 
 
 def _row(trial: Trial, chosen: Trial) -> dict[str, Any]:

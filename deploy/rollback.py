@@ -60,10 +60,11 @@ def main(config: RollbackConfig) -> int:
         management.set_default(name, kept)
         served.save(run_dir, {**models, name: Served(kept, before.files, before.default)})
         print(f"{name} {kept} is in service; {before.default} is kept warm")
-        if trouble := canary_off(running, name):
-            raise ServerError(trouble)
+        trouble = canary_off(running, name)
         if left is not None and left.name == name:
             _end(running, management, _rest(left, kept, before))
+    if trouble:
+        raise ServerError(trouble)
     return 0
 
 

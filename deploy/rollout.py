@@ -90,8 +90,8 @@ class Rollout:
         if self._old.version != old.version:
             raise UsageError(
                 f"the server loaded {old.name} {old.version} from {self._store / old.file}, which is version "
-                f"{self._old.version} now: put the old file back, roll out from a file elsewhere, or start the server "
-                "again"
+                f"{self._old.version} now: put the old package back there, and roll out the new one from a file of "
+                "another name"
             )
         self.found["old"] = self._old.version
         if not config.allow_class_change:

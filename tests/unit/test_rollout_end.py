@@ -179,7 +179,7 @@ def test_a_file_that_is_no_longer_what_the_server_loaded_from_it_is_not_compared
     make_spec(version="2.0").save(Path(running.model_store) / OLD_FILE / "model_spec.json")
     management = FakeManagement({"1.0": OLD_FILE})
     with pytest.raises(
-        UsageError, match=r"loaded rooms 1\.0 from .*old, which is version 2\.0 now: put the old"
+        UsageError, match=r"loaded rooms 1\.0 from .*old, which is version 2\.0 now: put the old package back"
     ):
         roll_out(management)
     assert management.asked == []

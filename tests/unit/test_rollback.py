@@ -24,6 +24,14 @@ def running(tmp_path: Path) -> Running:
     return between_versions(tmp_path)
 
 
+def with_1_0_kept(running: Running, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeManagement, Path]:
+    """2.0 is in service, 1.0 warm. Returns: the management that commands get, and the run folder."""
+    management, run_dir = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE}), Path(running.run_dir)
+    monkeypatch.setattr(Management, "of", lambda _: management)
+    served.save(run_dir, {"rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "1.0")})
+    return management, run_dir
+
+
 def test_what_is_being_undone_is_no_longer_committed(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,9 +73,7 @@ def test_a_journal_of_before_tells_no_files_and_the_folder_goes_all_the_same(run
 def test_rollback_calls_off_what_is_left_of_a_rollout(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    management, run_dir = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE}), Path(running.run_dir)
-    monkeypatch.setattr(Management, "of", lambda _: management)
-    served.save(run_dir, {"rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "1.0")})
+    management, run_dir = with_1_0_kept(running, monkeypatch)
     Journal("rooms", "2.0", NEW_FILE, "1.0", committed=True, going=("1.0",), files={"1.0": OLD_FILE}).save(
         run_dir
     )
@@ -128,9 +134,7 @@ def test_a_front_that_cannot_be_told_does_not_bring_back_what_was_left(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restart comes back with what models.json says."""
-    management, run_dir = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE}), Path(running.run_dir)
-    monkeypatch.setattr(Management, "of", lambda _: management)
-    served.save(run_dir, {"rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "1.0")})
+    management, run_dir = with_1_0_kept(running, monkeypatch)
 
     def clear_canary(*_: Any) -> None:
         raise ServerError("nginx does not take its configuration")

@@ -12,6 +12,8 @@ second, so nothing here is finer than that.
 from __future__ import annotations
 
 import sys
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,9 +37,9 @@ class PlannedShape(LoadTestShape):
     abstract = True
     plan: Plan | None = None
 
+    @abstractmethod
     def make(self, options: Any) -> Plan:
         """From the options of the command line or the page. Raises: UsageError."""
-        raise NotImplementedError
 
     def tick(self) -> tuple[int, float] | None:
         """Called by Locust once a second. A slow start would shift the whole shape, so there is none."""
@@ -99,7 +101,12 @@ class Replay(PlannedShape):
         return trace
 
 
-SHAPES = {"steps": Steps, "spike": Spike, "soak": Soak, "replay": Replay}
+SHAPES: Mapping[str, Callable[[], PlannedShape]] = {
+    "steps": Steps,
+    "spike": Spike,
+    "soak": Soak,
+    "replay": Replay,
+}
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
@@ -133,7 +140,7 @@ def choose(environment: Environment, **_: Any) -> None:
     options: Any = environment.parsed_options
     if options.worker or options.class_picker:
         return
-    shape = SHAPES[options.shape]()  # type: ignore[no-untyped-call]
+    shape = SHAPES[options.shape]()
     shape.runner = environment.runner
     environment.shape_class = shape
     try:

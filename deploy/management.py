@@ -1,4 +1,4 @@
-"""The management API as Python calls, over the run folder's unix socket (which only its owner reaches) or over TCP.
+"""The management API as Python calls, over the run folder's unix socket, which only its owner reaches.
 
     with Management.of(running) as management:
         management.register("rooms-2.0", "rooms")          # returns at once; nothing waits for the new version
@@ -53,16 +53,15 @@ class ModelState:
 class Management:
     """Raises Unreachable where nobody listens (yet), ServerError for an answer that is no good.
 
-    address: path of a unix socket, or http(s)://HOST:PORT. token: gives the token of a kind, None where they are off.
+    socket: its path. token: gives the token of a kind, None where they are off.
     """
 
-    def __init__(self, address: str, token: Callable[[str], str | None]) -> None:
-        over_tcp = address.startswith(("http://", "https://"))
+    def __init__(self, socket: str, token: Callable[[str], str | None]) -> None:
         self._token = token
-        # base_url names nobody where there is a socket: the transport always goes there
+        # base_url names nobody: the transport always goes to the socket
         self._http = httpx.Client(
-            transport=None if over_tcp else httpx.HTTPTransport(uds=address),
-            base_url=address if over_tcp else "http://management",
+            transport=httpx.HTTPTransport(uds=socket),
+            base_url="http://management",
             timeout=READ_TIMEOUT_S,
             trust_env=False,  # no proxy, and no password of ~/.netrc for a host of that name
         )

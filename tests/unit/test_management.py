@@ -18,7 +18,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 def management(handler: Handler, token: Callable[[str], str | None] = lambda _: None) -> Management:
-    made = Management("http://127.0.0.1:1", token)
+    made = Management("nowhere.sock", token)
     made._http = httpx.Client(transport=httpx.MockTransport(handler), base_url="http://management")
     return made
 

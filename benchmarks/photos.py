@@ -19,9 +19,9 @@ from PIL import Image, ImageOps
 
 from segserve.cli import run
 from segserve.errors import UsageError
+from segserve.image import ORIENTATION_TAG
 from training.rooms import render
 
-ORIENTATION_TAG = 0x0112
 TURN_RIGHT = 6  # Exif orientation: the stored pixels must be turned a quarter to the right to be upright
 
 QUALITIES = (78, 92)

@@ -16,6 +16,7 @@ from segserve.errors import RequestError, UsageError
 from segserve.image import read
 from segserve.resize import to_input
 from training.rooms import render
+from training.spread import spread
 
 COUNT = 48
 ROOMS_BESIDE_PHOTOS = 16
@@ -30,8 +31,7 @@ def images(folder: Path | None, size: tuple[int, int]) -> list[list[NDArray[np.u
     if folder is None:
         return [_rooms(COUNT, size)]
     files = image_files(folder, "--calibration")
-    count = min(len(files), COUNT)
-    photos = [_photo(files[n * len(files) // count], size) for n in range(count)]
+    photos = [_photo(file, size) for file in spread(files, COUNT)]
     return [photos, _rooms(ROOMS_BESIDE_PHOTOS, size)]
 
 

@@ -18,9 +18,11 @@ from PIL import Image
 
 from segserve.errors import CheckFailed, RequestError, UsageError
 from segserve.geometry import Geometry
+from segserve.image import ORIENTATION_TAG
 from segserve.parity_row import AS_SERVED, AT_INPUT_SIZE
 from segserve.segmenter import Prepared, Segmenter
 from training.rooms import render
+from training.spread import spread
 
 # height, width, EXIF orientation: landscape, portrait, lying on its side, wide and odd, small enough to be enlarged
 PHOTOS = ((480, 640, 1), (640, 427, 1), (360, 480, 6), (301, 533, 1), (97, 211, 1))
@@ -39,7 +41,6 @@ MAX_FILES = 50
 
 FIRST_SEED = 90_000_000  # far from the rooms that a model was trained on
 MIRRORED = "-mirrored"
-EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,7 @@ def chosen_files(folder: Path | None) -> tuple[list[Path], int]:
     Raises UsageError for a folder without files.
     """
     files = [] if folder is None else image_files(folder, "--images")
-    count = min(len(files), MAX_FILES)
-    return [files[n * len(files) // count] for n in range(count)], len(files)
+    return spread(files, MAX_FILES), len(files)
 
 
 def image_files(folder: Path, option: str) -> list[Path]:
@@ -145,7 +145,7 @@ def room_jpeg(seed: int, height: int, width: int, orientation: int) -> bytes:
     """A rendered room as a JPEG file; `orientation` is written to its EXIF, the pixels stay as they are."""
     image, _ = render(seed, height, width)
     exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = orientation
+    exif[ORIENTATION_TAG] = orientation
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=90, exif=exif)
     return file.getvalue()

@@ -17,6 +17,7 @@ from segserve.encode import png
 from segserve.errors import RequestError, UsageError
 from segserve.segmenter import Segmenter
 from segserve.spec import Golden
+from training.spread import spread
 
 COUNT = 4
 FIRST_SEED = 93_000_000  # seen by no training, comparison or calibration
@@ -48,10 +49,8 @@ def fitting(photos: Path | None) -> list[Path]:
 
 
 def _photos(small: Sequence[Path]) -> list[tuple[str, bytes]]:
-    count = min(len(small), COUNT)
-    if count:
-        chosen = [small[n * len(small) // count] for n in range(count)]
-        return [(path.name, path.read_bytes()) for path in chosen]
+    if small:
+        return [(path.name, path.read_bytes()) for path in spread(small, COUNT)]
     rooms = enumerate(cases.PHOTOS[:COUNT])
     return [("room.jpg", cases.room_jpeg(FIRST_SEED + n, *shape)) for n, shape in rooms]
 

@@ -48,7 +48,7 @@ OVERSAMPLING: Final = (4, 3)
 """A reduced JPEG has at least 4/3 of the rows and columns that the network sees. `python -m benchmarks.decode` shows
 what that changes: hardly more labels than random last bits of the input do, mostly fewer."""
 
-_ORIENTATION_TAG: Final = 0x0112
+ORIENTATION_TAG: Final = 0x0112
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -181,7 +181,7 @@ def _corrupt(data: bytes | bytearray, error: Exception) -> str:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What EXIF asks for; a loaded TIFF's is gone, because Pillow applies it while loading."""
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
+        orientation = image.getexif().get(ORIENTATION_TAG)
     except Exception:  # damaged metadata does not make the picture unusable
         return None
     return _TURNS.get(orientation) if isinstance(orientation, int) else None

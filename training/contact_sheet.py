@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segserve import encode, image
 from segserve.labels import IGNORE_LABEL, palette
 from training.pairs import Checked
+from training.spread import spread
 
 TILES, COLUMNS = 48, 6
 TILE_WIDTH, TILE_HEIGHT, CAPTION_HEIGHT, GAP = 256, 192, 18, 4
@@ -36,8 +37,7 @@ def choose(pairs: Sequence[Checked]) -> list[Checked]:
     wanted += [index for index, pair in enumerate(pairs) if pair.note]
     chosen = list(dict.fromkeys(wanted))[:TILES]
     others = [index for index in range(len(pairs)) if index not in set(chosen)]
-    free = TILES - len(chosen)
-    chosen += [others[index * len(others) // free] for index in range(free)]
+    chosen += spread(others, TILES - len(chosen))
     return [pairs[index] for index in chosen]
 
 

@@ -21,11 +21,10 @@ from PIL import Image
 
 from segserve import geometry, image, resize
 from segserve.errors import DatasetError, RequestError
+from segserve.image import ORIENTATION_TAG
 from training import description, label_sets, transforms
 from training.description import Sample
 from training.label_sets import NotThese
-
-ORIENTATION_TAG = 274  # EXIF; values 5 to 8 swap height and width
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def _size_message(sample: Sample, label_height: int, label_width: int, height: i
         f"{sample.label}: label is {label_width}x{label_height}, its image {sample.image} {width}x{height}"
     )
     with Image.open(sample.image) as stored:
-        turned = stored.getexif().get(ORIENTATION_TAG, 1) >= 5
+        turned = stored.getexif().get(ORIENTATION_TAG, 1) >= 5  # these swap height and width
     if turned and (label_height, label_width) == (width, height):
         message += "; the image's EXIF orientation turns it, so the label must be drawn for the upright image"
     return message

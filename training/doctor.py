@@ -32,6 +32,7 @@ from training.doctor_page import page
 from training.patient import Patient
 from training.sources.index_png import read_png
 from training.sources.item import BadPair, label_finder
+from training.spread import spread
 from training.torch_engine import CheckpointEngine
 
 BUDGET_S = 45.0
@@ -85,8 +86,7 @@ def admit(config: DoctorConfig) -> Patient:
     started = time.perf_counter()
     engine(blank)
     affordable = int(BUDGET_S / PASSES / (time.perf_counter() - started))
-    count = min(len(pairs), config.limit, max(FEWEST, affordable))
-    chosen = [pairs[index * len(pairs) // count] for index in range(count)]
+    chosen = spread(pairs, min(config.limit, max(FEWEST, affordable)))
     return Patient(
         model, meta, [_photo(photo) for photo, _ in chosen], [_label(label) for _, label in chosen]
     )

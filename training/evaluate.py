@@ -17,7 +17,7 @@ Labels may be partial, such as masks of floors alone: training/metrics.py says w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +42,7 @@ from training.evaluated_model import load_segmenter, require_same_classes, unpac
 from training.looks import Look, Ways, fuse, look_at
 from training.metrics import ConfusionMatrix, Scores
 from training.seen import Seen
+from training.spread import spread
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class EvaluateConfig:
 def evaluate(
     segmenter: Segmenter,
     dataset: Dataset,
-    samples: tuple[Sample, ...],
+    samples: Sequence[Sample],
     on_seen: Callable[[Seen], None] = lambda seen: None,
     ways: Ways = Ways(),  # noqa: B008 (frozen)
     *,
@@ -116,13 +117,6 @@ def _segment(
         return mask, fuse([Look(logits, prepared.geometry)], mask.shape[0], mask.shape[1], align_corners)[1]
     photo = read_image(image)
     return fuse(list(look_at(photo, segmenter, ways)), photo.shape[0], photo.shape[1], align_corners)
-
-
-def spread(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...]:
-    """`limit` of the samples, evenly spaced: neighbours in a list are often frames of one scene."""
-    if limit is None or limit >= len(samples):
-        return samples
-    return tuple(samples[index * len(samples) // limit] for index in range(limit))
 
 
 def table(scores: Scores, classes: tuple[str, ...], title: str) -> Table:
@@ -167,7 +161,7 @@ def main(config: EvaluateConfig) -> None:
 
 def evaluate_and_tell(config: EvaluateConfig, dataset: Dataset, segmenter: Segmenter) -> None:
     """Masks, report, and the figures on standard output."""
-    samples = spread(dataset.samples, config.limit)
+    samples = spread(dataset.samples, config.limit or len(dataset.samples))
     takers: list[Callable[[Seen], None]] = []
     report = Report(dataset, segmenter.spec.palette_rgb) if config.report else None
     if config.save_masks:

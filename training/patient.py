@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from segserve.geometry import Geometry
-from segserve.image import read
+from segserve.image import ORIENTATION_TAG, read
 from segserve.mask import label_map
 from segserve.resize import PAD_VALUE, to_input
 from training import pspnet
@@ -31,7 +31,6 @@ FILTERS: dict[Resize, Image.Resampling] = {
     "served": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST, "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }  # fmt: skip
-ORIENTATION_TAG = 0x0112
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Let rare classes win where that brings mIoU, and nowhere else: one constant for each class, in the classifier's bias.
 
     python -m training.rebalance runs/x/best.safetensors --data kitchens/dataset.toml --out runs/x/model2.safetensors
+    python -m training.rebalance runs/x/best.safetensors --data floors/dataset.toml --classes floor --out …
 
 The likeliest class of a pixel is right most often, but that is not what IoU asks for: there a class should win from a
 probability of IoU / (1 + IoU) on (Nowozin, CVPR 2014), so a pole that is hard to see long before one half. A network
@@ -11,7 +12,10 @@ probabilities are no frequencies any more.
 
 Constants that fit a split may not fit other photos. So they are also fitted on each half of it (in the order of the
 description, where frames of a clip are neighbours) and judged on the other; without a gain there, nothing is written,
-and the exit code is 1. Partial labels are refused: a mask of floors shows where floor is missed, but not what it costs.
+and the exit code is 1.
+
+With --classes only these get a constant, for their own IoU, whatever the others lose: a model whose floor is right. It
+is all that partial labels can tell, such as masks of floors, so for those it must be given.
 """
 
 from __future__ import annotations
@@ -62,6 +66,8 @@ class RebalanceConfig:
     """The checkpoint to write."""
     root: Path | None = None
     """Folder that the description's paths are relative to; its own folder if left out."""
+    classes: tuple[str, ...] = ()
+    """Fit these classes alone, for their IoU alone; left out: all, for mIoU."""
     split: str = "val"
     """Which of the description's splits; the one that was trained on would tell nothing."""
     seed: int = 0
@@ -81,14 +87,9 @@ def main(config: RebalanceConfig) -> None:
     dataset = load_dataset(config.data, config.split, config.root)
     segmenter = load_segmenter(config.checkpoint)
     require_same_classes(segmenter, dataset)
-    if dataset.not_these:
-        raise DatasetError(
-            f"{dataset.name} {dataset.split} has [partial] labels: what they cost can't be weighed class by class; "
-            "give a dataset whose labels say what each pixel is"
-        )
+    chosen = chosen_classes(config.classes, dataset)
     pixels, border = look(segmenter, dataset, config.seed)
-    shifts = fit(pixels)
-    found = facts(pixels, border, shifts, dataset)
+    found, shifts = facts(pixels, border, chosen, dataset)
     if config.as_json:
         print(json.dumps(found, indent=2, allow_nan=False))
     else:
@@ -100,6 +101,27 @@ def main(config: RebalanceConfig) -> None:
             f"{100 * before:.2f} to {100 * after:.2f} %): nothing is written, keep {config.checkpoint}"
         )
     write(config, shifts, found)
+
+
+def chosen_classes(names: tuple[str, ...], dataset: Dataset) -> list[int]:
+    """Labels of --classes, none where it was left out.
+
+    Raises UsageError for a name that is no class; DatasetError for labels that can't judge it, or any without names.
+    """
+    if unknown := [name for name in names if name not in dataset.classes]:
+        raise UsageError(f"--classes {unknown[0]}: expected some of {', '.join(dataset.classes)}")
+    chosen = [label for label, name in enumerate(dataset.classes) if name in names]
+    if not dataset.not_these:
+        return chosen
+    sets = [set(item.classes) for item in dataset.not_these]
+    judged = set.intersection(*sets)
+    if not chosen or not judged.issuperset(chosen):
+        names_judged = ", ".join(dataset.classes[label] for label in sorted(judged)) or "no class"
+        raise DatasetError(
+            f"{dataset.name} {dataset.split} has [partial] labels, which tell of {names_judged} alone where it is and "
+            "where not: name these with --classes, or give a dataset whose labels say what each pixel is"
+        )
+    return chosen
 
 
 def look(segmenter: Segmenter, dataset: Dataset, seed: int) -> tuple[Pixels, int]:
@@ -147,7 +169,7 @@ def look_at(
     logits = segmenter.logits([prepared])[0].astype(np.float32, copy=False)
     place = prepared.geometry
     label = dataset.read_label(sample, place.photo_height, place.photo_width)
-    labelled = np.flatnonzero(label < dataset.num_classes)
+    labelled = np.flatnonzero(label != dataset.ignore_label)
     chosen = np.sort(rng.permutation(labelled)[: math.ceil(share * len(labelled))])
     y, x = np.divmod(chosen, label.shape[1])
     rows = place.rows(logits.shape[1], segmenter.spec.align_corners)[y]
@@ -169,20 +191,36 @@ def bilinear(
     return np.ascontiguousarray(((1 - down) * upper + down * lower).T, np.float32)
 
 
-def facts(pixels: Pixels, border: int, shifts: NDArray[np.float64], dataset: Dataset) -> dict[str, Any]:
-    """What the constants bring; mIoU as a pair (before, after), 0 to 1. `border`: pixels of the first half."""
+def facts(
+    pixels: Pixels, border: int, chosen: list[int], dataset: Dataset
+) -> tuple[dict[str, Any], NDArray[np.float64]]:
+    """What constants bring, and they. mIoU as a pair (before, after), 0 to 1. `border`: pixels of the first half.
+
+    chosen: the classes that get one, for the mean of theirs; none: all.
+    """
     halves = pixels[:border], pixels[border:]
-    held_out = [(miou(b.iou()), miou(b.iou(fit(a)))) for a, b in (halves, halves[::-1])]
+    if missing := [
+        dataset.classes[label] for label in chosen if not all((h.labels == label).any() for h in halves)
+    ]:
+        raise DatasetError(
+            f"{dataset.name} {dataset.split}: {missing[0]} is not labelled in both halves of the images, so that a "
+            "constant for it can't be judged"
+        )
+    held_out = [
+        (miou(b.iou(), chosen), miou(b.iou(fit(a, chosen)), chosen)) for a, b in (halves, halves[::-1])
+    ]
+    shifts = fit(pixels, chosen)
     before, after = pixels.iou(), pixels.iou(shifts)
-    return {
+    found = {
         "data": dataset.name, "split": dataset.split, "images": len(dataset.samples), "pixels": len(pixels.labels),
-        "miou": (miou(before), miou(after)),
+        "miou": (miou(before, chosen), miou(after, chosen)),
         "held_out_miou": tuple(np.mean(held_out, axis=0).tolist()),
         "classes": {
             name: {"shift": float(shift), "iou": [None if np.isnan(v) else float(v) for v in (was, now)]}
             for name, shift, was, now in zip(dataset.classes, shifts, before, after, strict=True)
         },
     }  # fmt: skip
+    return found, shifts
 
 
 def table(found: dict[str, Any], title: str) -> Table:

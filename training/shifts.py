@@ -25,7 +25,7 @@ MAX_ROUNDS = 20
 
 @dataclass(frozen=True)
 class Pixels:
-    """logits float32 (n, num_classes); labels uint8 (n,), each a class."""
+    """logits float32 (n, num_classes); labels uint8 (n,): classes, or a value above them for "none of the fitted"."""
 
     logits: NDArray[np.float32]
     labels: NDArray[np.uint8]
@@ -52,7 +52,7 @@ class Pixels:
         )
 
     def _count(self, labels: NDArray[np.integer]) -> NDArray[np.int64]:
-        return np.bincount(labels, minlength=self.num_classes)
+        return np.bincount(labels, minlength=self.num_classes)[: self.num_classes]
 
 
 def _iou(
@@ -63,33 +63,40 @@ def _iou(
     return np.where(labelled > 0, hits / union, np.nan)
 
 
-def miou(iou: NDArray[np.float64]) -> float:
-    """Over the classes that are labelled; training.metrics also counts those that are predicted alone, as 0."""
-    return float(np.nanmean(iou))
+def miou(iou: NDArray[np.float64], only: Sequence[int] = ()) -> float:
+    """Over the classes that are labelled; training.metrics also counts those that are predicted alone, as 0.
+
+    only: of these classes, where there are any.
+    """
+    return float(np.nanmean(iou[list(only)] if only else iou))
 
 
-def fit(pixels: Pixels) -> NDArray[np.float64]:
+def fit(pixels: Pixels, only: Sequence[int] = ()) -> NDArray[np.float64]:
     """The constants, float64 (num_classes,): 0 for classes that no label has, and 0 on average over labelled pixels.
+
+    only: constants for these classes, for the mean of their IoU alone; 0 for all others.
 
     Classes without a label are left out of the fit: there they could only be wrong, and what others gained against them
     would take them from photos that have them.
     """
+    if only:
+        return _ascend(pixels, only)
     present, labels = np.unique(pixels.labels, return_inverse=True)
     shifts = np.zeros(pixels.num_classes)
-    found = _ascend(Pixels(pixels.logits[:, present], labels.astype(np.uint8)))
+    found = _ascend(Pixels(pixels.logits[:, present], labels.astype(np.uint8)), range(len(present)))
     shifts[present] = found - found @ np.bincount(labels) / len(labels)
     return shifts
 
 
-def _ascend(pixels: Pixels) -> NDArray[np.float64]:
-    """As `fit`, on GRID, where every class is labelled."""
+def _ascend(pixels: Pixels, classes: Sequence[int]) -> NDArray[np.float64]:
+    """Constants on GRID for these classes, each of them labelled, and for the mean of their IoU."""
     shifts = np.zeros(pixels.num_classes)
-    logits = pixels.logits.copy()
-    best = miou(pixels.iou())
+    logits, of_these = pixels.logits.copy(), list(classes)
+    best = miou(pixels.iou(), of_these)
     for _ in range(MAX_ROUNDS):
         began = best
-        for k in range(pixels.num_classes):
-            scores = _along(logits, pixels.labels, pixels.logits[:, k], k)
+        for k in of_these:
+            scores = np.nanmean(_along(logits, pixels.labels, pixels.logits[:, k], k)[:, of_these], axis=1)
             # of steps that are about as good, the one nearest to no constant at all
             good = np.flatnonzero(scores > scores.max() - LEAST_GAIN)
             step = good[np.abs(GRID[good]).argmin()]
@@ -104,7 +111,7 @@ def _ascend(pixels: Pixels) -> NDArray[np.float64]:
 def _along(
     logits: NDArray[np.float32], labels: NDArray[np.uint8], own: NDArray[np.float32], k: int
 ) -> NDArray[np.float64]:
-    """mIoU with each constant of GRID for class k, (len(GRID),); `own` are its logits, the others' are in `logits`."""
+    """IoU with each constant of GRID for class k, (len(GRID), num_classes); `own`: its logits, others in `logits`."""
     num_classes, steps = logits.shape[1], len(GRID)
     others = logits.copy()
     others[:, k] = -np.inf
@@ -119,8 +126,7 @@ def _along(
     is_k = labels == k
     predicted[:, k] = gone.sum(1)
     hits[:, k] = np.cumsum(np.bincount(step[is_k], minlength=steps + 1)[:steps])
-    iou = _iou(hits, np.bincount(labels, minlength=num_classes), predicted)
-    return np.asarray(np.nanmean(iou, axis=1))
+    return _iou(hits, np.bincount(labels, minlength=num_classes)[:num_classes], predicted)
 
 
 def _counted(

@@ -24,7 +24,7 @@ from tests.integration.bands import CLASSES, SIZES, export_colours, write_datase
 from training import pspnet
 from training.checkpoint import CheckpointMeta, save_checkpoint
 from training.data import Dataset, load_dataset
-from training.evaluate import EvaluateConfig, evaluate, main, spread
+from training.evaluate import EvaluateConfig, evaluate, main
 from training.evaluated_model import load_segmenter
 from training.metrics import ConfusionMatrix
 from training.torch_engine import checkpoint_segmenter
@@ -164,12 +164,6 @@ def test_dataset_with_other_classes_is_refused(description: Path, exported: Path
         DatasetError, match="other has the classes floor, wall, ceiling; the model has wall, floor"
     ):
         evaluate(load_segmenter(exported), other, other.samples)
-
-
-def test_spread_is_even_and_keeps_order(description: Path) -> None:
-    samples = load_dataset(description, "val").samples * 5  # 20
-    assert spread(samples, None) == spread(samples, 20) == spread(samples, 99) == samples
-    assert spread(samples, 4) == (samples[0], samples[5], samples[10], samples[15])
 
 
 def test_segmenter_of_something_else(tmp_path: Path) -> None:

@@ -91,6 +91,33 @@ def test_a_class_that_wins_too_often_or_too_seldom_comes_back(
     assert dataclasses.replace(after, metrics=before.metrics, provenance=before.provenance) == before
 
 
+def test_one_class_alone_also_where_labels_tell_only_whether_a_pixel_is_of_it(
+    run: Run, description: Path, tmp_path: Path
+) -> None:
+    checkpoint = knows_colours(tmp_path, -2.5)
+    masks = paint(tmp_path / "masks", val=6)  # the same pictures, with boxes and what is none
+    masks.write_text(masks.read_text() + '[partial]\n254 = ["box"]\n')
+    for file in (masks.parent / "val" / "labels").iterdir():
+        label = np.array(Image.open(file))
+        Image.fromarray(np.where(label < BOX, 254, label).astype(np.uint8)).save(file)
+    found = {}
+    for data in (description, masks):
+        out = tmp_path / data.parent.name / "out.safetensors"
+        code, told, err = run(checkpoint, "--data", data, "--classes", "box", "--out", out, "--json")
+        assert code == 0, err
+        found[data] = json.loads(told)
+        box = found[data]["classes"]["box"]
+        assert box["shift"] > 1
+        assert [found[data]["classes"][name]["shift"] for name in ("wall", "floor")] == [0, 0]
+        assert found[data]["miou"] == box["iou"]
+        assert box["iou"][1] > box["iou"][0] + 0.05
+        dataset = load_dataset(data, "val")
+        served = evaluate(load_segmenter(out), dataset, dataset.samples).scores().class_iou[BOX]
+        assert served == pytest.approx(box["iou"][1], abs=1e-3)
+    assert found[masks]["classes"]["box"] == found[description]["classes"]["box"]
+    assert found[masks]["classes"]["wall"]["iou"] == [None, None]
+
+
 def test_without_a_gain_on_the_other_half_nothing_is_written(
     run: Run, description: Path, tmp_path: Path
 ) -> None:
@@ -110,15 +137,26 @@ def test_what_cannot_be_done_is_said(run: Run, description: Path, tmp_path: Path
     partial.write_text(partial.read_text() + '[partial]\n254 = ["floor"]\n')
     blank = paint(tmp_path / "blank", val=2)
     Image.new("L", (80, 60), 255).save(blank.parent / "val" / "labels" / "0.png")
-    for what, data, to, words in (
-        (checkpoint, description, checkpoint, "it stays as it is"),
-        (tmp_path, description, out, "expected checkpoints"),
-        (checkpoint, one, out, "1 images with labelled pixels, expected two or more"),
-        (checkpoint, blank, out, "1 images with labelled pixels, expected two or more"),
-        (checkpoint, partial, out, "has [partial] labels"),
-        (checkpoint, others, out, "the model has"),
+    alone = paint(tmp_path / "alone", val=2)
+    Image.new("L", (80, 60), 0).save(alone.parent / "val" / "labels" / "0.png")
+    for what, data, to, names, words in (
+        (checkpoint, description, checkpoint, "", "it stays as it is"),
+        (tmp_path, description, out, "", "expected checkpoints"),
+        (checkpoint, one, out, "", "1 images with labelled pixels, expected two or more"),
+        (checkpoint, blank, out, "", "1 images with labelled pixels, expected two or more"),
+        (
+            checkpoint,
+            partial,
+            out,
+            "",
+            "tell of floor alone where it is and where not: name these with --classes",
+        ),
+        (checkpoint, partial, out, "box", "tell of floor alone where it is and where not: name these"),
+        (checkpoint, description, out, "carpet", "--classes carpet: expected some of wall, floor, box"),
+        (checkpoint, alone, out, "floor", "floor is not labelled in both halves"),
+        (checkpoint, others, out, "", "the model has"),
     ):
-        code, _, err = run(what, "--data", data, "--out", to)
+        code, _, err = run(what, "--data", data, "--out", to, *(["--classes", names] if names else []))
         assert code == 2
         assert words in err
     assert not out.exists()

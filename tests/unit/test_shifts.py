@@ -42,7 +42,7 @@ def test_what_a_loss_with_weights_overdid_is_taken_back() -> None:
 def test_every_step_of_the_grid_is_what_it_would_be(k: int) -> None:
     """Against counting anew at each."""
     pixels = noisy(3)
-    scores = _along(pixels.logits, pixels.labels, pixels.logits[:, k], k)
+    scores = _along(pixels.logits, pixels.labels, pixels.logits[:, k], k).mean(axis=1)
     for step in range(0, len(GRID), 25):
         shifts: NDArray[np.float64] = np.zeros(3)
         shifts[k] = GRID[step]
@@ -63,6 +63,19 @@ def test_what_is_right_already_is_left_alone() -> None:
     sure = Pixels(20 * np.eye(3, dtype=np.float32)[labels], labels)
     np.testing.assert_array_equal(fit(sure), np.zeros(3))
     np.testing.assert_array_equal(sure.iou(), np.ones(3))
+
+
+def test_one_class_alone_is_fitted_where_labels_tell_only_whether_a_pixel_is_of_it() -> None:
+    plain = noisy(1)
+    overdone = Pixels(plain.logits + np.array([0, 2, 0], np.float32), plain.labels)
+    told = Pixels(overdone.logits, np.where(plain.labels == 1, 1, 255).astype(np.uint8))
+    shifts = fit(told, [1])
+    assert shifts[1] < -1
+    assert (shifts[0], shifts[2]) == (0, 0)
+    np.testing.assert_array_equal(fit(overdone, [1]), shifts)  # what the others are changes nothing
+    np.testing.assert_array_equal(np.isnan(told.iou()), [True, False, True])
+    assert told.iou(shifts)[1] == overdone.iou(shifts)[1] > told.iou()[1] + 0.05
+    assert told.iou(shifts)[1] >= max(told.iou(np.array([0, step, 0]))[1] for step in GRID) - 2e-4
 
 
 def test_iou_by_hand() -> None:

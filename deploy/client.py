@@ -10,16 +10,20 @@ deadline that holds for a whole call, however slowly bytes trickle in, needs som
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 
 import httpx
 
 from deploy.addresses import is_loopback
 from deploy.retry import Budget, Retry, again, retry_after_s
+from deploy.tls import Untrusted, no_connection, trusted
 from segserve.errors import CheckFailed, ServerError, UsageError
 from segserve.request import CONTENT_TYPES
 
@@ -56,6 +60,7 @@ def _host(url: str) -> str:
 class AsyncClient:
     """One connection pool, one retry budget. Belongs to one event loop; use it in an `async with`, or `aclose` it.
 
+    ca_file: PEM certificates that the server's must be signed by (or be one of), in the place of the public CAs.
     transport, clock, sleep and rand are for tests.
     """
 
@@ -66,6 +71,7 @@ class AsyncClient:
         token: str | None = None,
         retry: Retry | None = None,
         *,
+        ca_file: Path | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -83,6 +89,7 @@ class AsyncClient:
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             # HTTP_PROXY is for the way out: a proxy could not reach this machine's own loopback
             trust_env=not is_loopback(host),
+            verify=trusted(ca_file),
             transport=transport,
         )
 
@@ -97,9 +104,11 @@ class AsyncClient:
         await self._http.aclose()
 
     async def segment(
-        self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S
+        self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S, once: bool = False
     ) -> bytes:
         """Body of the answer in one of `segserve.request.CONTENT_TYPES`, after timeout_s at the latest.
+
+        once: nothing is sent again, for callers that have somebody else to ask.
 
         Raises: Refused for any status but 200 that is final, or was the last one in time; ServerError if there is no
         server, it went away, or did not answer in time.
@@ -121,7 +130,7 @@ class AsyncClient:
                 answer_s *= 1 + lost
                 unreachable_since = self._clock() if lost or unreachable_since is None else unreachable_since
                 final = not lost and self._clock() - unreachable_since >= self._retry.unreachable_s
-            if final:
+            if final or once or isinstance(error, Untrusted):
                 raise error
             retries += 1
             if self._budget.take():
@@ -143,20 +152,51 @@ class AsyncClient:
                 return await self._http.post(self._path, content=image, headers=headers)
         except TimeoutError:
             return _Lost(f"{self._url} did not answer within {limit_s:.3g} s")
-        except httpx.ConnectError:
-            return ServerError(f"no server at {self._url}; start one: make serve")
+        except httpx.ConnectError as error:
+            return no_connection(self._url, error)
         except httpx.TransportError as error:
             return ServerError(f"{self._url} did not answer: {type(error).__name__} {error}")
 
 
-class Client:
-    """The same for threads, any number of them. Close it, or use it in a `with`."""
+class _Thread:
+    """A client on an event loop of its own in a thread. Of use only in the process that made it."""
 
-    def __init__(self, url: str, model: str, token: str | None = None, retry: Retry | None = None) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="client", daemon=True)
+    def __init__(self, client: AsyncClient) -> None:
+        self.pid = os.getpid()
+        self.client = client
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="client", daemon=True)
+        runs = threading.Event()
+        self.loop.call_soon(runs.set)
         self._thread.start()
-        self._client = AsyncClient(url, model, token, retry)
+        runs.wait()  # in a child, a copy of a loop that does not run yet would be closed, and the original with it
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.client.aclose(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+_OF_PARENTS: list[_Thread] = []
+"""Kept for good: clearing one up would take the parent's connections out of the epoll that it shares with its child."""
+
+
+class Client:
+    """The same for threads, any number of them, and after a fork. Close it, or use it in a `with`."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        token: str | None = None,
+        retry: Retry | None = None,
+        *,
+        ca_file: Path | None = None,
+    ) -> None:
+        self._make = partial(AsyncClient, url, model, token, retry, ca_file=ca_file)
+        self._lock = threading.Lock()
+        self._thread = _Thread(self._make())
 
     def __enter__(self) -> Client:
         return self
@@ -168,19 +208,29 @@ class Client:
 
     def close(self) -> None:
         """Close all connections and end the thread. Calls in flight must have ended."""
-        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        if self._thread.pid == os.getpid():  # a parent's are the parent's to close
+            self._thread.close()
 
-    def segment(self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
+    def segment(
+        self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S, once: bool = False
+    ) -> bytes:
         """As `AsyncClient.segment`, with the same errors."""
-        call = self._client.segment(image, answer_format, timeout_s=timeout_s)
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        thread = self._of_this_process()
+        call = thread.client.segment(image, answer_format, timeout_s=timeout_s, once=once)
+        future = asyncio.run_coroutine_threadsafe(call, thread.loop)
         try:
             return future.result()
         finally:
             future.cancel()  # on Ctrl-C nobody waits for it any more
+
+    def _of_this_process(self) -> _Thread:
+        """A fork does not bring the thread along, and the connections are the parent's: then both are made anew."""
+        if self._thread.pid != os.getpid():
+            with self._lock:
+                if self._thread.pid != os.getpid():
+                    _OF_PARENTS.append(self._thread)
+                    self._thread = _Thread(self._make())
+        return self._thread
 
 
 def message(answer: httpx.Response) -> str:

@@ -71,8 +71,9 @@ def _settings(options: Start, running: Running) -> FrontSettings:
         max_body_bytes=largest,
         max_in_flight=queue if options.max_in_flight is None else options.max_in_flight,
         names=options.names,
-        certificate=str(options.certificate.resolve()) if options.certificate else None,
-        key=str(options.key.resolve()) if options.key else None,
+        # not resolved: certbot and Kubernetes renew by pointing a link elsewhere, and `reload` must follow it
+        certificate=str(options.certificate.absolute()) if options.certificate else None,
+        key=str(options.key.absolute()) if options.key else None,
     )
 
 

@@ -24,7 +24,7 @@ import psutil  # type: ignore[import-untyped]
 
 from deploy import processes
 from deploy.front_config import Canary, FrontSettings, render
-from deploy.run_folder import write_json
+from deploy.run_folder import not_ours, write_json
 from segserve.errors import ServerError
 
 FOLDER: Final = "front"
@@ -77,6 +77,8 @@ def load(run_dir: Path) -> Front | None:
         return Front(values["pid"], values["identity"], FrontSettings(**settings), canaries)
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise not_ours(path) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ServerError(
             f"{path} cannot be read ({error}); end its nginx by hand and remove the file"

@@ -7,22 +7,32 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import secrets
 import shutil
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segserve.errors import CheckFailed, ServerError, UsageError
+from segserve.errors import CheckFailed, ServerError, SpecError, UsageError
 from segserve.package import check_package
 from segserve.spec import SPEC_FILE, ModelSpec
 
 SPARE_BYTES = 200_000_000
 """What has to stay free on the disk of the model store: logs and the server's temporary files may be on it too."""
+PUT_BACK: Final = "put the old package back there, and roll out the new one from a file of another name"
+"""What to do where the file of the version in service is no longer what the server loaded."""
+
+_FOLDER_NAME: Final = re.compile(r".+-.+-[0-9a-f]{8}")
+"""As `folder_name` makes them, and as `make clean` knows them."""
 
 
 @dataclass(frozen=True)
@@ -114,24 +124,43 @@ def _sync(folder: Path) -> None:
 
 
 def remove(store: Path, file: str) -> None:
-    """The folder of a version that goes, whole or not. Archives that were put there by hand stay."""
+    """The folder of a version that goes, whole or not. What was put there by hand stays, archives and folders."""
     shutil.rmtree(_partial(store, file), ignore_errors=True)
     path = store / file
-    if path.is_dir() and (path / SPEC_FILE).exists():
+    if _FOLDER_NAME.fullmatch(file) and path.is_dir() and (path / SPEC_FILE).exists():
         shutil.rmtree(path, ignore_errors=True)
 
 
 def spec_of(path: Path) -> ModelSpec:
-    """The spec of an archive or of an unpacked one. Raises: SpecError."""
-    return ModelSpec.load(_inside(path, SPEC_FILE))  # type: ignore[arg-type]  # it can be read like a Path
+    """The spec of an archive or of an unpacked one. Raises: UsageError if it is gone, torn or something else now."""
+    with _what_the_server_loaded(path):
+        return ModelSpec.load(_inside(path, SPEC_FILE))  # type: ignore[arg-type]  # it can be read like a Path
 
 
 def golden_photos(path: Path) -> list[GoldenPhoto]:
-    """Of an archive or of an unpacked one."""
-    return [
-        GoldenPhoto(g.photo, _inside(path, g.photo).read_bytes(), _labels(_inside(path, g.mask).read_bytes()))
-        for g in spec_of(path).golden
-    ]
+    """Of an archive or of an unpacked one. Raises: UsageError as `spec_of`."""
+    golden = spec_of(path).golden
+    with _what_the_server_loaded(path):
+        return [
+            GoldenPhoto(
+                g.photo, _inside(path, g.photo).read_bytes(), _labels(_inside(path, g.mask).read_bytes())
+            )
+            for g in golden
+        ]
+
+
+@contextmanager
+def _what_the_server_loaded(path: Path) -> Iterator[None]:
+    """It was whole then, so what is missing or torn was renamed or replaced. Raises: UsageError, which says so."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, KeyError, FileNotFoundError, SpecError) as error:
+        reason = f"{SPEC_FILE} is missing or torn" if isinstance(error, SpecError) else str(error)
+        if not path.exists():
+            reason = "it is gone"
+        raise UsageError(
+            f"{path} is no longer what the server loaded from it ({reason}): {PUT_BACK}"
+        ) from None
 
 
 def _labels(png: bytes) -> NDArray[np.uint8]:

@@ -5,8 +5,8 @@
 
 The version that was left stays warm in its turn: the same command goes forward again. So it does where a rollout was
 interrupted before it had retired the old version; others that had to go with that one go now. Exit code: 0 done; 2 if
-nothing was kept, the kept version is not READY, or the front's canary could not be switched off or the server went away
-when all but that had been done.
+nothing was kept or the kept version is not READY, and where it is in service, but that could not be written down (a
+full disk), the front's canary could not be switched off, or the server went away when all but that had been done.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from deploy.management import Management
 from deploy.run_folder import Running, require_running
 from deploy.served import Served
 from deploy.undo import canary_off, left_over, retire
-from segserve.cli import run
+from segserve.cli import command, run
 from segserve.errors import ServerError, UsageError
 
 
@@ -58,14 +58,32 @@ def main(config: RollbackConfig) -> int:
         if left is not None and left.name == name:
             journal.clear(run_dir)  # the old version is not to be retired after all
         management.set_default(name, kept)
-        served.save(run_dir, {**models, name: Served(kept, before.files, before.default)})
-        print(f"{name} {kept} is in service; {before.default} is kept warm")
+        unwritten = _write_down(run_dir, models, name)
         trouble = canary_off(running, name)
-        if left is not None and left.name == name:
+        if left is not None and left.name == name and not unwritten:
             _end(running, management, _rest(left, kept, before))
-    if trouble:
-        raise ServerError(trouble)
+    if unwritten or trouble:
+        raise ServerError("\n".join(filter(None, (unwritten, trouble))))
     return 0
+
+
+def _write_down(run_dir: Path, models: dict[str, Served], name: str) -> str:
+    """That the kept version is the default now. Returns: why it could not be, and what to do; empty if it was.
+
+    No reason to go back: clients are on the right version already.
+    """
+    before = models[name]
+    assert before.kept is not None
+    try:
+        served.save(run_dir, {**models, name: Served(before.kept, before.files, before.default)})
+    except OSError as error:
+        again = command("deploy.rollback", "--run-dir", run_dir, "--model", name)
+        return (
+            f"{name} {before.kept} is in service now, but a restart would bring back {before.default}: "
+            f"{run_dir / served.SERVED_FILE} could not be written ({error.strerror}). Free space and run {again} again"
+        )
+    print(f"{name} {before.kept} is in service; {before.default} is kept warm")
+    return ""
 
 
 def _rest(left: Journal, kept: str, before: Served) -> Journal:

@@ -90,8 +90,7 @@ class Rollout:
         if self._old.version != old.version:
             raise UsageError(
                 f"the server loaded {old.name} {old.version} from {self._store / old.file}, which is version "
-                f"{self._old.version} now: put the old package back there, and roll out the new one from a file of "
-                "another name"
+                f"{self._old.version} now: {incoming.PUT_BACK}"
             )
         self.found["old"] = self._old.version
         if not config.allow_class_change:

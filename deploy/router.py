@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from deploy.client import Refused
+from deploy.client import ANSWER_TIMEOUT_S, Refused
 from segserve.errors import ServerError, UsageError
+
+CANARY_SHARE = 0.5
+"""Of a call's time: so long the canary has at most, and the default what is left."""
 
 
 class Segments(Protocol):
     """What deploy.client.Client does."""
 
-    def segment(self, image: bytes, answer_format: str) -> bytes: ...
+    def segment(
+        self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S, once: bool = False
+    ) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -51,27 +57,37 @@ class Router:
         """What happened so far."""
         return self._routed
 
-    def segment(self, image: bytes, answer_format: str) -> bytes:
+    def segment(self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
         """As Client.segment. What the canary can't answer the default does; a bad image is bad for both.
+
+        The canary is asked once and has half of timeout_s, so that a broken one costs nobody the call.
 
         Raises: as Client.segment.
         """
+        deadline = time.monotonic() + timeout_s
         with self._lock:
             to_canary = self._random.random() < self._share
         if to_canary:
-            try:
-                answer = self._canary.segment(image, answer_format)
-            except ServerError:
-                self._count(failed=1)
-            except Refused as error:
-                if error.http_status != 404 and error.http_status < 500:
-                    raise
-                self._count(failed=1)
-            else:
-                self._count(canary=1)
+            answer = self._ask_canary(image, answer_format, CANARY_SHARE * timeout_s)
+            if answer is not None:
                 return answer
-        answer = self._default.segment(image, answer_format)
+        answer = self._default.segment(image, answer_format, timeout_s=deadline - time.monotonic())
         self._count(default=1)
+        return answer
+
+    def _ask_canary(self, image: bytes, answer_format: str, timeout_s: float) -> bytes | None:
+        """None if it can't answer. Raises: Refused for what the default would refuse too."""
+        try:
+            answer = self._canary.segment(image, answer_format, timeout_s=timeout_s, once=True)
+        except ServerError:
+            self._count(failed=1)
+            return None
+        except Refused as error:
+            if error.http_status not in (404, 429) and error.http_status < 500:
+                raise
+            self._count(failed=1)
+            return None
+        self._count(canary=1)
         return answer
 
     def _count(self, default: int = 0, canary: int = 0, failed: int = 0) -> None:

@@ -16,6 +16,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -145,17 +146,46 @@ def require_running(run_dir: Path) -> Running:
 
 
 def load(run_dir: Path) -> Running | None:
-    """The server of this run folder, alive or not; None if none was started or it was stopped cleanly."""
+    """The server of this run folder, alive or not; None if none was started or it was stopped cleanly.
+
+    Raises: UsageError for a folder of another user's, ServerError for a torn file.
+    """
     path = run_dir / STATE_FILE
     try:
         values = json.loads(path.read_text())
         return Running(**{**values, "models": tuple(values["models"])})
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise not_ours(path) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ServerError(
             f"{path} cannot be read ({error}); end its server by hand and remove the file"
         ) from None
+
+
+def not_ours(path: Path) -> UsageError:
+    """What to raise where a file of a run folder may not be read: it is not torn, and its server may well run."""
+    owner = _owner(path)
+    if owner == os.geteuid():
+        return UsageError(
+            f"{path} may not be read, though it is yours; see the permissions of it and its folder"
+        )
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:  # of another container, say
+        name = f"user {owner}"
+    return UsageError(
+        f"{path} may not be read, it belongs to {name}: run this as {name}, or name a run folder of yours: --run-dir"
+    )
+
+
+def _owner(path: Path) -> int:
+    """User id of the owner, or of that of the folder that may not be entered: a run folder may be by its owner only."""
+    try:
+        return path.stat().st_uid
+    except PermissionError:
+        return _owner(path.absolute().parent)
 
 
 def clear(running: Running) -> None:

@@ -45,6 +45,8 @@ class Config:
     """NAME, or NAME/VERSION."""
     token_file: Path | None = None
     """RUN/key_file.json of a server that runs with tokens."""
+    ca_file: Path | None = None
+    """PEM file of the CA that signed the server's certificate, if that is your own."""
     json: bool = False
     """Print the results as JSON instead of tables."""
 
@@ -67,7 +69,7 @@ def main(config: Config) -> int:
     results: list[dict[str, Any]] = []
     config.out.mkdir(parents=True, exist_ok=True)  # if that fails, it fails before the server has worked
     # where no server is, somebody at a terminal is told at once
-    with Client(config.url, config.model, token, Retry(unreachable_s=0)) as client:
+    with Client(config.url, config.model, token, Retry(unreachable_s=0), ca_file=config.ca_file) as client:
         quiet = config.json or len(config.photos) == 1
         for photo in track(config.photos, "segmenting", console=Console(stderr=True), disable=quiet):
             folder = config.out if len(config.photos) == 1 else config.out / photo.stem

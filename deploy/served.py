@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploy.journal import Journal
 from deploy.management import Management
-from deploy.run_folder import write_json
+from deploy.run_folder import not_ours, write_json
 from segserve.errors import ServerError
 
 SERVED_FILE = "models.json"
@@ -36,13 +36,18 @@ class Served:
 
 
 def load(run_dir: Path) -> dict[str, Served]:
-    """By model name; empty if nothing was served from that folder yet. Raises: ServerError for a torn file."""
+    """By model name; empty if nothing was served from that folder yet.
+
+    Raises: ServerError for a torn file, UsageError for a folder of another user's.
+    """
     path = run_dir / SERVED_FILE
     try:
         document = json.loads(path.read_text())
         return {name: Served(**entry) for name, entry in document.items()}
     except FileNotFoundError:
         return {}
+    except PermissionError:
+        raise not_ours(path) from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ServerError(
             f"{path} cannot be read ({error}); remove it and start with --models NAME=FILE"

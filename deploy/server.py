@@ -9,7 +9,8 @@ Started without --models it comes back with what it served last. A default versi
 spare one (kept for a rollback, say) is reported, left out, and tried again by the next start.
 
 One run folder (--run-dir, default run) is one server. Inference listens on loopback without tokens; `--auth token`
-turns tokens on for inference and management, and any `--host` that other machines can reach does so by itself.
+turns tokens on for inference and management, and any `--host` that other machines can reach does so by itself. Behind
+a front that lets other machines in, a start without tokens is refused.
 Management listens on a unix socket in the run folder, which only its owner may enter.
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 
-from deploy import launch, processes, run_folder, served
+from deploy import front_process, launch, processes, run_folder, served
 from deploy.addresses import address, is_loopback
 from deploy.interrupts import Asked, Interrupts
 from deploy.management import Management
@@ -78,20 +79,40 @@ def _launch(options: Start) -> tuple[Wanted, Running, subprocess.Popen[bytes], S
     models = launch.loadable(store, wanted)
     run_dir = run_folder.create(options.run_dir)
     with run_folder.exclusive(run_dir):
-        left = run_folder.load(run_dir)
-        if left and left.alive():
-            raise UsageError(
-                f"{run_dir} already runs a server at {left.url} (process {left.pid}); stop it first: "
-                f"{command('deploy.server', 'stop', '--run-dir', options.run_dir)}, or choose another --run-dir"
-            )
-        if left:  # it was killed: its workers and sockets may still be there
-            _stop(left)
+        _make_room(run_dir, options.run_dir)
+        _require_tokens_behind_front(options.run_dir, auth)
         processes.require_free(*inference, "--port")
         processes.require_free(*metrics, "--metrics-port")
         logs = StartLogs(run_dir / "logs")
         plan = launch.Plan(run_dir, options.config, store, models, inference, metrics, auth)
         running, process = launch.launch(plan)
     return wanted, running, process, logs
+
+
+def _make_room(run_dir: Path, named: Path) -> None:
+    """Clear up after a server that was killed. Raises: UsageError if one runs."""
+    left = run_folder.load(run_dir)
+    if left and left.alive():
+        raise UsageError(
+            f"{run_dir} already runs a server at {left.url} (process {left.pid}); stop it first: "
+            f"{command('deploy.server', 'stop', '--run-dir', named)}, or choose another --run-dir"
+        )
+    if left:  # its workers and sockets may still be there
+        _stop(left)
+
+
+def _require_tokens_behind_front(run_dir: Path, auth: str) -> None:
+    """As `deploy.front start` does: a front may outlive the server with tokens that it was started before.
+
+    Raises: UsageError for a server without tokens where a front lets other machines in.
+    """
+    front = front_process.front_running(run_dir) if auth != "token" else None
+    if front and not is_loopback(front.settings.host):
+        stop_it = command("deploy.front", "stop", "--run-dir", run_dir)
+        raise UsageError(
+            f"the front {front.url} (process {front.pid}) lets other machines in, and this server would ask nobody for "
+            f"a token; start it with --auth token, or stop the front first: {stop_it}"
+        )
 
 
 def attach(options: Attach) -> int:

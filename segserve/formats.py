@@ -2,13 +2,14 @@
 
 Only the decoders listed here ever see bytes from a client: Pillow reads about forty formats, some of them
 through code that is rarely looked at (or, for EPS, through another program). What is not listed is told apart
-by its first bytes alone, without parsing.
+by its first bytes alone, without parsing; camera raws, which are TIFFs, by the tags of their first directory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 # Importing a plugin registers it: without these lines Pillow would import all forty at the first odd file.
 from PIL import (
@@ -22,9 +23,12 @@ from PIL import (
     MpoImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     PpmImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
+    TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
 )
+
+from segserve.jpeg_scans import MAX_SEGMENTS
+from segserve.limited_file import LimitedFile
 
 OPENED_FORMATS: Final = (
     "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO",
@@ -36,6 +40,9 @@ SERVED_FORMATS: Final = frozenset((*OPENED_FORMATS, "MPO"))
 
 SERVED_NAMES: Final = "JPEG, MPO, PNG, WebP, AVIF, TIFF, GIF, BMP, JPEG 2000, PPM/PGM/PBM and ICO"
 """The same for people."""
+
+SAFE_KIND: Final = "PNG or JPEG of 8 bits"
+"""What to save an image as whose kind is not served, though its format is."""
 
 _REFUSED_SIGNATURES: Final = (
     (0, b"%PDF-", "PDF"),
@@ -72,6 +79,30 @@ _REFUSED_SIGNATURES: Final = (
 _AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
 _HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 
+_CR2_SIGNATURE: Final = b"II*\0\x10\0\0\0CR\x02"
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _STRIP_OFFSETS, _TILE_OFFSETS, _SUB_IFDS, _DNG_VERSION = (
+    254, 256, 257, 273, 324, 330, 50706,
+)  # fmt: skip
+_REDUCED_IMAGE: Final = 1
+"""The bit of _SUBFILE_TYPE."""
+_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""The markers of headers that say how many bits a sample has. ITU-T T.81, annex B."""
+
+
+def refusal(data: bytes | bytearray) -> str | None:
+    """Why a whole file that Pillow does not open is not served, and what to send; None if it is torn or no image."""
+    tags = _tiff_tags(data)
+    if (name := refused_format(data) or camera_raw(data, tags)) is not None:
+        return not_served(name)
+    if (kind := _refused_kind(data, tags)) is not None:
+        return f"{kind} is not served, or its header is damaged; save it anew as {SAFE_KIND} and send that"
+    return None
+
+
+def not_served(name: str) -> str:
+    """The message."""
+    return f"{name} is not served; send one of {SERVED_NAMES}"
+
 
 def refused_format(data: bytes | bytearray) -> str | None:
     """Name of the image or video format that `data` is in, if it is a known one that is not served."""
@@ -96,6 +127,54 @@ def _refused_iso_media(data: bytes | bytearray) -> str | None:
     if brands & _AVIF_BRANDS:
         return None
     return "HEIC/HEIF" if brands & _HEIF_BRANDS else "MP4 or QuickTime video"
+
+
+def camera_raw(data: bytes | bytearray, tags: Mapping[int, Any]) -> str | None:
+    """Name of the camera raw that a TIFF with these tags is; None for a picture.
+
+    Its first directory is a preview of the picture, often a thumbnail; what the camera saw is in another one.
+    """
+    if data[: len(_CR2_SIGNATURE)] == _CR2_SIGNATURE:
+        return "camera raw (CR2)"
+    if _DNG_VERSION in tags:
+        return "camera raw (DNG)"
+    subfile_type = tags.get(_SUBFILE_TYPE, 0)
+    reduced = isinstance(subfile_type, int) and subfile_type & _REDUCED_IMAGE
+    return "camera raw (NEF, ARW or the like)" if reduced and _SUB_IFDS in tags else None
+
+
+def _tiff_tags(data: bytes | bytearray) -> Mapping[int, Any]:
+    """The first directory of a TIFF, as far as it can be read; empty for any other file."""
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(bytes(data[: 16 if data[2:3] == b"+" else 8]))
+        file = LimitedFile(data)
+        file.seek(directory.next)
+        directory.load(file)
+    except (SyntaxError, struct.error):
+        return {}
+    return directory
+
+
+def _refused_kind(data: bytes | bytearray, tags: Mapping[int, Any]) -> str | None:
+    """What a JPEG or TIFF that Pillow does not open is; None if its header does not say so much."""
+    bits = _jpeg_bits(data)
+    if 2 <= bits <= 16 and bits != 8:
+        return f"JPEG of {bits} bits a sample"
+    told = {_WIDTH, _HEIGHT} <= tags.keys() and not tags.keys().isdisjoint((_STRIP_OFFSETS, _TILE_OFFSETS))
+    return "this kind of TIFF" if told else None
+
+
+def _jpeg_bits(data: bytes | bytearray) -> int:
+    """Bits a sample, as the header of the frame declares them; 0 if there is none."""
+    position = 2 if data[:2] == b"\xff\xd8" else len(data)
+    for _ in range(MAX_SEGMENTS):
+        if data[position : position + 1] != b"\xff" or position + 4 >= len(data):
+            return 0
+        if data[position + 1] in _JPEG_FRAMES:
+            return data[position + 4]
+        # behind the marker: two bytes with the length of the segment, themselves included
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return 0
 
 
 def looks_like_markup(data: bytes | bytearray) -> bool:

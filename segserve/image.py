@@ -26,13 +26,17 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from segserve import jpeg_scans, limited_file
-from segserve.errors import BadImage, ImageFormatNotServed, ImageTooLarge, RequestError
+from segserve.decode_pool import DECODE_TIMEOUT_S
+from segserve.errors import BadImage, ImageFormatNotServed, ImageTooLarge, Overloaded, RequestError
 from segserve.formats import (
     OPENED_FORMATS,
+    SAFE_KIND,
     SERVED_FORMATS,
     SERVED_NAMES,
+    camera_raw,
     looks_like_markup,
-    refused_format,
+    not_served,
+    refusal,
     served_by_signature,
 )
 from segserve.geometry import Geometry
@@ -105,31 +109,41 @@ def read(
     before any pixel is decoded or memory for one is taken; input_size is (height, width).
 
     Raises: BadImage (empty, not an image, truncated or corrupt: Pillow's reason is in the message),
-    ImageFormatNotServed, ImageTooLarge. Nothing else, whatever the bytes are.
+    ImageFormatNotServed, ImageTooLarge, Overloaded (no memory). Nothing else, whatever the bytes are.
     """
     if not data:
         raise BadImage("the image is empty (0 bytes); send the bytes of an image file as the request body")
     with _pillow.limited_to(max_pixels):
         try:
-            limited_file.check(data)
-            scans = jpeg_scans.count(data)
-            with _open(data, max_pixels) as image:
-                if image.format in ("JPEG", "MPO"):
-                    jpeg_scans.check(scans, image.width * image.height)
-                    return _read_jpeg(image, input_size)
-                limited_file.check_opened(image, data)
-                scale_transparent_colour(image)
-                image.load()
-                limited_file.check_size(image, max_pixels)  # an ICO's real size is known only now
-                return _as_stored(to_rgb(image), _turn(image), image.size)
+            return _read(data, max_pixels, input_size)
         except RequestError:
             raise
         except Image.DecompressionBombError as error:
             pixels = re.search(r"\d+", str(error))
             message = limited_file.too_large(int(pixels[0]) if pixels else -1, max_pixels)
             raise ImageTooLarge(message) from error
+        except MemoryError as error:
+            raise Overloaded(
+                "the server has not enough memory for the image at the moment; send it again later",
+                retry_after_s=DECODE_TIMEOUT_S,  # by then, what others decode now is done or given up
+            ) from error
         except Exception as error:  # Pillow raises some twenty types on corrupt files: no list stays complete
             raise BadImage(_corrupt(data, error)) from error
+
+
+def _read(data: bytes | bytearray, max_pixels: int, input_size: tuple[int, int] | None) -> Photo:
+    """As `read`, but with Pillow's errors."""
+    limited_file.check(data)
+    scans = jpeg_scans.count(data)
+    with _open(data, max_pixels) as image:
+        if image.format in ("JPEG", "MPO"):
+            jpeg_scans.check(scans, image.width * image.height)
+            return _read_jpeg(image, input_size)
+        limited_file.check_opened(image, data)
+        scale_transparent_colour(image)
+        image.load()
+        limited_file.check_size(image, max_pixels)  # an ICO's real size is known only now
+        return _as_stored(to_rgb(image), _turn(image), image.size)
 
 
 def _read_jpeg(image: Image.Image, input_size: tuple[int, int] | None) -> Photo:
@@ -163,17 +177,24 @@ def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(limited_file.LimitedFile(data), formats=OPENED_FORMATS)
     except UnidentifiedImageError as error:
-        if (name := refused_format(data)) is not None:
-            raise ImageFormatNotServed(f"{name} is not served; send one of {SERVED_NAMES}") from error
+        if (reason := refusal(data)) is not None:
+            raise ImageFormatNotServed(reason) from error
         raise
+    if (name := camera_raw(data, getattr(image, "tag_v2", {}))) is not None:
+        raise ImageFormatNotServed(not_served(name))
     limited_file.check_size(image, max_pixels)
     return image
 
 
 def _corrupt(data: bytes | bytearray, error: Exception) -> str:
-    if (name := served_by_signature(data)) is not None:
-        reason = "its header is not valid" if isinstance(error, UnidentifiedImageError) else str(error)
-        return f"the {name} image is corrupt or cut short ({reason or type(error).__name__}); send it again whole"
+    name = served_by_signature(data)
+    if name is not None and isinstance(error, UnidentifiedImageError):
+        return (
+            f"the {name} image is corrupt or cut short (its header is not valid), or of a kind that is not served; "
+            f"send it again whole, or save it anew as {SAFE_KIND}"
+        )
+    if name is not None:
+        return f"the {name} image is corrupt or cut short ({str(error) or type(error).__name__}); send it again whole"
     hint = " but HTML or XML: was a page sent in place of the picture?" if looks_like_markup(data) else ""
     return f"this is not an image{hint}; send one of {SERVED_NAMES}"
 
@@ -182,6 +203,8 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     """What EXIF asks for; a loaded TIFF's is gone, because Pillow applies it while loading."""
     try:
         orientation = image.getexif().get(ORIENTATION_TAG)
+    except MemoryError:
+        raise
     except Exception:  # damaged metadata does not make the picture unusable
         return None
     return _TURNS.get(orientation) if isinstance(orientation, int) else None

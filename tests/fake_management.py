@@ -12,7 +12,7 @@ from deploy.served import Served
 from segserve.errors import ServerError
 from tests.specs import make_spec
 
-OLD_FILE, NEW_FILE = "rooms-1.0-old", "rooms-2.0-new"
+OLD_FILE, NEW_FILE = "rooms-1.0-0000001d", "rooms-2.0-0000002e"
 
 
 class FakeManagement(Management):

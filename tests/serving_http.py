@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def serving(answer: Callable[[BaseHTTPRequestHandler, bytes], None]) -> Iterator[str]:
-    """Answer each POST and GET as told, with keep-alive; gives the server's address."""
+def serving(
+    answer: Callable[[BaseHTTPRequestHandler, bytes], None], tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
+    """Answer each POST and GET as told, with keep-alive; gives the server's address. tls: with a certificate."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -25,10 +28,12 @@ def serving(answer: Callable[[BaseHTTPRequestHandler, bytes], None]) -> Iterator
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:  # each connection's handshake in its own thread, at the first read
+        http.socket = tls.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{http.server_address[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{http.server_address[1]}"
     finally:
         http.shutdown()
         thread.join()

@@ -51,7 +51,7 @@ class Labels:
 def read(description: Path) -> dict[str, Any]:
     """The TOML table, its keys checked. Raises DatasetError."""
     try:
-        table = tomllib.loads(description.read_text(encoding="utf-8"))
+        table = tomllib.loads(description.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DatasetError(
             f"{description}: cannot be read ({error.strerror}); it should be a TOML file"
@@ -130,7 +130,7 @@ def _find(root: Path, entry: dict[str, str], where: str) -> tuple[Sample, ...]:
 
 def _read_list(path: Path, images: dict[str, Path]) -> list[str]:
     try:
-        stems = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        stems = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: the list of stems cannot be read: {error}") from error
     missing = [stem for stem in stems if stem not in images]

@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from segserve import cli
@@ -153,12 +154,12 @@ def _tell(found: Diagnosis, photos: int, config: DoctorConfig) -> None:
     table.add_column(f"{found.measure} %", justify="right")
     table.add_row("nothing", "as the checkpoint says", f"{100 * found.as_is:.2f}")
     for one in sorted(found.tries, key=lambda one: -one.score)[:10]:
-        table.add_row(one.kind, one.words, f"{100 * one.score:.2f}")
+        table.add_row(one.kind, escape(one.words), f"{100 * one.score:.2f}")
     console = Console()
     console.print(table)
-    console.print(found.words())
+    console.print(found.words(), markup=False)
     if config.out is not None:
-        console.print(f"pictures: {config.out / 'doctor.html'}")
+        console.print(f"pictures: {config.out / 'doctor.html'}", markup=False)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -121,12 +122,12 @@ def _segment(
 
 def table(scores: Scores, classes: tuple[str, ...], title: str) -> Table:
     """Percentages per class, and the means."""
-    result = Table(title=title, title_justify="left")
+    result = Table(title=escape(title), title_justify="left")
     result.add_column("class")
     for column in ("IoU %", "accuracy %", "share of pixels %"):
         result.add_column(column, justify="right")
     for row in zip(classes, scores.class_iou, scores.class_accuracy, scores.class_share, strict=True):
-        result.add_row(row[0], *(_percent(value) for value in row[1:]))
+        result.add_row(escape(row[0]), *(_percent(value) for value in row[1:]))
     result.add_section()
     result.add_row("mean (mIoU, mAcc)", _percent(scores.miou), _percent(scores.macc), "")
     result.add_row("all pixels (allAcc)", "", _percent(scores.allacc), "")

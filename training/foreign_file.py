@@ -80,12 +80,24 @@ def _refusal(path: Path, error: Exception) -> str:
         pickled = file.read(2) in (b"PK", b"\x80\x02")  # torch.save's zip, and what it wrote before 1.6
     if not pickled or "Unpickling" not in type(error).__name__:
         return f"{path} is no whole file of weights ({first}): copy it again"
-    keep = f"torch.save({{k: v for k, v in c.get('state_dict', c).items()}}, '{path.stem}-weights.pth')"
     wanted = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), first)
     return (
         f"{path} holds more than tensors, and opening that could run a program ({wanted}). If you trust where it comes "
-        f'from, strip it where it was trained, then import the result: python -c "import torch; c = '
-        f"torch.load('{path.name}', map_location='cpu', weights_only=False); {keep}\""
+        f'from, strip it where it was trained, then import the result: python -c "{_strip(path)}"'
+    )
+
+
+def _strip(path: Path) -> str:
+    """A program for a shell's double quotes: the tensors and class names of a file, or of a network, in a new one."""
+    new = f"{path.stem}-weights.pth"
+    return (
+        f"import torch; c = torch.load({path.name!r}, map_location='cpu', weights_only=False); "
+        "d = lambda x: x.state_dict() if hasattr(x, 'state_dict') else x; "
+        "c = c if isinstance(c, dict) else {'model': c}; m = c.get('meta') or {}; "
+        "n = m.get('CLASSES') or (m.get('dataset_meta') or {}).get('classes') or (); "
+        f"s = next((x for k in {CONTAINERS!r} if isinstance(x := d(c.get(k)), dict)), c); "
+        "torch.save({'meta': {'CLASSES': list(n)}, 'state_dict': {k: v for k, v in s.items() if torch.is_tensor(v)}}, "
+        f"{new!r})"
     )
 
 

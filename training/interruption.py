@@ -26,7 +26,7 @@ from training import distributed
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
 from training.distributed import Processes
-from training.run import LAST
+from training.run import BEST, LAST, SHIPPED
 
 GO_ON = "All is saved: go on with the same command and --resume"
 
@@ -69,6 +69,12 @@ def decide_to_go_on(config: TrainConfig) -> bool:
     again = config.machines.resume_if_there or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
     if there and not (config.resume or again):
         raise UsageError(f"{config.out} already holds a training: --resume it, or choose another --out")
+    kept = [name for name in (BEST, SHIPPED) if (config.out / name).exists()]
+    if kept and not (there or config.resume or again):
+        raise UsageError(
+            f"{config.out} holds {kept[0]} of a training, which this one would replace; without {LAST} it can't be "
+            "resumed: choose another --out"
+        )
     return config.resume or (again and there)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
@@ -116,7 +117,7 @@ class Journal:
         table = Table("class", "IoU", "accuracy", "share of pixels")
         rows = zip(classes, scores.class_iou, scores.class_accuracy, scores.class_share, strict=True)
         for name, *values in rows:
-            table.add_row(name, *(f"{value:.1%}" for value in values))
+            table.add_row(escape(name), *(f"{value:.1%}" for value in values))
         table.add_section()
         table.add_row("mean", f"{scores.miou:.1%}", f"{scores.macc:.1%}", "")
         self.console.print(table)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from training.description import IMAGE_SUFFIXES
 from training.pairs import Checked, Checker
 from training.prepare_options import LEFT_OUT, PrepareConfig
 from training.sources import coco, colour_png, index_png, labelme, yolo
-from training.sources.item import Found, LeftOut, shown
+from training.sources.item import Found, Item, LeftOut, shown
 from training.splits import Split
 
 DEFAULT_VAL = 0.1
@@ -79,6 +80,8 @@ def prepare(config: PrepareConfig, found: Found, console: Console) -> dict[str, 
         remap.read(config.table, names, config.ignore) if config.table else remap.plain(names, config.ignore)
     )
     checker = Checker(found.source, table, config.out, config.labels_as_stored)
+    if config.own_splits is None:
+        require_all_or_none(found.items)
     progress = Console(stderr=True)
     results = list(
         track(
@@ -123,6 +126,22 @@ def check_enough(
     raise CheckFailed(
         f"{len(left_out)} of {everything} were bad, --max-left-out allows {config.max_left_out:.0%}: "
         "an option does not fit the data, or mend the data, or allow more"
+    )
+
+
+def require_all_or_none(items: Sequence[Item]) -> None:
+    """The source's splits are whole, or there are none: photos kept for a test must not be trained on.
+
+    Raises UsageError.
+    """
+    given = {item.split for item in items}
+    if len(given) <= 1 or ({"train", "val"} <= given and None not in given):
+        return
+    stray = next((f"{item.image} is in none of them" for item in items if item.split is None), None)
+    raise UsageError(
+        f"folders name the splits {', '.join(sorted(filter(None, given)))}, but "
+        f"{stray or 'train and val are needed'}: rename or move folders, or draw the splits anew from all images with "
+        "--val SHARE"
     )
 
 

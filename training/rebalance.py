@@ -33,6 +33,7 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -225,12 +226,12 @@ def facts(
 
 def table(found: dict[str, Any], title: str) -> Table:
     """Constants, and IoU with and without them."""
-    result = Table(title=f"{title}, {found['pixels']} pixels", title_justify="left")
+    result = Table(title=escape(f"{title}, {found['pixels']} pixels"), title_justify="left")
     for column in ("class", "added to its logit", "IoU % before", "after"):
         result.add_column(column, justify="left" if column == "class" else "right")
     for name, row in found["classes"].items():
         shown = ("-" if value is None else f"{100 * value:.2f}" for value in row["iou"])
-        result.add_row(name, f"{row['shift']:+.2f}", *shown)
+        result.add_row(escape(name), f"{row['shift']:+.2f}", *shown)
     result.add_section()
     for name, key in (("mIoU", "miou"), ("mIoU, fitted on the other half", "held_out_miou")):
         result.add_row(name, "", *(f"{100 * value:.2f}" for value in found[key]))

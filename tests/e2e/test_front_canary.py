@@ -118,7 +118,12 @@ def test_what_nginx_itself_refuses_has_its_words_with_a_canary_too(front: Front,
 
     changed = front_process.change(front, {"rooms": Canary("2.0", 1.0)})
     try:
-        large = httpx.post(front.url + "/predictions/rooms", content=too_much(), timeout=60)
+        large = httpx.post(
+            front.url + "/predictions/rooms",
+            content=too_much(),
+            headers={"X-Request-ID": "large"},
+            timeout=60,
+        )
         torn = raw(
             front,
             b"POST /predictions/rooms HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n",
@@ -129,4 +134,19 @@ def test_what_nginx_itself_refuses_has_its_words_with_a_canary_too(front: Front,
     assert error_of(large)["type"] == "RequestTooLarge"
     assert torn.startswith(b"HTTP/1.1 400 ")
     assert json.loads(torn.partition(b"\r\n\r\n")[2])["error"]["type"] == "BadRequest"
+    assert upstream.lines == []
+    assert logged(front, "large")["upstream_status"] == ""  # nor was half of it sent on
+
+
+def test_a_photo_that_cannot_be_put_down_is_sent_to_no_version(front: Front, upstream: Upstream) -> None:
+    changed = front_process.change(front, {"rooms": Canary("2.0", 1.0)})
+    bodies = front.folder / "tmp" / "body"
+    bodies.rename(bodies.with_name("away"))
+    try:
+        answer = post(front, body=b"x" * MAX_BYTES, X_Request_ID="not-put-down")
+    finally:
+        bodies.with_name("away").rename(bodies)
+        front_process.change(changed, {})
+    assert (answer.status_code, error_of(answer)["type"]) == (503, "FrontFault")
+    assert logged(front, "not-put-down")["upstream_status"] == ""
     assert upstream.lines == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from deploy import front_process
 from deploy.front_process import Front
 from deploy.run_folder import Running
+from tests.certificates import certificate
 from tests.e2e.fronts import NEEDS_NGINX, Upstream, front_of, logged, raw, run_folder_of, stand_in
 from tests.e2e.serving import run
 
@@ -42,19 +42,6 @@ def post(front: Front, **options: object) -> httpx.Response:
 
 
 # --- TLS ----------------------------------------------------------------------------------------------------
-
-
-def certificate(folder: Path, name: str) -> None:
-    """A self-signed one for localhost, as FOLDER/cert.pem and key.pem."""
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-        "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-        "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"),
-    ]  # fmt: skip
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
 
 
 def handshake(front: Front, folder: Path, version: ssl.TLSVersion | None = None) -> tuple[str | None, str]:
@@ -98,6 +85,24 @@ def test_tls(upstream: Upstream, running: Running, port: int, tmp_path: Path) ->
         (tmp_path / "cert.pem").write_text("torn")
         assert run("deploy.front", "reload", "--run-dir", running.run_dir).returncode == 2
         assert front.alive()
+
+
+def test_a_renewal_that_points_a_link_elsewhere_is_taken_up(
+    running: Running, port: int, tmp_path: Path
+) -> None:
+    for name in ("first", "renewed"):
+        (tmp_path / name).mkdir()
+        certificate(tmp_path / name, name)
+    live = tmp_path / "live"  # as Kubernetes has it; certbot links the files one by one
+    live.symlink_to("first")
+    with front_of(
+        running.run_dir, port, "--certificate", live / "cert.pem", "--key", live / "key.pem"
+    ) as front:
+        assert handshake(front, live)[1] == "first"
+        live.unlink()
+        live.symlink_to("renewed")
+        assert run("deploy.front", "reload", "--run-dir", running.run_dir).returncode == 0
+        assert handshake(front, live)[1] == "renewed"
 
 
 # --- logs ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +200,47 @@ def test_a_file_that_could_run_code_is_refused_with_the_way_out(tmp_path: Path) 
     torch.save({"a.weight": torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match=r"none of the known networks: a\.weight"):
         imported((path,))
+
+
+class Odd(nn.Module):
+    """A class that the weights-only unpickler does not know."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.state = state
+
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        return self.state
+
+
+@pytest.mark.parametrize("kind", ["container", "mmseg 1.x", "network in a container", "network", "bare"])
+def test_the_way_out_makes_a_file_that_can_be_imported(tmp_path: Path, kind: str) -> None:
+    state = {name: value.contiguous() for name, value in random_weights(MMSeg(18, 5, 8)).state_dict().items()}
+    args = Path("x")  # as argparse's Namespace: more than tensors
+    content: object = {
+        "container": {"model": state, "optimizer": {"state": {}}, "epoch": 3, "args": args},
+        "mmseg 1.x": {
+            "state_dict": state, "message_hub": args, "meta": {"dataset_meta": {"classes": ("a", "b", "c", "d", "e")}},
+        },
+        "network in a container": {"model": Odd(state), "args": args},
+        "network": Odd(state),
+        "bare": {**state, "args": args},
+    }[kind]  # fmt: skip
+    path = tmp_path / "full.pth"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="more than tensors") as refused:
+        imported((path,))
+    command = str(refused.value).split("then import the result: ")[1]
+    python = command.replace("python -c", f"{shlex.quote(sys.executable)} -c", 1)
+    repo_root = Path(__file__).parents[2]
+    subprocess.run(
+        python, shell=True, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repo_root)}
+    )
+    made = tmp_path / "out" / "out.safetensors"
+    made.parent.mkdir()
+    (tmp_path / "full-weights.pth").rename(made.parent / "full-weights.pth")
+    _, meta = load_model(imported((made.parent / "full-weights.pth",)))
+    assert meta.classes[0] == ("a" if kind == "mmseg 1.x" else "class 0")
 
 
 def test_classes_are_named_checked_and_rearranged(tmp_path: Path) -> None:

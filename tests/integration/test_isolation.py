@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL.PngImagePlugin import PngImageFile
 
 from deploy.processes import wait_until
 from segserve.reply import Reply
@@ -116,6 +117,24 @@ def test_logits_that_are_not_numbers_are_one_requests_500(
     assert (spoilt.status, error_type(spoilt)) == (500, "InternalError")
     assert [reply.body for reply in others] == expected
     assert "not a number" in caplog.text
+
+
+def test_too_little_memory_for_one_image_is_that_requests_503(
+    colour_segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = PngImageFile.load
+
+    def load_all_but_the_large(image: PngImageFile) -> Any:
+        if image.width == 97:
+            raise MemoryError
+        return load(image)
+
+    monkeypatch.setattr(PngImageFile, "load", load_all_but_the_large)
+    large = Request({"body": photo(RED, GREEN, 40, 97)})
+    refused, *others = Service(colour_segmenter, MAX_BYTES, threads=2).answer([large, *GOOD])
+    assert (refused.status, error_type(refused)) == (503, "Overloaded")
+    assert refused.headers["retry-after"] == "10"
+    assert [reply.status for reply in others] == [200] * len(GOOD)
 
 
 def test_stuck_decoders_refuse_others_with_503_and_leave_when_they_can(

@@ -229,6 +229,23 @@ def test_a_photo_of_val_leaves_train(root: Path) -> None:
     assert len(load_dataset(out / "dataset.toml", "val").samples) == 5
 
 
+@pytest.mark.parametrize("second", ["test", "."])
+def test_splits_of_the_source_that_are_not_whole_are_not_mixed(root: Path, second: str) -> None:
+    """Photos that were kept for a test would be trained on."""
+    for folder in ("images", "labels"):
+        for split, clips in (("train", "0"), ("val" if second == "." else second, "1")):
+            (root / folder / split).mkdir()
+            for path in sorted((root / folder).glob(f"clip{clips}_*")):
+                path.rename(root / folder / split / path.name)
+        for path in (root / folder).glob("clip2_*") if second != "." else []:
+            path.unlink()
+    said = r"clip2_0\.jpg is in none" if second == "." else "splits test, train, but train and val are needed"
+    with pytest.raises(UsageError, match=rf"{said}.*--val SHARE"):
+        prepare.main(config(root, val=None, group="(clip.)"))
+    prepare.main(config(root, group="(clip.)"))  # asked for
+    assert len(load_dataset(root.parent / "out" / "dataset.toml", "val").samples) == 4
+
+
 def test_several_processes_find_the_same(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reports = []
     for workers in (1, 2):

@@ -170,6 +170,13 @@ def test_resuming_drops_a_line_whose_checkpoint_was_never_written(
 def test_what_cannot_be_resumed(trained: Path, painted: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="already holds a training"):
         train.main(config(painted, out=trained))
+    for name in ("model.safetensors", "best.safetensors"):  # the rest was deleted, to save space
+        kept = tmp_path / name / name
+        kept.parent.mkdir()
+        kept.write_bytes(b"days of work")
+        with pytest.raises(UsageError, match=rf"holds {name} of a training, which this one would replace"):
+            train.main(config(painted, out=kept.parent))
+        assert [path.name for path in kept.parent.iterdir()] == [name]
     with pytest.raises(UsageError, match=r"other options: .*epochs was 6, is 2"):
         train.main(config(painted, out=trained, resume=True))
     with pytest.raises(CheckpointError, match="no checkpoint at"):

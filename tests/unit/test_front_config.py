@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from deploy import front_process
+from deploy import front, front_process
 from deploy.front_config import TEMPLATE, Canary, FrontSettings, fill, render
 from deploy.front_options import CanaryOptions, Start
 from deploy.front_process import Front
 from segserve.errors import ServerError, UsageError
-from tests.e2e.fronts import NEEDS_NGINX
+from tests.e2e.fronts import NEEDS_NGINX, run_folder_of
 
 
 def settings(where: Path, **changes: object) -> FrontSettings:
@@ -125,13 +126,38 @@ def test_a_certificate_that_is_not_there(tmp_path: Path) -> None:
         Start(certificate=tmp_path / "none.pem")
 
 
+def test_links_to_certificates_stay_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_ports: Callable[[int], list[int]]
+) -> None:
+    """certbot's renewal points them elsewhere, and a reload must find what they lead to then."""
+    launched: list[FrontSettings] = []
+
+    def launch(settings: FrontSettings) -> Front:
+        launched.append(settings)
+        return Front(1, "", settings)
+
+    monkeypatch.setattr(front_process, "launch", launch)
+    monkeypatch.chdir(tmp_path)
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / f"old-{name}").touch()
+        (tmp_path / name).symlink_to(f"old-{name}")
+    running, [port] = run_folder_of("http://127.0.0.1:1", tmp_path / "run"), free_ports(1)
+    options = Start(
+        port=port, certificate=Path("cert.pem"), key=Path("key.pem"), run_dir=Path(running.run_dir)
+    )
+    assert front.start(options) == 0
+    text = lines(render(launched[0], {}))
+    assert f'ssl_certificate "{tmp_path}/cert.pem";' in text
+    assert f'ssl_certificate_key "{tmp_path}/key.pem";' in text
+
+
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "front"
     folder.mkdir()
     assert front_process.load(tmp_path) is None
-    front = Front(1, "boot 1", settings(folder, names=("a",)), {"rooms": Canary("2.0", 0.05)})
-    front_process.save(front)
-    assert front_process.load(tmp_path) == front
+    saved = Front(1, "boot 1", settings(folder, names=("a",)), {"rooms": Canary("2.0", 0.05)})
+    front_process.save(saved)
+    assert front_process.load(tmp_path) == saved
     assert front_process.front_running(tmp_path) is None  # that process is not there
     (folder / "front.json").write_text('{"pid": 1')
     with pytest.raises(ServerError, match="remove the file"):

@@ -1,12 +1,13 @@
-"""Small files whose few or many pixels would take far more memory than the limit on pixels is there for."""
+"""Small files whose few or many pixels would take far more memory than the limit is there for; and if there is none."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
-from segserve.errors import ImageTooLarge
+from segserve.errors import ImageTooLarge, Overloaded
 from segserve.image import decode
 from tests.images import photo, png, saved, tiff
 
@@ -70,3 +71,17 @@ def test_all_others_may_have_all_of_them() -> None:
     for data in (saved(photo(10, 11), "PNG"), saved(photo(10, 11), "JPEG"), saved(photo(10, 11), "WEBP"),
                  saved(grey, "PNG"), saved(grey, "TIFF")):  # fmt: skip
         assert decode(data, max_pixels=110).shape == (10, 11, 3)
+
+
+@pytest.mark.parametrize("where", ["open", "load", "getexif"])
+def test_a_server_short_of_memory_does_not_blame_the_image(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    data = saved(photo(), "PNG")
+    monkeypatch.setattr(Image if where == "open" else PngImageFile, where, no_memory)
+    with pytest.raises(Overloaded, match=r"not enough memory.*send it again later") as raised:
+        decode(data)
+    assert (raised.value.status, raised.value.retry_after_s) == (503, 10)

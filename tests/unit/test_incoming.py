@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -10,13 +11,16 @@ import subprocess
 import sys
 import zipfile
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from deploy import incoming
 from deploy.interrupts import Asked
 from segserve.errors import CheckFailed, ServerError, UsageError
+from segserve.spec import Golden
 from tests.specs import make_spec
 
 SPEC = make_spec(version="2.0")
@@ -129,11 +133,72 @@ def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
         incoming.check(tmp_path / "none.mar")
 
 
-def test_only_unpacked_models_are_removed(store: Path) -> None:
+def test_only_what_a_rollout_unpacked_is_removed(store: Path) -> None:
+    by_hand = ["demo-1.0-0123abcd", "rooms", "rooms-1.0", "rooms-1.0-0123ABCD", "rooms-1.0-0123abcd.old"]
+    for name in (*by_hand, FILE):
+        (store / name).mkdir()
+        if not name.startswith("demo"):  # which is no model
+            (store / name / "model_spec.json").write_text("{}")
     (store / "rooms.mar").write_bytes(b"")
-    (store / "demo").mkdir()
-    (store / "rooms-1.0").mkdir()
-    (store / "rooms-1.0" / "model_spec.json").write_text("{}")
-    for name in ("rooms.mar", "demo", "rooms-1.0", "never"):
+    for name in (*by_hand, FILE, "rooms.mar", "never-1.0-0123abcd"):
         incoming.remove(store, name)
-    assert sorted(path.name for path in store.iterdir()) == ["demo", "rooms.mar"]
+    assert sorted(path.name for path in store.iterdir()) == [*by_hand, "rooms.mar"]
+
+
+# --- what the server loaded is no longer there ----------------------------------------------------------------
+
+
+def golden_mar(path: Path, *without: str) -> Path:
+    """A package with a golden photo, or most of it."""
+    golden = Golden("photo.jpg", "0" * 64, "mask.png", "0" * 64)
+    make_spec(golden=(golden,)).save(path.with_suffix(".json"))
+    mask = io.BytesIO()
+    Image.new("L", (4, 3), 2).save(mask, "PNG")
+    files = {
+        "model_spec.json": path.with_suffix(".json").read_bytes(),
+        "mask.png": mask.getvalue(),
+        "photo.jpg": b"x",
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in files.keys() - set(without):
+            archive.writestr(name, files[name])
+    return path
+
+
+def test_golden_photos_of_an_archive(tmp_path: Path) -> None:
+    [golden] = incoming.golden_photos(golden_mar(tmp_path / "rooms.mar"))
+    assert (golden.name, golden.photo, golden.labels.tolist()) == ("photo.jpg", b"x", [[2] * 4] * 3)
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def torn_inside(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("model_spec.json").header_offset + 60
+    data = bytearray(path.read_bytes())
+    data[start : start + 40] = bytes(40)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (torn, "not a zip file"),
+        (torn_inside, "decompressing|CRC"),
+        (Path.unlink, "it is gone"),
+        (lambda path: golden_mar(path, "model_spec.json"), r"model_spec\.json is missing or torn"),
+        (lambda path: golden_mar(path, "mask.png"), r"mask\.png"),
+    ],
+    ids=["torn", "torn inside", "renamed", "another zip", "without a mask"],
+)
+def test_a_package_that_is_not_what_it_was_is_to_be_put_back(
+    tmp_path: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    path = golden_mar(tmp_path / "rooms.mar")
+    spoil(path)
+    with pytest.raises(
+        UsageError, match=rf"rooms\.mar is no longer .*{reason}.*: put the old package back there"
+    ):
+        incoming.golden_photos(path)

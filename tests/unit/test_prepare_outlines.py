@@ -75,6 +75,10 @@ def test_yolo_lines_that_are_none(root: Path, line: str, kind: str, said: str) -
     assert said in found.reason
 
 
+def test_yolo_labels_with_a_byte_order_mark(root: Path) -> None:
+    assert np.array_equal(values_of(yolo_found(root, "\ufeff0 0 0 0.5 0 0.5 1 0 1\n")), box(0, 0, 10, 0, 12))
+
+
 def test_yolo_labels_in_capitals(root: Path) -> None:
     expected = box(0, 0, 10, 0, 12)
     yolo_found(root, "0 0 0 0.5 0 0.5 1 0 1\n")
@@ -156,12 +160,51 @@ def test_coco_of_other_images(root: Path) -> None:
     found = coco_found(root, [{"category_id": 3}], file_name="b.jpg", id=8)
     assert [(half.file.name, half.kind) for half in found.left_out] == [
         ("b.jpg", "no image"),
-        ("a.jpg", "no label"),
         ("coco.json", "no image"),
+        ("a.jpg", "no label"),
     ]
     (root / "coco.json").write_text("{}")
     with pytest.raises(UsageError, match="images"):
         coco.find(root, ["images"], ["coco.json"])
+
+
+def test_coco_objects_are_painted_by_size_wherever_they_are(root: Path) -> None:
+    """Also one without a pixel, and one that is the photo's last."""
+    boxes = [(19, 20, 11, 12), (0, 20, 0, 12), (3, 9, 2, 7), (4, 5, 3, 4)]
+    outlines = [[[x0, y0, x1, y0, x1, y1, x0, y1]] for x0, x1, y0, y1 in boxes]
+    ids = [90, 3, 90, 3]
+    found = coco_found(
+        root,
+        [{"category_id": 3, "segmentation": [[1.1, 1.1, 1.2, 1.1, 1.2, 1.2]]}]
+        + [{"category_id": one, "segmentation": outline} for one, outline in zip(ids, outlines, strict=True)],
+    )
+    expected = box(3, 0, WIDTH, 0, HEIGHT)
+    expected[11, 19] = expected[2:7, 3:9] = 90
+    expected[3, 4] = 3
+    assert np.array_equal(values_of(found), expected)
+
+
+def test_coco_files_that_share_a_folder_of_images(root: Path) -> None:
+    outline = [[0, 0, 20, 0, 20, 12, 0, 12]]
+    for name, file in (("a", "train.json"), ("b", "instances_val2017.json")):
+        (root / "images" / f"{name}.jpg").write_bytes((root / "images" / "a.jpg").read_bytes())
+        coco_found(root, [{"category_id": 3, "segmentation": outline}], file_name=f"{name}.jpg")
+        (root / "coco.json").rename(root / file)
+    (root / "images" / "c.jpg").write_bytes((root / "images" / "a.jpg").read_bytes())
+    found = coco.find(root, ["images", "images"], ["train.json", "instances_val2017.json"])
+    assert [(item.name, item.split) for item in found.items] == [("a", "train"), ("b", "val")]
+    ((file, kind, reason),) = ((half.file.name, half.kind, half.reason) for half in found.left_out)
+    assert (file, kind, reason) == ("c.jpg", "no label", "not in train.json, instances_val2017.json")
+
+
+def test_coco_categories_of_one_name_are_one_class(root: Path) -> None:
+    coco_found(root, [{"category_id": 91, "segmentation": [[0, 0, 20, 0, 20, 12, 0, 12]]}])
+    table = json.loads((root / "coco.json").read_text())
+    table["categories"].append({"id": 91, "name": "bed"})
+    (root / "coco.json").write_text(json.dumps(table))
+    found = coco.find(root, ["images"], ["coco.json"])
+    assert found.source.names == {3: "bed", 90: "plant"}
+    assert (values_of(found) == 3).all()
 
 
 def labelme_found(root: Path, *shapes: dict[str, Any], **changed: object) -> Found:
@@ -213,6 +256,29 @@ def test_labelme_photos_that_are_links(root: Path, json_suffix: str) -> None:
     assert [item.image for item in found.items] == [root / "images" / "a.jpg"]
     assert found.left_out == ()
     assert np.array_equal(values_of(found), box(0, 0, 20, 0, 12))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"imageHeight": None, "imageWidth": None}, {"imagePath": "../images/a.jpg"}]
+)
+def test_labelme_files_of_early_versions_and_of_windows_editors(root: Path, changed: dict[str, Any]) -> None:
+    """They have no size, or begin with a byte order mark."""
+    labelme_found(root, {"label": "wall", "points": [[0, 0], [20, 0], [20, 12], [0, 12]]}, **changed)
+    file = root / "labels" / "a.json"
+    file.write_text("\ufeff" + file.read_text(), encoding="utf-8")
+    found = labelme.find(root, None)
+    assert found.left_out == ()
+    assert (values_of(found) == 0).all()
+
+
+def test_labelme_photos_that_training_would_not_find(root: Path) -> None:
+    (root / "images" / "a.jpg").rename(root / "images" / "a.gif")
+    wall = {"label": "wall", "points": [[0, 0], [20, 0], [20, 12], [0, 12]]}
+    found = labelme_found(root, wall, imagePath="../images/a.gif")
+    assert found.items == ()
+    ((file, kind, reason),) = ((half.file.name, half.kind, half.reason) for half in found.left_out)
+    assert (file, kind) == ("a.gif", "bad name")
+    assert "ends in .bmp, .jpeg, .jpg" in reason
 
 
 def test_labelme_files_that_are_none(root: Path) -> None:

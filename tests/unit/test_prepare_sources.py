@@ -63,6 +63,16 @@ def test_16_bits_and_grey_as_rgb(root: Path) -> None:
     assert (values_of(index_found(root, np.ones((HEIGHT, WIDTH, 3), np.uint8))) == 1).all()
 
 
+def test_colours_of_16_bits_are_refused_not_cut_to_8(root: Path) -> None:
+    rows = (b"\0" + b"\0\2" * 3 * WIDTH) * HEIGHT  # each pixel is 2, which Pillow would make 0
+    found = index_found(root, png(WIDTH, HEIGHT, 16, 2, rows))
+    assert "16 bits a colour" in bad(found).reason
+    (root / "palette.txt").write_text("0 0 0 wall\n")
+    assert (
+        "16 bits a colour" in bad(colour_png.find(root, ["images"], ["labels"], root / "palette.txt")).reason
+    )
+
+
 def test_colours_are_no_index(root: Path) -> None:
     colours = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     colours[0, 0] = (1, 2, 3)
@@ -133,6 +143,29 @@ def test_labels_in_a_linked_folder_are_found(root: Path) -> None:
     (root / "labels").rename(root / "elsewhere")
     (root / "labels").symlink_to("elsewhere")
     assert (values_of(index_found(root, np.ones((HEIGHT, WIDTH), np.uint8))) == 1).all()
+
+
+def test_linked_folders_inside_are_gone_through_and_circles_end(root: Path, tmp_path_factory: Any) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for folder in ("images", "labels"):
+        (elsewhere / folder).mkdir()
+        (root / folder / "house").symlink_to(elsewhere / folder)
+        (elsewhere / folder / "round").symlink_to(root / folder)
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(elsewhere / "images" / "b.jpg")
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(elsewhere / "labels" / "b.png")
+    found = index_found(root, np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert [item.name for item in found.items] == ["a", "house__b"]
+    assert found.left_out == ()
+
+
+def test_what_macs_leave_beside_files_is_no_label(root: Path) -> None:
+    for folder, suffix in (("images", "jpg"), ("labels", "png")):
+        (root / folder / f"._a.{suffix}").write_bytes(b"Mac OS X")
+        (root / folder / ".ipynb_checkpoints").mkdir()
+        (root / folder / ".ipynb_checkpoints" / f"a.{suffix}").write_bytes(b"old")
+    found = index_found(root, np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert [item.name for item in found.items] == ["a"]
+    assert found.left_out == ()
 
 
 def test_ade20k_counts_from_one(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Iterable
 from email.utils import formatdate
@@ -41,14 +42,19 @@ class World:
         self.slept.append(duration_s)
         self.now += duration_s
 
-    def segment(self, retry: Retry | None = None, timeout_s: float = 300.0, calls: int = 1) -> bytes:
+    def segment(
+        self, retry: Retry | None = None, timeout_s: float = 300.0, calls: int = 1, once: bool = False
+    ) -> bytes:
         async def call() -> bytes:
             transport = httpx.MockTransport(self.answer)
             async with AsyncClient(
                 "http://127.0.0.1:1", "rooms", retry=retry, transport=transport,
                 clock=lambda: self.now, sleep=self.sleep, rand=lambda: self._chance,
             ) as client:  # fmt: skip
-                bodies = [await client.segment(b"photo", "png", timeout_s=timeout_s) for _ in range(calls)]
+                bodies = [
+                    await client.segment(b"photo", "png", timeout_s=timeout_s, once=once)
+                    for _ in range(calls)
+                ]
                 return bodies[-1]
 
         return asyncio.run(call())
@@ -185,7 +191,9 @@ def test_over_a_bad_day_no_more_than_the_share_is_sent_soon() -> None:
 
 def test_no_server_is_put_up_with_for_a_while_only() -> None:
     world = World(forever(REFUSED_CONNECTION))
-    with pytest.raises(ServerError, match=r"no server at http://127\.0\.0\.1:1; start one: make serve"):
+    with pytest.raises(
+        ServerError, match=r"no server at http://127\.0\.0\.1:1 \(refused\); start one: make serve"
+    ):
         world.segment(Retry(unreachable_s=60))
     assert 60 <= world.now - 1000 < 70
     world = World([REFUSED_CONNECTION])
@@ -195,6 +203,25 @@ def test_no_server_is_put_up_with_for_a_while_only() -> None:
     # an answer in between, even a refusal, starts it anew
     world = World([*(REFUSED_CONNECTION if n % 2 else BUSY for n in range(20)), OK])
     assert world.segment(Retry(unreachable_s=8)) == b"mask"
+
+
+@pytest.mark.parametrize("answer", [BUSY, DIED, REFUSED_CONNECTION, httpx.ReadError("reset")], ids=str)
+def test_who_asks_once_is_told_at_once(answer: httpx.Response | Exception) -> None:
+    world = World([answer])
+    with pytest.raises((Refused, ServerError)):
+        world.segment(once=True)
+    assert (world.asked, world.slept) == (1, [])
+
+
+def test_a_certificate_that_does_not_pass_is_told_at_once() -> None:
+    tls = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    tls.verify_code, tls.verify_message = 18, "self-signed"
+    refused, lower = httpx.ConnectError("certificate verify failed"), httpx.ConnectError("of a lower layer")
+    refused.__cause__, lower.__context__ = lower, tls
+    world = World([refused])
+    with pytest.raises(ServerError, match=r"does not pass: self-signed; .*ca_file="):
+        world.segment()
+    assert (world.asked, world.slept) == (1, [])
 
 
 @pytest.mark.parametrize(

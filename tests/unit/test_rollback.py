@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,14 @@ def test_a_journal_of_before_tells_no_files_and_the_folder_goes_all_the_same(run
     assert folders(running) == [NEW_FILE]
 
 
+def test_a_folder_that_the_operator_unpacked_stays_when_its_version_goes(running: Running) -> None:
+    unpacked(running, "rooms")
+    management = FakeManagement({"2.0": NEW_FILE, "1.0": "rooms"})
+    rollout = Journal("rooms", "2.0", NEW_FILE, "1.0", committed=True, going=("1.0",), files={"1.0": "rooms"})
+    assert retire(running, management, rollout) == "rooms 2.0 is in service; 1.0 is gone"
+    assert "rooms" in folders(running)
+
+
 def test_rollback_calls_off_what_is_left_of_a_rollout(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,13 +100,13 @@ def test_rollback_retires_what_had_to_go_beside_the_version_that_it_goes_back_to
     error: Exception | None,
 ) -> None:
     """1.0 was kept, 2.0 in service; the rollout of 3.0 was interrupted before it had retired either."""
-    unpacked(running, "rooms-3.0", "rooms-3.0-torn")
+    unpacked(running, "rooms-3.0", "rooms-3.0-0000003d")
     files = {"3.0": "rooms-3.0", "1.0": OLD_FILE, "2.0": NEW_FILE}
     management, run_dir = FakeManagement(files), Path(running.run_dir)
     monkeypatch.setattr(Management, "of", lambda _: management)
     served.save(run_dir, {"rooms": Served("3.0", files, kept="2.0")})
     left = Journal("rooms", "3.0", "rooms-3.0", "2.0", committed=True, going=("1.0", "2.0"))
-    dataclasses.replace(left, files={**files, "3.0": "rooms-3.0-torn"}).save(run_dir)
+    dataclasses.replace(left, files={**files, "3.0": "rooms-3.0-0000003d"}).save(run_dir)
 
     def drain(*_: Any) -> bool:
         if error is not None:
@@ -142,5 +152,50 @@ def test_a_front_that_cannot_be_told_does_not_bring_back_what_was_left(
     monkeypatch.setattr(canary, "clear_canary", clear_canary)
     with pytest.raises(ServerError, match=r"nginx does not take .*deploy\.front canary rooms --off"):
         rollback.main(RollbackConfig(run_dir=run_dir))
+    assert management.default == "1.0"
+    assert served.load(run_dir)["rooms"] == Served("1.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "2.0")
+
+
+@pytest.mark.parametrize("front", [None, ServerError("nginx does not take its configuration")])
+def test_a_full_disk_does_not_hide_that_the_kept_version_is_in_service(
+    running: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    front: Exception | None,
+) -> None:
+    """The canary goes all the same: it may be the version that was left."""
+    management, run_dir = with_1_0_kept(running, monkeypatch)
+    before = served.load(run_dir)
+
+    def clear_canary(*_: Any) -> None:
+        management.asked.append("canary off")
+        if front is not None:
+            raise front
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(canary, "clear_canary", clear_canary)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            ServerError, match=r"rooms 1\.0 is in service now, but a restart .*2\.0"
+        ) as raised:
+            rollback.main(RollbackConfig(run_dir=run_dir))
+    said = str(raised.value)
+    assert "No space left on device" in said
+    assert f"-m deploy.rollback --run-dir {run_dir} --model rooms again" in said
+    assert ("deploy.front canary rooms --off" in said) is bool(front)
+    assert management.asked == ["default 1.0", "canary off"]
+    assert served.load(run_dir) == before
+    assert "kept warm" not in capsys.readouterr().out
+
+
+def test_after_a_full_disk_the_same_command_ends_what_it_began(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    management, run_dir = with_1_0_kept(running, monkeypatch)
+    management.default = "1.0"
+    assert rollback.main(RollbackConfig("rooms", run_dir)) == 0
     assert management.default == "1.0"
     assert served.load(run_dir)["rooms"] == Served("1.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "2.0")

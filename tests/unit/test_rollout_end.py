@@ -179,11 +179,26 @@ def test_a_file_that_is_no_longer_what_the_server_loaded_from_it_is_not_compared
     make_spec(version="2.0").save(Path(running.model_store) / OLD_FILE / "model_spec.json")
     management = FakeManagement({"1.0": OLD_FILE})
     with pytest.raises(
-        UsageError, match=r"loaded rooms 1\.0 from .*old, which is version 2\.0 now: put the old package back"
+        UsageError,
+        match=rf"loaded rooms 1\.0 from .*{OLD_FILE}, which is version 2\.0 now: put the old package",
     ):
         roll_out(management)
     assert management.asked == []
     assert folders(running) == [OLD_FILE, NEW_FILE]
+
+
+@pytest.mark.parametrize("content", [b"half of a package", None], ids=["torn", "renamed"])
+def test_a_package_in_service_that_was_torn_or_renamed_is_wrong_usage(
+    running: Running, roll_out: Callable[..., int], content: bytes | None
+) -> None:
+    if content is not None:
+        (Path(running.model_store) / "rooms.mar").write_bytes(content)
+    management = FakeManagement({"1.0": "rooms.mar"})
+    with pytest.raises(
+        UsageError, match=r"rooms\.mar is no longer what the server loaded .*put the old package"
+    ):
+        roll_out(management)
+    assert management.asked == []
 
 
 def test_a_server_that_dies_then_is_told_with_what_it_comes_back_as(
@@ -207,8 +222,8 @@ def test_a_server_that_dies_then_is_told_with_what_it_comes_back_as(
 def test_a_kept_version_that_did_not_load_goes_with_its_folder_too(
     running: Running, roll_out: Callable[..., int]
 ) -> None:
-    unpacked(running, "rooms-0.9-kept")
-    files = {"1.0": OLD_FILE, "0.9": "rooms-0.9-kept"}
+    unpacked(running, "rooms-0.9-0000009a")
+    files = {"1.0": OLD_FILE, "0.9": "rooms-0.9-0000009a"}
     served.save(Path(running.run_dir), {"rooms": Served("1.0", files, kept="0.9")})
     assert roll_out(FakeManagement({"1.0": OLD_FILE}), keep=True) == 0
     assert folders(running) == [OLD_FILE, NEW_FILE]
@@ -221,8 +236,8 @@ def test_a_kept_version_that_did_not_load_can_be_rolled_out_repaired(
     running: Running, roll_out: Callable[..., int]
 ) -> None:
     """By the same number."""
-    unpacked(running, "rooms-2.0-torn")
-    files = {"1.0": OLD_FILE, "2.0": "rooms-2.0-torn"}
+    unpacked(running, "rooms-2.0-0000002d")
+    files = {"1.0": OLD_FILE, "2.0": "rooms-2.0-0000002d"}
     served.save(Path(running.run_dir), {"rooms": Served("1.0", files, kept="2.0")})
     management = FakeManagement({"1.0": OLD_FILE})
     assert roll_out(management) == 0

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from deploy.client import Refused
+from deploy.client import ANSWER_TIMEOUT_S, Client, Refused
 from deploy.router import Routed, Router
 from segserve.errors import ServerError, UsageError
+from tests.serving_http import reply, serving
 
 
 class Answering:
-    """Answers with its name, or fails."""
+    """Answers with its name, or fails; `asked`: for how long it could have taken, and whether only once."""
 
-    def __init__(self, name: bytes, error: Exception | None = None) -> None:
-        self.name, self.error = name, error
+    def __init__(self, name: bytes, error: Exception | None = None, takes_s: float = 0.0) -> None:
+        self.name, self.error, self.takes_s = name, error, takes_s
+        self.asked: list[tuple[float, bool]] = []
 
-    def segment(self, image: bytes, answer_format: str) -> bytes:
+    def segment(
+        self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S, once: bool = False
+    ) -> bytes:
+        self.asked.append((timeout_s, once))
+        time.sleep(self.takes_s)
         if self.error:
             raise self.error
         return self.name + b" " + image + b" " + answer_format.encode()
@@ -46,12 +54,36 @@ def test_image_and_format_are_handed_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ServerError("gone"), Refused(503, "full"), Refused(404, "no such version")]
+    "error",
+    [ServerError("gone"), Refused(503, "full"), Refused(429, "too much"), Refused(404, "no such version")],
 )
 def test_what_the_canary_cannot_answer_the_default_does(error: Exception) -> None:
     router = Router(Answering(b"old"), Answering(b"new", error), 1.0)
     assert answers(router, 3) == [b"old"] * 3
     assert router.routed == Routed(default=3, canary=0, failed=3)
+
+
+def test_a_canary_has_half_of_the_time_and_the_default_what_is_left() -> None:
+    old, new = Answering(b"old"), Answering(b"new", ServerError("gone"), takes_s=0.1)
+    assert Router(old, new, 1.0).segment(b"photo", "png", timeout_s=60) == b"old photo png"
+    assert new.asked == [(30, True)]
+    [(left_s, once)] = old.asked
+    assert 30 < left_s <= 59.9
+    assert not once  # the default may be asked again until then
+    Router(old, new, 0.0).segment(b"photo", "png")
+    assert old.asked[-1][0] == pytest.approx(ANSWER_TIMEOUT_S, abs=1)
+
+
+def test_a_canary_without_a_worker_is_asked_once() -> None:
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        asked.append(handler.path)
+        reply(handler, b"mask", status=503 if handler.path.endswith("2.0") else 200)
+
+    with serving(answer) as url, Client(url, "rooms") as default, Client(url, "rooms/2.0") as canary:
+        assert Router(default, canary, 1.0).segment(b"photo", "png", timeout_s=60) == b"mask"
+    assert asked == ["/predictions/rooms/2.0", "/predictions/rooms"]
 
 
 def test_a_bad_image_is_not_tried_again() -> None:

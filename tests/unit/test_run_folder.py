@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pwd
 import socket
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from deploy import launch, processes, run_folder
+from deploy import front_process, launch, processes, run_folder, served
 from deploy.run_folder import Running
 from segserve.errors import ServerError, UsageError
 
@@ -101,6 +106,55 @@ def test_a_torn_state_file_is_an_error_in_words(tmp_path: Path) -> None:
     (tmp_path / run_folder.STATE_FILE).write_text('{"pid": 1')
     with pytest.raises(ServerError, match=r"server\.json cannot be read"):
         run_folder.load(tmp_path)
+
+
+@pytest.fixture
+def somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in a folder that is called `run` may be read, or asked for its owner, as in one of mode 0700."""
+    read_text, stat_of = Path.read_text, Path.stat
+
+    def barred(path: Path) -> None:
+        if "run" in [parent.name for parent in path.parents]:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def read(path: Path, *arguments: Any, **keywords: Any) -> str:
+        barred(path)
+        return read_text(path, *arguments, **keywords)
+
+    def asked(path: Path, **keywords: Any) -> os.stat_result:
+        barred(path)
+        return stat_of(path, **keywords)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(Path, "stat", asked)
+    monkeypatch.setattr(os, "geteuid", lambda: stat_of(Path()).st_uid + 1)
+
+
+@pytest.mark.usefixtures("somebody_else")
+@pytest.mark.parametrize("load", [run_folder.load, front_process.load, served.load])
+@pytest.mark.parametrize("known", [True, False])
+def test_another_users_run_folder_is_not_called_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], object], known: bool
+) -> None:
+    """Who believed that would end the server and remove its files."""
+    (tmp_path / "run").mkdir()
+    users = {(tmp_path / "run").stat().st_uid: SimpleNamespace(pw_name="operator")} if known else {}
+    monkeypatch.setattr(pwd, "getpwuid", users.__getitem__)
+    who = "operator" if known else "user [0-9]+"
+    with pytest.raises(
+        UsageError, match=rf"run/.*\.json may not be read, it belongs to {who}: run this as {who},"
+    ):
+        load(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("somebody_else")
+def test_ones_own_run_folder_that_may_not_be_read_is_not_another_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid)
+    with pytest.raises(UsageError, match="though it is yours; see the permissions"):
+        run_folder.load(tmp_path / "run")
 
 
 def test_alive_means_that_very_process(tmp_path: Path) -> None:

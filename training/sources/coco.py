@@ -37,25 +37,24 @@ from training.sources.polygons import inside_polygon
 
 @dataclass(frozen=True)
 class CocoSource:
-    """Source value = category id."""
+    """Source value = category id, the first one of a name."""
 
     sized: ClassVar[bool] = True  # the file says how large each image is
     names: Mapping[int, str]
+    of_id: Mapping[int, int]  # category id → source value
 
     def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
         if item.size is not None:
             check_size(item, *item.size, height, width)
         values = np.full((height, width), UNLABELLED, np.int32)
-        for inside, category in sorted(
-            ((self._mask(annotation, height, width), annotation) for annotation in item.annotations),
-            key=lambda pair: -int(pair[0].sum()),
-        ):
-            values[inside] = int(category["category_id"])
+        found = ((*_cropped(self._mask(one, height, width)), one["category_id"]) for one in item.annotations)
+        for box, inside, category in sorted(found, key=lambda one: -int(one[1].sum())):
+            values[box][inside] = self.of_id[category]
         return values
 
     def _mask(self, annotation: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
         where = f"annotation {annotation['id']}"
-        if (category := annotation["category_id"]) not in self.names:
+        if (category := annotation["category_id"]) not in self.of_id:
             raise BadPair(
                 "unknown value", f"{where}: category {category!r}, which the file does not describe"
             )
@@ -70,6 +69,15 @@ class CocoSource:
         except (ValueError, KeyError, TypeError) as error:
             raise BadPair("unreadable label", f"{where}: {error}") from error
         raise BadPair("unreadable label", f"{where}: no outline, only a box")
+
+
+def _cropped(mask: NDArray[np.bool_]) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """The box around its pixels, and what is in that: a photo of 24 megapixels may have a hundred objects."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return (slice(0), slice(0)), mask[:0, :0]
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return box, mask[box].copy()
 
 
 def _polygons(polygons: list[list[float]], height: int, width: int) -> NDArray[np.bool_]:
@@ -87,40 +95,57 @@ def find(root: Path, images: Sequence[str], labels: Sequence[str]) -> Found:
     names: dict[int, str] = {}
     items: list[Item] = []
     left_out: list[LeftOut] = []
+    there = {folder: set(images_below(root / folder)) for folder in images}
     for folder, file in zip(images, labels, strict=True):
         table = _read(root / file)
         listed = {entry["id"]: entry["name"] for entry in table["categories"]}
         if any(names.get(value, name) != name for value, name in listed.items()):
             raise DatasetError(f"{root / file}: other categories than in {labels[0]}; prepare them apart")
         names |= listed
-        more, missing = _items(table, root, folder, root / file)
+        more, missing = _items(table, root, folder, there[folder], root / file)
         items += more
         left_out += missing
-    check_names(names, len(names), root / labels[0])
+    for folder, files in there.items():
+        its = ", ".join(file for where, file in zip(images, labels, strict=True) if where == folder)
+        unnamed = files - {item.image for item in items}
+        left_out += [LeftOut(image, "no label", f"not in {its}") for image in sorted(unnamed)]
+    ids, of_id = one_a_name(names)
+    check_names(ids, len(ids), root / labels[0])
     kept, doubled = unique(items)
-    return found(CocoSource(names), kept, left_out + doubled)
+    return found(CocoSource(ids, of_id), kept, left_out + doubled)
 
 
-def _items(table: dict[str, Any], root: Path, folder: str, file: Path) -> tuple[list[Item], list[LeftOut]]:
+def one_a_name(names: dict[int, str]) -> tuple[dict[int, str], dict[int, int]]:
+    """One id for each name, the first, and for each id that of its name: exports name a group as its only class."""
+    first: dict[str, int] = {}
+    of_id = {value: first.setdefault(name, value) for value, name in names.items()}
+    return {value: name for name, value in first.items()}, of_id
+
+
+def split_named(file: Path) -> str | None:
+    """The split that a word of a file's name is, as of `instances_val2017.json`."""
+    return next(filter(None, (split_of(Path(word, "x")) for word in file.stem.split("_"))), None)
+
+
+def _items(
+    table: dict[str, Any], root: Path, folder: str, there: set[Path], file: Path
+) -> tuple[list[Item], list[LeftOut]]:
     of_image: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
     for entry in table["annotations"]:
         kept = {key: entry.get(key) for key in ("id", "category_id", "segmentation")}
         of_image[entry["image_id"]].append(kept)
     items: list[Item] = []
     left_out: list[LeftOut] = []
-    there = set(images_below(root / folder))
     for entry in table["images"]:
         image = root / folder / entry["file_name"]
         if image not in there:
             left_out.append(LeftOut(image, "no image", f"{file} has it, the folder has not"))
             continue
-        there.remove(image)
         inside = Path(entry["file_name"])
         name = "__".join(inside.with_suffix("").parts)
-        split = split_of(Path(folder) / inside)
+        split = split_of(Path(folder) / inside) or split_named(file)
         size = (entry["height"], entry["width"])
         items.append(Item(name, image, file, split, tuple(of_image[entry["id"]]), size))
-    left_out += [LeftOut(image, "no label", f"not in {file}") for image in sorted(there)]
     if strangers := sum(map(len, of_image.values())) - sum(
         len(of_image.get(entry["id"], ())) for entry in table["images"]
     ):

@@ -53,7 +53,7 @@ class IndexSource:
 def read_png(path: Path, hint: str = "") -> NDArray[np.int32]:
     """Pixel values as stored, int32 (H, W), a copy. Raises BadPair; `hint`: what to do where they are colours."""
     with open_png(path) as png:
-        depth, mode = path.read_bytes()[24], png.mode
+        depth, mode = _depth(path), png.mode
         pixels = np.asarray(png)
     if mode in ("RGB", "RGBA") and (pixels[..., :3] == pixels[..., :1]).all():
         return pixels[..., 0].astype(np.int32)
@@ -64,13 +64,23 @@ def read_png(path: Path, hint: str = "") -> NDArray[np.int32]:
 
 
 def open_png(path: Path) -> Image.Image:
-    """A loaded PNG. Raises BadPair: not one, or broken."""
+    """A loaded PNG. Raises BadPair: not one, broken, or of more bits than Pillow keeps."""
     try:
         png = Image.open(path, formats=["PNG"])
         png.load()
     except Exception as error:  # Pillow raises some twenty types on corrupt files: no list stays complete
         raise BadPair("unreadable label", f"not a readable PNG: {error}") from error
+    if _depth(path) == 16 and png.mode in ("RGB", "RGBA"):
+        raise BadPair(
+            "unreadable label", "a PNG of 16 bits a colour; save it as one channel, or as 8 bits a colour"
+        )
     return png
+
+
+def _depth(path: Path) -> int:
+    """Bits of a sample, as the PNG's header says."""
+    with path.open("rb") as file:
+        return file.read(25)[24]
 
 
 def pairs(

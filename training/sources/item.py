@@ -7,6 +7,7 @@ source says nothing about are `UNLABELLED`. What the values become is the busine
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -102,10 +103,7 @@ def images_below(folder: Path) -> Iterator[Path]:
     """Image files in a folder and the folders in it, in order. Raises UsageError: no such folder."""
     if not folder.is_dir():
         raise UsageError(f"no folder {folder}; name the folders of images and labels below the data's own")
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
-            yield path
+    yield from (path for path in _below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def label_finder() -> Callable[[Path], Path]:
@@ -125,7 +123,25 @@ def label_finder() -> Callable[[Path], Path]:
 
 def files_below(folder: Path, suffix: str) -> list[Path]:
     """Files in a folder and the folders in it, in order, whose suffix may be in capitals."""
-    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == suffix]
+    return [path for path in _below(folder) if path.suffix.lower() == suffix] if folder.is_dir() else []
+
+
+def _below(folder: Path, above: tuple[os.stat_result, ...] = ()) -> list[Path]:
+    """Files in a folder and the folders in it, linked ones too, in order. Hidden ones, as Macs leave them, are none.
+
+    Raises UsageError for a folder that can't be read.
+    """
+    try:
+        above = (*above, folder.stat())
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be read ({error.strerror})") from error
+    found = [path for path in paths if path.is_file()]
+    for path in paths:
+        # a link to a folder above it would have no end
+        if path.is_dir() and not any(os.path.samestat(path.stat(), one) for one in above):
+            found += _below(path, above)
+    return sorted(found)
 
 
 def shown(text: object) -> str:

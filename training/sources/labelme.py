@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segserve.errors import UsageError
+from training.description import IMAGE_SUFFIXES
 from training.sources.index_png import found
 from training.sources.item import (
     UNLABELLED,
@@ -46,7 +47,9 @@ class LabelmeSource:
     def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
         try:
             table = _read(item.label)
-            check_size(item, int(table["imageHeight"]), int(table["imageWidth"]), height, width)
+            label_size = table.get("imageHeight"), table.get("imageWidth")  # early versions wrote none
+            if None not in label_size:
+                check_size(item, int(label_size[0]), int(label_size[1]), height, width)
             values = np.full((height, width), UNLABELLED, np.int32)
             of_name = {name: value for value, name in self.names.items()}
             for shape in table["shapes"]:
@@ -108,6 +111,12 @@ def find(root: Path, names: Path | None) -> Found:
             left_out.append(LeftOut(file, "no image", f"expected {image}"))
             continue
         images.discard(image)
+        if image.suffix.lower() not in IMAGE_SUFFIXES:
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            left_out.append(
+                LeftOut(image, "bad name", f"expected one that ends in {suffixes}; rename or convert it")
+            )
+            continue
         inside = file.relative_to(root)
         name = "__".join(inside.with_suffix("").parts)
         items.append(Item(name, image, file, split_of(inside)))
@@ -126,7 +135,7 @@ def _image_of(file: Path, image_path: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    table = json.loads(path.read_text(encoding="utf-8"))
+    table = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(table, dict):
         raise ValueError("not a table")
     return table

@@ -48,7 +48,7 @@ class YoloSource:
 
     def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
         try:
-            lines = item.label.read_text(encoding="utf-8").splitlines()
+            lines = item.label.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise BadPair("unreadable label", f"not a text file: {error}") from error
         parsed = [self._parse(line, number) for number, line in enumerate(lines, 1) if line.strip()]

@@ -47,9 +47,9 @@ class LabelmeSource:
     def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
         try:
             table = _read(item.label)
-            label_size = table.get("imageHeight"), table.get("imageWidth")  # early versions wrote none
-            if None not in label_size:
-                check_size(item, int(label_size[0]), int(label_size[1]), height, width)
+            label_height, label_width = table.get("imageHeight"), table.get("imageWidth")
+            if label_height is not None and label_width is not None:  # early versions wrote none
+                check_size(item, int(label_height), int(label_width), height, width)
             values = np.full((height, width), UNLABELLED, np.int32)
             of_name = {name: value for value, name in self.names.items()}
             for shape in table["shapes"]:

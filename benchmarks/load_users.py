@@ -24,7 +24,8 @@ from benchmarks.answers import (
     Answered,
     server_ms,
 )  # fmt: skip
-from benchmarks.judge import Answer, Masks, words_of
+from benchmarks.judge import Answer, words_of
+from benchmarks.known_masks import Masks
 from benchmarks.load_photos import body_of
 from benchmarks.load_record import Record
 from benchmarks.photos import Photo
@@ -175,7 +176,7 @@ class RoomsUser(FastHttpUser):
         )
         answer = Answer(answer_format, version, content_type, response.content or b"", engine)
         try:
-            self.masks.check(photo, answer)
+            self.masks.check(photo, answer, [name for name, weight in self.formats.items() if weight])
         except CheckFailed as error:
             return str(error)
         return None

@@ -30,7 +30,7 @@ from locust.argument_parser import get_parser
 from locust.env import Environment
 
 from benchmarks import load_end, slo
-from benchmarks.judge import Masks
+from benchmarks.known_masks import Masks
 from benchmarks.load_photos import golden_photos_of, parse_formats, photos_to_send
 from benchmarks.load_record import Record
 from benchmarks.load_users import OpenUser, RoomsUser

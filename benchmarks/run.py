@@ -95,6 +95,8 @@ def result_of(scenario: str, found: Found, sessions: Sequence[Session]) -> dict[
     """What result.json holds; `failures` are the reasons for exit code 1."""
     phases = [phase for one in sessions for phase in one.phases]
     failed = failures_of(row for phase in phases for row in phase.rows if not found.excused(row))
+    outside = failures_of(row for phase in phases for row in phase.outside if not found.excused(row))
+    failed += [f"in a warm-up or after an end: {line}" for line in outside]  # which the tables don't count
     busy = [f"{phase.label}: {line}" for phase in phases for line in phase.bottlenecks]
     return {
         "schema": SCHEMA,

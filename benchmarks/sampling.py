@@ -12,7 +12,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ class Sampler:
     """A thread that looks once a second.
 
     A sample: t (s since 1970); client_cores, server_cores (CPU time over time, 1 = one core busy); java_mib,
-    workers_mib (resident); gpus: a list of {"gpu", "busy" 0..1, "memory_mib", "power_w" or None}. What cannot be
-    known is None, and `missing` says why.
+    workers_mib (resident); gpus: a list of {"gpu" (as the driver counts), "cuda" (as CUDA counts, None for one that it
+    does not see), "busy" 0..1, "memory_mib", "power_w"}. What cannot be known is None, and `missing` says why.
     """
 
     def __init__(self, file: Path, server_pid: int | None) -> None:
@@ -82,8 +82,13 @@ class Sampler:
             "server_cores": sum(cores[pid] for pid in server) if ours else None,
             "java_mib": memory_mib([pid for pid in server if pid == self._server_pid]) if ours else None,
             "workers_mib": memory_mib(workers) if ours else None,
-            "gpus": self._gpus.sample(),
+            "gpus": self._look_at_gpus(),
         }
+
+    def _look_at_gpus(self) -> list[dict[str, Any]]:
+        seen = self._gpus.sample()
+        self.missing += [line for line in self._gpus.refusals() if line not in self.missing]
+        return seen
 
 
 class Gpus:
@@ -91,43 +96,83 @@ class Gpus:
 
     def __init__(self) -> None:
         self.missing, self._nvml, self._handles = "", None, list[Any]()
+        self._refused: dict[str, str] = {}
+        uuids = list[str]()
         try:
             import pynvml
 
             pynvml.nvmlInit()
             self._nvml = pynvml
-            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]
+            uuids = [_uuid(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+            self._handles = handles
         except ImportError:
             self.missing = "GPU utilisation, memory, power: nvidia-ml-py is not installed"
         except Exception as error:  # NVMLError has a class for each reason, made at run time
             self.missing = f"GPU utilisation, memory, power: no NVIDIA driver answers here ({error})"
+        in_cuda = cuda_numbers() if uuids else {}
+        self._cuda = [in_cuda.get(uuid) for uuid in uuids]
+        if uuids and not in_cuda:
+            self.missing = "power of cuda:N: torch sees no GPU here, so which board that is is not known"
 
     def sample(self) -> list[dict[str, Any]]:
         """Now."""
         found = []
-        for number, handle in enumerate(self._handles):
+        for number, (handle, in_cuda) in enumerate(zip(self._handles, self._cuda, strict=True)):
             assert self._nvml is not None
-            busy, memory = (
-                self._nvml.nvmlDeviceGetUtilizationRates(handle),
-                self._nvml.nvmlDeviceGetMemoryInfo(handle),
-            )
-            power_w = None
-            with contextlib.suppress(self._nvml.NVMLError):  # not every board measures it
+            busy = memory_mib = power_w = None
+            with self._told(f"utilisation of GPU {number}"):
+                busy = self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+            with self._told(f"memory of GPU {number}"):
+                memory_mib = self._nvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
+            with self._told(f"power of GPU {number}"):
                 power_w = self._nvml.nvmlDeviceGetPowerUsage(handle) / 1e3
-            found.append(
-                {"gpu": number, "busy": busy.gpu / 100, "memory_mib": memory.used / 2**20, "power_w": power_w}
-            )
+            found.append({
+                "gpu": number, "cuda": in_cuda, "busy": busy, "memory_mib": memory_mib, "power_w": power_w,
+            })  # fmt: skip
         return found
 
+    def refusals(self) -> list[str]:
+        """What the driver did not tell so far, each once with its first reason."""
+        return [f"{what}: the driver does not tell it ({why})" for what, why in self._refused.items()]
 
-def power_w(samples: Sequence[dict[str, Any]], gpu: int, began: float, ended: float) -> float | None:
-    """Mean power of one GPU over that time; None where it is not known."""
+    @contextlib.contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Some boards don't measure power, in MIG mode none tells its utilisation: the rest is known all the same."""
+        assert self._nvml is not None
+        try:
+            yield
+        except self._nvml.NVMLError as error:
+            self._refused.setdefault(what, str(error))
+
+
+def cuda_numbers() -> dict[str, int]:
+    """UUID → number of each GPU that CUDA shows here. CUDA_VISIBLE_DEVICES hides and renumbers them, but not for NVML.
+
+    Empty where torch is no CUDA build, or cannot use the GPUs.
+    """
+    import torch  # here, because it takes seconds and most hosts have no GPU to ask about
+
+    if not torch.cuda.is_available():
+        return {}
+    devices = range(torch.cuda.device_count())
+    return {_uuid(torch.cuda.get_device_properties(number).uuid): number for number in devices}
+
+
+def _uuid(told: object) -> str:
+    """NVML says GPU-…, torch leaves that out."""
+    text = told.decode() if isinstance(told, bytes) else str(told)
+    return text.removeprefix("GPU-")
+
+
+def power_w(samples: Sequence[dict[str, Any]], cuda: int, began: float, ended: float) -> float | None:
+    """Mean power over that time of the GPU that CUDA gives this number; None where it is not known."""
     seen = [
         one["power_w"]
         for sample in samples
         if began <= sample["t"] <= ended
         for one in sample["gpus"]
-        if one["gpu"] == gpu and one["power_w"] is not None
+        if one["cuda"] == cuda and one["power_w"] is not None
     ]
     return sum(seen) / len(seen) if seen else None
 

@@ -161,8 +161,9 @@ def device_rows(phase: Phase, batch_size: int, samples: Sequence[dict[str, Any]]
             if row.good and (str(row.device), str(row.engine)) == (device, engine)
         ]
         images_per_s = len(mine) / phase.seconds
-        number = device.rpartition(":")[2] if device.startswith(("cuda", "gpu")) else ""
-        watts = power_w(samples, int(number or 0), phase.began, phase.ended) if number.isdigit() else None
+        kind, _, number = device.partition(":")
+        on_gpu = kind == "cuda" and number.isdigit()
+        watts = power_w(samples, int(number), phase.began, phase.ended) if on_gpu else None
         batches = [row.batch_size for row in answered if row.batch_size]
         made.append({
             "device": device, "engine": engine, "batch up to": batch_size, "clients": phase.users,

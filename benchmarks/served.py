@@ -70,6 +70,10 @@ class Config:
         json_file.require_place(self.json)
         if not self.concurrency or min(self.concurrency) < 1:
             raise UsageError(f"--concurrency {self.concurrency}: expected numbers from 1")
+        if len(set(self.concurrency)) < len(self.concurrency):
+            raise UsageError(
+                f"--concurrency {self.concurrency}: expected each number once, one row of the table each"
+            )
         if self.duration_s <= 0 or self.min_answers < 1:
             raise UsageError("--duration-s must be above 0, --min-answers at least 1")
 

@@ -4,7 +4,8 @@ with session(options, mar, packages) as running:
     phase = running.load("8 clients", users=8, seconds=30.0)
     phase.rows, phase.seconds
 
-answers.jsonl gets the answers that count: due after the warm-up and before the end; the last ones are waited for.
+answers.jsonl gets the answers that count: due after the warm-up and before the end; the last ones are waited for. Of
+the others a phase keeps those that failed: they are in no figure, but they fail the run.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Phase:
     completed: tuple[Answered, ...]
     bottlenecks: tuple[str, ...]
     first_due: float
+    outside: tuple[Answered, ...] = ()
+    """What was wrong or lost in the warm-up or after the end."""
 
     @property
     def seconds(self) -> float:
@@ -121,6 +124,9 @@ class Session:
         seen = answers.read(path)
         rows = tuple(row for row in seen if phase.began <= row.due < phase.ended)
         completed = tuple(row for row in seen if phase.began <= row.done < phase.ended)
+        outside = tuple(
+            row for row in seen if row.wrong is not None and not phase.began <= row.due < phase.ended
+        )
         if not rows:
             raise ServerError(f"no answer in {phase.seconds:.0f} s of {phase.label}: {log[-600:]}")
         with (self.folder / "answers.jsonl").open("a") as file:
@@ -128,7 +134,7 @@ class Session:
         path.unlink()
         path.with_suffix(".log").rename(self.folder / f"{path.stem}.log")
         kept = dataclasses.replace(phase, rows=rows, completed=completed, bottlenecks=told,
-                                   first_due=min(row.due for row in seen))  # fmt: skip
+                                   first_due=min(row.due for row in seen), outside=outside)  # fmt: skip
         self.phases.append(kept)
         return kept
 
@@ -161,22 +167,23 @@ def session(options: Common, mar: Path | None = None, packages: tuple[Path, ...]
     console = Console(stderr=True, highlight=False)
     with contextlib.ExitStack() as stack:
         running, url, name, num_classes = None, options.server or "", options.model, options.num_classes
-        golden: list[Path] = []
+        shown = packages
         if options.server is None:
             served = mar or options.mar
+            shown = (served, *packages)
             spec = check_package(served)
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="run-")))
             console.print(f"starting a server for {served}", markup=False)
             running = stack.enter_context(loaded.server(served, spec.name, work))
             stack.callback(_save_logs, running, options.out)
             url, name, num_classes = running.url, spec.name, len(spec.classes)
-            golden = [path for path in (served, *packages) if check_package(path).golden]
         elif options.run_dir is not None:
             running = run_folder.require_running(options.run_dir)
+        golden = tuple(path for path in shown if check_package(path).golden)
         pid = None if running is None else running.pid
         sampler = stack.enter_context(Sampler(options.out / "samples.jsonl", pid))
         yield Session(options, options.out.resolve(), url.rstrip("/"), name, num_classes, running, sampler,
-                      tuple(golden), console, [])  # fmt: skip
+                      golden, console, [])  # fmt: skip
 
 
 def _save_logs(running: Running, out: Path) -> None:

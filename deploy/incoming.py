@@ -20,7 +20,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from segserve.errors import CheckFailed, ServerError, SpecError, UsageError
 from segserve.package import check_package
@@ -154,10 +154,10 @@ def _what_the_server_loaded(path: Path) -> Iterator[None]:
     """It was whole then, so what is missing or torn was renamed or replaced. Raises: UsageError, which says so."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, KeyError, FileNotFoundError, SpecError) as error:
-        reason = f"{SPEC_FILE} is missing or torn" if isinstance(error, SpecError) else str(error)
-        if not path.exists():
-            reason = "it is gone"
+    except (
+        zipfile.BadZipFile, zlib.error, KeyError, FileNotFoundError, SpecError, UnidentifiedImageError,
+    ) as error:  # fmt: skip
+        reason = str(error) if path.exists() else "it is gone"
         raise UsageError(
             f"{path} is no longer what the server loaded from it ({reason}): {PUT_BACK}"
         ) from None

@@ -60,8 +60,14 @@ def main(config: RollbackConfig) -> int:
         management.set_default(name, kept)
         unwritten = _write_down(run_dir, models, name)
         trouble = canary_off(running, name)
-        if left is not None and left.name == name and not unwritten:
-            _end(running, management, _rest(left, kept, before))
+        if left is not None and left.name == name:
+            rest = _rest(left, kept, before)
+            if not unwritten:
+                _end(running, management, rest)
+            elif rest.going:
+                unwritten += (
+                    f"; {', '.join(rest.going)} stay loaded until a start with --models leaves them out"
+                )
     if unwritten or trouble:
         raise ServerError("\n".join(filter(None, (unwritten, trouble))))
     return 0

@@ -106,8 +106,10 @@ def _require_tokens_behind_front(run_dir: Path, auth: str) -> None:
 
     Raises: UsageError for a server without tokens where a front lets other machines in.
     """
-    front = front_process.front_running(run_dir) if auth != "token" else None
-    if front and not is_loopback(front.settings.host):
+    front = front_process.load(run_dir) if auth != "token" else None
+    if front and not front.alive():  # it was killed: its workers may still be there, and answer
+        front_process.end(front)
+    elif front and not is_loopback(front.settings.host):
         stop_it = command("deploy.front", "stop", "--run-dir", run_dir)
         raise UsageError(
             f"the front {front.url} (process {front.pid}) lets other machines in, and this server would ask nobody for "

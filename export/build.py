@@ -30,7 +30,7 @@ import tyro
 from export import build_output, calibration, cases, choose, golden, parity
 from export.choose import Objective
 from export.package import package
-from export.variants import NEUTRAL, VARIANTS, Source, Variant, variants, write_file
+from export.variants import NEUTRAL, VARIANTS, Source, Variant, proven_floats, variants, write_file
 from segserve import cli, cpu
 from segserve import parity_report as report
 from segserve.engines import load_engine
@@ -125,14 +125,17 @@ def main(config: BuildConfig) -> None:
 
 
 def read_inputs(config: BuildConfig) -> tuple[PSPNet, CheckpointMeta]:
-    """The checkpoint, once all that can be mistyped is known to be there, so that no earlier build is lost to it.
+    """The checkpoint, once all photos are known to be some, so that no earlier build is lost to what was mistyped.
 
-    Raises CheckpointError, UsageError.
+    Photos are let go again: fifty of 12 megapixels would be held until the end. Raises CheckpointError, UsageError.
     """
-    for option, folder in (("--images", config.images), ("--calibration", config.calibration)):
-        if folder is not None:
-            cases.image_files(folder, option)
-    return load_model(config.checkpoint)
+    photos, _ = cases.chosen_files(config.images)
+    chosen = {"--images": photos, "--calibration": calibration.chosen_files(config.calibration)}
+    net, meta = load_model(config.checkpoint)
+    for option, files in chosen.items():
+        for file in files:
+            cases.read_photo(file, option, (meta.input_height, meta.input_width))
+    return net, meta
 
 
 def prepare_folder(config: BuildConfig) -> None:
@@ -156,7 +159,7 @@ def export(
 
     With --engine auto, a further engine that cannot be made or loaded after all goes to `left_out`.
 
-    Raises EngineError.
+    Raises EngineError; UsageError for a photo that went bad since it was looked at.
     """
     net, meta = model
     size = (meta.input_height, meta.input_width)
@@ -180,11 +183,14 @@ def export(
             artefact = Artefact(
                 path.name, variant.engine, variant.precision, digest, path.stat().st_size,
                 needs_int8_dot=variant.file == "model.int8.onnx" and cpu.has_int8_dot(),
+                floats=proven_floats(variant),
             )  # fmt: skip
             if config.engine == "auto":
                 load_engine(
                     dataclasses.replace(spec, artefacts=(artefact,), engine=artefact.name), config.out
                 )
+        except UsageError:  # of a photo: no engine's fault
+            raise
         except Exception as error:  # converters raise what they like
             if config.engine != "auto" or variant.name in NEUTRAL:
                 raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -41,7 +42,7 @@ def as_json(
 def show(checkpoint: str, spec: ModelSpec, summaries: Mapping[str, dict[str, Any]]) -> None:
     """Print tables: each artefact against the checkpoint, and the choice if one was made."""
     console = Console()
-    table = Table(title=f"{checkpoint} against its exports", title_justify="left")
+    table = Table(title=escape(f"{checkpoint} against its exports"), title_justify="left")
     for column in (
         "artefact",
         "MB",
@@ -55,12 +56,12 @@ def show(checkpoint: str, spec: ModelSpec, summaries: Mapping[str, dict[str, Any
         figures = summaries[artefact.name]
         allowed = figures["allowed_error"]
         table.add_row(
-            f"{artefact.name} ({artefact.file})",
+            escape(f"{artefact.name} ({artefact.file})"),
             f"{artefact.num_bytes / 1e6:.1f}",
             str(figures["comparisons"]),
             f"{figures['max_abs_error']:.1e}" + (f" (allowed {allowed:.0e})" if allowed else ""),
             f"{100 * figures['label_agreement']:.4f}",
-            f"{figures['worst_class']} {figures['worst_class_iou_change_points']:+.3f} IoU points",
+            escape(f"{figures['worst_class']} {figures['worst_class_iou_change_points']:+.3f} IoU points"),
         )
     console.print(table)
     if spec.choice:
@@ -86,7 +87,7 @@ def choice_table(choice: dict[str, Any]) -> Table:
         table.add_column(column)
     for row in choice["table"]:
         latencies = [f"{row['latency_ms'][size]:.1f}" for size in sizes]
-        verdict = "holds" if row["passed"] else f"left out: {row['reason']}"
+        verdict = "holds" if row["passed"] else escape(f"left out: {row['reason']}")
         table.add_row(
             row["name"], *latencies, f"{row['images_per_s']:.2f}", f"{row['ratio_to_eager']:.2f} x", verdict
         )

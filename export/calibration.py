@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.cases import image_files
-from segserve.errors import RequestError, UsageError
-from segserve.image import read
+from export.cases import image_files, read_photo
 from segserve.resize import to_input
 from training.rooms import render
 from training.spread import spread
@@ -30,17 +28,16 @@ def images(folder: Path | None, size: tuple[int, int]) -> list[list[NDArray[np.u
     """
     if folder is None:
         return [_rooms(COUNT, size)]
-    files = image_files(folder, "--calibration")
-    photos = [_photo(file, size) for file in spread(files, COUNT)]
-    return [photos, _rooms(ROOMS_BESIDE_PHOTOS, size)]
+    photos = [read_photo(file, "--calibration", size) for file in chosen_files(folder)]
+    return [
+        [to_input(photo, *size)[0][np.newaxis] for photo in photos],
+        _rooms(ROOMS_BESIDE_PHOTOS, size),
+    ]
 
 
-def _photo(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    try:
-        photo = read(path.read_bytes(), input_size=size)
-    except RequestError as error:
-        raise UsageError(f"--calibration: {path.name}: {error}") from error
-    return to_input(photo, *size)[0][np.newaxis]
+def chosen_files(folder: Path | None) -> list[Path]:
+    """At most COUNT of a folder's files, evenly chosen. Raises UsageError for a folder without files."""
+    return [] if folder is None else spread(image_files(folder, "--calibration"), COUNT)
 
 
 def _rooms(count: int, size: tuple[int, int]) -> list[NDArray[np.uint8]]:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from segserve.errors import CheckFailed, RequestError, UsageError
 from segserve.geometry import Geometry
-from segserve.image import ORIENTATION_TAG
+from segserve.image import ORIENTATION_TAG, Photo, read
 from segserve.parity_row import AS_SERVED, AT_INPUT_SIZE
 from segserve.segmenter import Prepared, Segmenter
 from training.rooms import render
@@ -130,6 +130,17 @@ def image_files(folder: Path, option: str) -> list[Path]:
     if not files:
         raise UsageError(f"{option} {folder}: there are no files in it; give a folder of photos")
     return files
+
+
+def read_photo(path: Path, option: str, input_size: tuple[int, int]) -> Photo:
+    """A file of a folder, with the pixels that an input of (height, width) needs.
+
+    Raises UsageError, naming the option, for a file that is no photo.
+    """
+    try:
+        return read(path.read_bytes(), input_size=input_size)
+    except RequestError as error:
+        raise UsageError(f"{option}: {path.name}: {error}") from error
 
 
 def _room(height: int, width: int) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 from export.cases import Case
 from segserve.parity_row import Row
 from segserve.thresholds import BOUNDARY_PX
+from training.points import at_points
 
 
 def compare(
@@ -77,26 +78,9 @@ def ties(case: Case, labels: NDArray[np.uint8], align_corners: bool, margin: flo
     rows = case.geometry.rows(height, align_corners)[y]
     columns = case.geometry.columns(width, align_corners)[x]
     ours, theirs = case.labels[y, x], labels[y, x]
-    preference = _at(case.logits, ours, rows, columns) - _at(case.logits, theirs, rows, columns)
+    preference = at_points(case.logits, rows, columns, ours) - at_points(case.logits, rows, columns, theirs)
     tied[y, x] = preference <= margin
     return tied
-
-
-def _at(
-    logits_chw: NDArray[np.float32],
-    classes: NDArray[np.uint8],
-    rows: NDArray[np.float32],
-    columns: NDArray[np.float32],
-) -> NDArray[np.float64]:
-    """Bilinear values of one class each at points of the map, (n,)."""
-    height, width = logits_chw.shape[1:]
-    top, left = rows.astype(np.int64), columns.astype(np.int64)
-    bottom, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
-    down, across = rows.astype(np.float64) - top, columns.astype(np.float64) - left
-    upper = (1 - across) * logits_chw[classes, top, left] + across * logits_chw[classes, top, right]
-    lower = (1 - across) * logits_chw[classes, bottom, left] + across * logits_chw[classes, bottom, right]
-    values: NDArray[np.float64] = (1 - down) * upper + down * lower
-    return values
 
 
 def iou_changes(expected: NDArray[np.uint8], got: NDArray[np.uint8]) -> dict[int, float]:

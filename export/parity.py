@@ -180,7 +180,7 @@ def _entry(
             names = ", ".join(case.name for case in batch)
             problems.append(f"{names} ({batch[0].kind}, batch of {len(batch)}): {error}")
         advance()
-    costs = None if THRESHOLDS[artefact.precision].exact else accuracy.figures(segmenter, rooms, advance)
+    costs = None if THRESHOLDS[artefact.precision].exact else _costs(segmenter, rooms, problems, advance)
     failed = reports.failures(
         rows,
         problems,
@@ -205,6 +205,20 @@ def _entry(
         "problems": problems,
         "rows": [dataclasses.asdict(row) for row in rows],
     }
+
+
+def _costs(
+    segmenter: Segmenter,
+    rooms: list[accuracy.AccuracyPicture],
+    problems: list[str],
+    advance: Callable[[], None],
+) -> dict[str, Any] | None:
+    """Of export.accuracy; None where the engine raises, and `problems` says why."""
+    try:
+        return accuracy.figures(segmenter, rooms, advance)
+    except Exception as error:  # as in the comparisons
+        problems.append(f"rendered rooms ({AT_INPUT_SIZE}, batch of 1): {error}")
+        return None
 
 
 def _compare_batch(

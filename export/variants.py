@@ -113,6 +113,13 @@ def why_not(variant: Variant) -> str:
     return ""
 
 
+def proven_floats(variant: Variant) -> str | None:
+    """What its layers that are not int8 are compared in on this host; None where the precision says it."""
+    if (variant.engine, variant.precision) != ("openvino", "int8"):
+        return None
+    return "bf16" if cpu.has_bf16() else "f32"
+
+
 def write_file(file: str, source: Source, folder: Path, say: Callable[[str], None]) -> str:
     """One file; the others are made from model.onnx, so that comes first. Returns a note for the report, or "".
 

@@ -65,6 +65,10 @@ _REFUSED_SIGNATURES: Final = (
     (0, b"BPG\xfb", "BPG"),
     (0, b"FLIF", "FLIF"),
     (0, b"FUJIFILMCCD-RAW", "camera raw (RAF)"),
+    (0, b"IIRO", "camera raw (ORF)"),
+    (0, b"IIRS", "camera raw (ORF)"),
+    (0, b"MMOR", "camera raw (ORF)"),
+    (0, b"IIU\0", "camera raw (RW2)"),
     (0, b"SIMPLE  =", "FITS"),
     (0, b"\x01\xda", "SGI"),
     (0, b"\x59\xa6\x6a\x95", "Sun raster"),
@@ -126,6 +130,8 @@ def _refused_iso_media(data: bytes | bytearray) -> str | None:
     brands = {box[start : start + 4] for start in range(0, len(box), 4)}
     if brands & _AVIF_BRANDS:
         return None
+    if b"crx " in brands:
+        return "camera raw (CR3)"
     return "HEIC/HEIF" if brands & _HEIF_BRANDS else "MP4 or QuickTime video"
 
 

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from segserve import jpeg_scans, limited_file
-from segserve.decode_pool import DECODE_TIMEOUT_S
-from segserve.errors import BadImage, ImageFormatNotServed, ImageTooLarge, Overloaded, RequestError
+from segserve.errors import BadImage, ImageFormatNotServed, ImageTooLarge, RequestError
 from segserve.formats import (
     OPENED_FORMATS,
     SAFE_KIND,
@@ -109,25 +108,22 @@ def read(
     before any pixel is decoded or memory for one is taken; input_size is (height, width).
 
     Raises: BadImage (empty, not an image, truncated or corrupt: Pillow's reason is in the message),
-    ImageFormatNotServed, ImageTooLarge, Overloaded (no memory). Nothing else, whatever the bytes are.
+    ImageFormatNotServed, ImageTooLarge, MemoryError. Nothing else, whatever the bytes are.
     """
     if not data:
         raise BadImage("the image is empty (0 bytes); send the bytes of an image file as the request body")
     with _pillow.limited_to(max_pixels):
         try:
             return _read(data, max_pixels, input_size)
-        except RequestError:
+        except (RequestError, MemoryError):
             raise
         except Image.DecompressionBombError as error:
             pixels = re.search(r"\d+", str(error))
             message = limited_file.too_large(int(pixels[0]) if pixels else -1, max_pixels)
             raise ImageTooLarge(message) from error
-        except MemoryError as error:
-            raise Overloaded(
-                "the server has not enough memory for the image at the moment; send it again later",
-                retry_after_s=DECODE_TIMEOUT_S,  # by then, what others decode now is done or given up
-            ) from error
         except Exception as error:  # Pillow raises some twenty types on corrupt files: no list stays complete
+            if "out of memory" in str(error):
+                raise MemoryError(str(error)) from error
             raise BadImage(_corrupt(data, error)) from error
 
 

@@ -129,6 +129,11 @@ class Service:
             step(job)
         except RequestError as error:
             job.error = error
+        except MemoryError:
+            job.error = Overloaded(
+                "the server has not enough memory for the image at the moment; send it again later",
+                retry_after_s=DECODE_TIMEOUT_S,  # by then, what others decode now is done or given up
+            )
         except Exception as error:
             logger.exception("request failed in %s", step.__name__.strip("_"))
             job.error = error

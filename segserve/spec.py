@@ -74,6 +74,9 @@ class Artefact:
     num_bytes: int
     needs_int8_dot: bool = False
     """Its weights fill 8 bits: right only where the CPU adds products of 8 bits up in 32 (segserve.cpu)."""
+    floats: str | None = None
+    """What OpenVINO's int8 was proven with in the layers that are not int8: "f32" or "bf16". None where precision says
+    it, and in packages of before: those take what the processor has."""
 
     @property
     def name(self) -> str:
@@ -94,6 +97,7 @@ class Artefact:
             sha256=("64 hexadecimal digits", _is_sha256(self.sha256)),
             num_bytes=("an integer from 0", _is_int(self.num_bytes, 0, sys.maxsize)),
             needs_int8_dot=("true or false", isinstance(self.needs_int8_dot, bool)),
+            floats=("f32, bf16 or null", self.floats in (None, "f32", "bf16")),
         )
 
 

@@ -70,7 +70,7 @@ def decide_to_go_on(config: TrainConfig) -> bool:
     if there and not (config.resume or again):
         raise UsageError(f"{config.out} already holds a training: --resume it, or choose another --out")
     kept = [name for name in (BEST, SHIPPED) if (config.out / name).exists()]
-    if kept and not (there or config.resume or again):
+    if kept and not (there or config.resume):  # nor by a restart: it would begin anew
         raise UsageError(
             f"{config.out} holds {kept[0]} of a training, which this one would replace; without {LAST} it can't be "
             "resumed: choose another --out"

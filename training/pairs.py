@@ -93,6 +93,8 @@ def _read_image(path: Path) -> image.Photo:
         raise BadPair("unreadable image", error.strerror or str(error)) from error
     except RequestError as error:
         raise BadPair("unreadable image", str(error)) from error
+    except MemoryError as error:
+        raise BadPair("unreadable image", "not enough memory for it; try --workers 1") from error
 
 
 def _note(photo: image.Photo, labels_sized: bool, labels_as_stored: bool) -> str | None:

@@ -81,7 +81,7 @@ def prepare(config: PrepareConfig, found: Found, console: Console) -> dict[str, 
     )
     checker = Checker(found.source, table, config.out, config.labels_as_stored)
     if config.own_splits is None:
-        require_all_or_none(found.items)
+        require_all_or_none(found.items)  # before hours of reading
     progress = Console(stderr=True)
     results = list(
         track(
@@ -129,7 +129,7 @@ def check_enough(
     )
 
 
-def require_all_or_none(items: Sequence[Item]) -> None:
+def require_all_or_none(items: Sequence[Item | Checked]) -> None:
     """The source's splits are whole, or there are none: photos kept for a test must not be trained on.
 
     Raises UsageError.
@@ -149,8 +149,10 @@ def assign(config: PrepareConfig, checked: list[Checked], same: list[tuple[int, 
     """The splits, and where they are from in words."""
     keys = splits.group_keys(re.compile(config.group) if config.group else None, checked)
     given = {pair.split for pair in checked}
-    if config.own_splits is None and None not in given and {"train", "val"} <= given:
-        return splits.keep(checked, keys, same), "the source"
+    if config.own_splits is None:
+        require_all_or_none(checked)  # all of one may have been bad
+        if {"train", "val"} <= given:
+            return splits.keep(checked, keys, same), "the source"
     shares = config.own_splits or {"val": DEFAULT_VAL, "test": 0.0}
     return splits.make(checked, keys, same, shares, config.seed), f"seed {config.seed}"
 

@@ -45,6 +45,7 @@ from training.class_names import CLASSIFIERS
 from training.data import Dataset, load_dataset
 from training.description import Sample
 from training.evaluated_model import load_segmenter, require_same_classes
+from training.points import at_points
 from training.shifts import Pixels, fit, miou
 
 PIXELS = 20_000
@@ -98,8 +99,9 @@ def main(config: RebalanceConfig) -> None:
     before, after = found["held_out_miou"]
     if not after - before >= WORTH_IT:
         raise CheckFailed(
-            f"constants fitted on one half of {dataset.name} {dataset.split} bring nothing on the other (mIoU "
-            f"{100 * before:.2f} to {100 * after:.2f} %): nothing is written, keep {config.checkpoint}"
+            f"constants fitted on one half of {dataset.name} {dataset.split} bring nothing on the other "
+            f"({measure(found)} {100 * before:.2f} to {100 * after:.2f} %): nothing is written, keep "
+            f"{config.checkpoint}"
         )
     write(config, shifts, found)
 
@@ -175,21 +177,8 @@ def look_at(
     y, x = np.divmod(chosen, label.shape[1])
     rows = place.rows(logits.shape[1], segmenter.spec.align_corners)[y]
     columns = place.columns(logits.shape[2], segmenter.spec.align_corners)[x]
-    return Pixels(bilinear(logits, rows, columns), label[y, x])
-
-
-def bilinear(
-    logits_chw: NDArray[np.float32], rows: NDArray[np.float32], columns: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """All classes at points of the map, (n, C); points past its last row or column are on it."""
-    _, height, width = logits_chw.shape
-    rows, columns = np.minimum(rows, height - 1), np.minimum(columns, width - 1)
-    top, left = rows.astype(np.int64), columns.astype(np.int64)
-    bottom, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
-    down, across = rows - top, columns - left
-    upper = (1 - across) * logits_chw[:, top, left] + across * logits_chw[:, top, right]
-    lower = (1 - across) * logits_chw[:, bottom, left] + across * logits_chw[:, bottom, right]
-    return np.ascontiguousarray(((1 - down) * upper + down * lower).T, np.float32)
+    values = at_points(logits, rows, columns).T
+    return Pixels(np.ascontiguousarray(values, np.float32), label[y, x])
 
 
 def facts(
@@ -214,6 +203,7 @@ def facts(
     before, after = pixels.iou(), pixels.iou(shifts)
     found = {
         "data": dataset.name, "split": dataset.split, "images": len(dataset.samples), "pixels": len(pixels.labels),
+        "fitted": [dataset.classes[label] for label in chosen] or list(dataset.classes),
         "miou": (miou(before, chosen), miou(after, chosen)),
         "held_out_miou": tuple(np.mean(held_out, axis=0).tolist()),
         "classes": {
@@ -222,6 +212,11 @@ def facts(
         },
     }  # fmt: skip
     return found, shifts
+
+
+def measure(found: dict[str, Any]) -> str:
+    """What is made largest, in words."""
+    return "mIoU" if len(found["fitted"]) == len(found["classes"]) else f"IoU of {', '.join(found['fitted'])}"
 
 
 def table(found: dict[str, Any], title: str) -> Table:
@@ -233,8 +228,9 @@ def table(found: dict[str, Any], title: str) -> Table:
         shown = ("-" if value is None else f"{100 * value:.2f}" for value in row["iou"])
         result.add_row(escape(name), f"{row['shift']:+.2f}", *shown)
     result.add_section()
-    for name, key in (("mIoU", "miou"), ("mIoU, fitted on the other half", "held_out_miou")):
-        result.add_row(name, "", *(f"{100 * value:.2f}" for value in found[key]))
+    name = escape(measure(found))
+    for row_name, key in ((name, "miou"), (f"{name}, fitted on the other half", "held_out_miou")):
+        result.add_row(row_name, "", *(f"{100 * value:.2f}" for value in found[key]))
     return result
 
 
@@ -243,7 +239,7 @@ def write(config: RebalanceConfig, shifts: NDArray[np.float64], found: dict[str,
     state, meta = load_checkpoint(config.checkpoint, cast=False)
     name = f"{CLASSIFIERS[0]}.bias"
     state[name] = (state[name].double() + torch.from_numpy(shifts)).to(state[name].dtype)
-    said = {key: found[key] for key in ("data", "split", "images", "miou", "held_out_miou")}
+    said = {key: found[key] for key in ("data", "split", "images", "fitted", "miou", "held_out_miou")}
     said["shifts"] = {key: row["shift"] for key, row in found["classes"].items()}
     provenance = {**meta.provenance, "rebalanced": json.dumps(said)}
     # its metrics are those of the network without the constants

@@ -27,7 +27,10 @@ LARGEST_BATCH = 8
 
 
 class Engine(Protocol):
-    """What the served path needs of an engine; `device` and `provider` are what was really obtained."""
+    """What the served path needs of an engine; `device` and `provider` are what was really obtained.
+
+    `device` is cpu or cuda:N, as CUDA counts in this process: CUDA_VISIBLE_DEVICES hides GPUs and renumbers the others.
+    """
 
     name: str
     precision: str
@@ -98,7 +101,7 @@ def _load(artefact: Artefact, path: Path, spec: ModelSpec, threads: int, device_
             case "openvino":
                 from segserve.engines.openvino import OpenVINOEngine
 
-                return OpenVINOEngine(path, threads, precision)
+                return OpenVINOEngine(path, threads, precision, artefact.floats)
             case "torchscript":
                 from segserve.engines.torchscript import TorchScriptEngine
 

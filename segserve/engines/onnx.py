@@ -54,7 +54,7 @@ class OnnxEngine:
         largest_batch: tuple[int, int, int, int] | None = None,
     ) -> None:
         """Raises EngineError for a file that does not load, and for a provider that is not really there."""
-        self.precision, self.device = precision, "cpu" if provider == "cpu" else "cuda"
+        self.precision, self.device = precision, "cpu" if provider == "cpu" else f"cuda:{device_id}"
         self._device_id = device_id
         wanted = PROVIDERS[provider]
         providers: list[Any] = [wanted]
@@ -81,9 +81,9 @@ class OnnxEngine:
             return logits
         binding = self._session.io_binding()
         images = np.ascontiguousarray(images_nhwc)
-        on_device = onnxruntime.OrtValue.ortvalue_from_numpy(images, self.device, self._device_id)
+        on_device = onnxruntime.OrtValue.ortvalue_from_numpy(images, "cuda", self._device_id)
         binding.bind_ortvalue_input(self._input, on_device)
-        binding.bind_output(self._output, self.device, self._device_id)
+        binding.bind_output(self._output, "cuda", self._device_id)
         self._session.run_with_iobinding(binding)
         result: Logits = binding.copy_outputs_to_cpu()[0]
         return result

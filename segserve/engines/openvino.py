@@ -44,32 +44,29 @@ class OpenVINOEngine:
     """model.onnx or model.int8.onnx, compiled for this processor when it is loaded; `threads` work on a call.
 
     precision "fp32" computes in float32 also where the processor has bfloat16, which OpenVINO would take unasked;
-    "bf16" is an EngineError where it has not; "int8" is in the graph, and its other layers take what the processor has.
+    "bf16" is an EngineError where it has not. "int8" is in the graph; its other layers take `floats`, "f32" or "bf16",
+    which they were proven with, or what the processor has where that is not known.
     """
 
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, path: Path, threads: int, precision: str) -> None:
-        if precision == "bf16" and not cpu.has_bf16():
-            raise EngineError(
-                f"{cpu.name()} does not multiply bf16 in hardware: take openvino or openvino-int8"
-            )
-        computes_bf16 = precision == "bf16" or (precision == "int8" and cpu.has_bf16())
-        self.precision = precision
-        self.provider = f"CPU, {'bf16' if computes_bf16 else 'f32'} where not int8"
+    def __init__(self, path: Path, threads: int, precision: str, floats: str | None = None) -> None:
+        """Raises EngineError for a file that does not load, and for bf16 on a processor without it."""
+        self.precision, floats = precision, _floats(precision, floats)
+        self.provider = f"CPU, {floats} where not int8"
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "bf16" if computes_bf16 else "f32",
+            "INFERENCE_PRECISION_HINT": floats,
             # pinned, the workers of one host would all sit on its first cores
             "ENABLE_CPU_PINNING": False,
         }
         try:
             core = shared_core()
             model = core.read_model(path)
-            if computes_bf16:
+            if floats == "bf16":
                 keep_logits_whole(model)
             self._request = core.compile_model(model, "CPU", options).create_infer_request()
         except RuntimeError as error:
@@ -90,3 +87,17 @@ class OpenVINOEngine:
                 logits = np.empty((len(images_nhwc), *answer.shape[1:]), np.float32)
             logits[n] = answer[0]  # a copy: the next call writes over OpenVINO's own
         return logits
+
+
+def _floats(precision: str, proven: str | None) -> str:
+    """What to compute in where the graph is not int8. Raises EngineError for bf16 where the processor has none."""
+    if precision == "int8":
+        floats = proven or ("bf16" if cpu.has_bf16() else "f32")
+    else:
+        floats = "bf16" if precision == "bf16" else "f32"
+    if floats == "bf16" and not cpu.has_bf16():
+        raise EngineError(
+            f"{cpu.name()} does not multiply bf16 in hardware, which openvino-{precision} was proven with: take "
+            "openvino, or run export.build on this host"
+        )
+    return floats

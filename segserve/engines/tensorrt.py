@@ -69,7 +69,6 @@ class TensorRTEngine:
     """A plan of export.to_tensorrt. Calls are serialised; one larger than the plan's max_batch goes in pieces."""
 
     name = "tensorrt"
-    device = "cuda"
 
     def __init__(self, path: Path, device_id: int = 0, cuda_graph: bool = False) -> None:
         """Raises EngineError if TensorRT, the GPU or the matching version of either is not here."""
@@ -78,6 +77,7 @@ class TensorRTEngine:
         gpu = cuda.gpu(device_id)
         check_host(path, self.header, trt.__version__, gpu)
         self.precision, self.provider = self.header.precision, f"{gpu.name}, TensorRT {trt.__version__}"
+        self.device = f"cuda:{device_id}"
         self._device_id, self._cuda_graph, self._lock = device_id, cuda_graph, threading.Lock()
         self._batches: dict[int, _Batch] = {}
         self._trt, self._logger = trt, messages(trt)

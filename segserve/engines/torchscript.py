@@ -15,27 +15,33 @@ from segserve.errors import EngineError
 class TorchScriptEngine:
     """model.pt, loaded by torch.jit; `threads` is set for the process, as torch knows no other way.
 
-    `device_id` counts as CUDA does; without a GPU it means nothing.
+    `device_id` counts as CUDA does; without a GPU it means nothing, and "fp16" is an EngineError.
     """
 
     name = "torchscript"
 
     def __init__(self, path: Path, threads: int, precision: str, device_id: int = 0) -> None:
+        """Raises EngineError for a file that does not load, and for fp16 without a GPU."""
+        on_gpu = torch.cuda.is_available()
+        if precision == "fp16" and not on_gpu:
+            raise EngineError(
+                f"torch {torch.__version__} sees no GPU here, and fp16 was proven on one: see what nvidia-smi says, or "
+                "take onnx or torchscript"
+            )
         torch.set_num_threads(threads)
         if precision == "fp32":
             # on GPUs torch lets convolutions drop to TF32, 10 bits of mantissa: not what was proven
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
         self.precision = precision
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.provider = torch.cuda.get_device_name(device_id) if self.device == "cuda" else "cpu"
-        self._place = f"cuda:{device_id}" if self.device == "cuda" else "cpu"
+        self.device = f"cuda:{device_id}" if on_gpu else "cpu"
+        self.provider = torch.cuda.get_device_name(device_id) if on_gpu else "cpu"
         try:
             with warnings.catch_warnings():
                 # deprecated in torch 2.13, and still what many servers take
                 warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=DeprecationWarning)
                 self._module = torch.jit.load(  # type: ignore[no-untyped-call]
-                    str(path), map_location=self._place
+                    str(path), map_location=self.device
                 ).eval()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
@@ -43,6 +49,6 @@ class TorchScriptEngine:
 
     def __call__(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits = self._module(torch.from_numpy(images_nhwc).to(self._place))
+            logits = self._module(torch.from_numpy(images_nhwc).to(self.device))
         result: NDArray[np.float32] = logits.float().cpu().numpy()
         return result

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from export import build, build_output, golden, variants
+from segserve import cpu
 from segserve.errors import SegserveError, UsageError
+from segserve.spec import SPEC_FILE, ModelSpec
+from tests.integration.conftest import RunHere
 from training.torch_engine import checkpoint_segmenter
 
 EARLIER = ("rooms.mar", "model.onnx", "model.pt", "model_spec.json", "parity.json")
@@ -33,6 +36,25 @@ def test_a_mistyped_name_costs_no_earlier_build(
     options: dict[str, Any] = {"checkpoint": tiny_build / "tiny.safetensors", mistyped: nowhere}
     with pytest.raises(SegserveError, match="nowhere"):
         build.main(build.BuildConfig(out=earlier, **options))
+    assert {path.name: path.read_text() for path in earlier.iterdir()} == dict.fromkeys(
+        EARLIER, "of an earlier build"
+    )
+
+
+@pytest.mark.parametrize("option", ["images", "calibration"])
+def test_a_stray_file_among_the_photos_costs_no_earlier_build(
+    tiny_build: Path, tmp_path: Path, earlier: Path, run_here: RunHere, option: str
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (40, 30), "brown").save(photos / "a.png")
+    (photos / "notes.txt").write_text("the second is blurred")
+    checkpoint = tiny_build / "tiny.safetensors"
+    code, _, errors = run_here(
+        build.BuildConfig, build.main, checkpoint, "--out", earlier, "--engine", "auto", f"--{option}", photos
+    )
+    assert code == 2
+    assert errors.startswith(f"error: --{option}: notes.txt: this is not an image")
     assert {path.name: path.read_text() for path in earlier.iterdir()} == dict.fromkeys(
         EARLIER, "of an earlier build"
     )
@@ -105,3 +127,37 @@ def test_a_converter_that_fails_costs_auto_that_engine_alone(
     spec, _ = build.export(config, build.read_inputs(config), made, left_out, lambda step: None)
     assert [artefact.name for artefact in spec.artefacts] == ["onnx"]
     assert left_out == {"torchscript-bf16": "a converter's own words"}
+
+
+def test_a_photo_that_went_bad_ends_auto_instead_of_costing_int8(
+    tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(file: str, *rest: Any) -> str:
+        raise UsageError("--calibration: a.png: this is not an image")
+
+    monkeypatch.setattr(build, "write_file", fails)
+    config = build.BuildConfig(tiny_build / "tiny.safetensors", tmp_path, engine="auto")
+    made = [variant for variant in variants.VARIANTS if variant.name == "openvino-int8"]
+    left_out: dict[str, str] = {}
+    with pytest.raises(UsageError, match=r"a\.png"):
+        build.export(config, build.read_inputs(config), made, left_out, lambda step: None)
+    assert not left_out
+
+
+@pytest.mark.parametrize(("has_bf16", "floats"), [(True, "bf16"), (False, "f32")])
+def test_the_spec_says_which_floats_int8_was_proven_with(
+    tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_bf16: bool, floats: str
+) -> None:
+    def write(file: str, source: variants.Source, folder: Path, *rest: Any) -> str:
+        (folder / file).write_bytes(b"a model")
+        return ""
+
+    monkeypatch.setattr(build, "write_file", write)
+    monkeypatch.setattr(cpu, "has_bf16", lambda: has_bf16)
+    config = build.BuildConfig(tiny_build / "tiny.safetensors", tmp_path, engine="openvino-int8")
+    made = [v for v in variants.VARIANTS if v.name in ("onnx", "openvino", "openvino-int8", "onnx-int8")]
+    build.export(config, build.read_inputs(config), made, {}, lambda step: None)
+    artefacts = ModelSpec.load(tmp_path / SPEC_FILE).artefacts
+    assert {artefact.name: artefact.floats for artefact in artefacts} == {
+        "onnx": None, "openvino": None, "openvino-int8": floats, "onnx-int8": None,
+    }  # fmt: skip

@@ -17,12 +17,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export import cases, parity
+from export import accuracy, cases, parity
 from export.package import package
 from export.served_net import ServedNet
 from export.to_onnx import to_onnx
 from export.to_torchscript import to_torchscript
 from segserve import parity_report as report
+from segserve.engines.onnx import OnnxEngine
 from segserve.errors import CheckFailed
 from segserve.labels import ROOM_CLASSES
 from segserve.segmenter import Segmenter
@@ -194,3 +195,21 @@ def test_an_artefact_that_breaks_at_one_size_is_refused(
     assert problem == f"{names} (input size, batch of {batch}): out of memory"
     with pytest.raises(CheckFailed, match="out of memory"):
         package(folder)
+
+
+def test_a_lower_precision_that_raises_when_called_is_told_in_the_report(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(engine: OnnxEngine, images_nhwc: object) -> None:
+        raise RuntimeError("no kernel for this processor")
+
+    spec = only(folder, "onnx")
+    lower = dataclasses.replace(spec.artefacts[0], precision="int8")
+    dataclasses.replace(spec, artefacts=(lower,), engine=lower.name).save(folder / "model_spec.json")
+    monkeypatch.setattr(accuracy, "ROOMS", 2)
+    monkeypatch.setattr(OnnxEngine, "__call__", answer)
+    checked = compared(folder)
+    (entry,) = checked["artefacts"]
+    assert (entry["passed"], entry["accuracy"], entry["summary"]) == (False, None, {})
+    assert re.fullmatch(r"rendered rooms \(.*\): no kernel for this processor", entry["problems"][-1])
+    assert "what the precision costs each class was not measured" in entry["failures"]

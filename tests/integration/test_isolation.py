@@ -119,17 +119,27 @@ def test_logits_that_are_not_numbers_are_one_requests_500(
     assert "not a number" in caplog.text
 
 
+@pytest.mark.parametrize("step", ["load", "labels"])
 def test_too_little_memory_for_one_image_is_that_requests_503(
-    colour_segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+    colour_segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    load = PngImageFile.load
+    """In decoding, and at the mask's own size."""
+    load, labels = PngImageFile.load, Segmenter.labels
 
     def load_all_but_the_large(image: PngImageFile) -> Any:
         if image.width == 97:
             raise MemoryError
         return load(image)
 
-    monkeypatch.setattr(PngImageFile, "load", load_all_but_the_large)
+    def labels_of_all_but_the_large(segmenter: Segmenter, logits_chw: Any, prepared: Any) -> Any:
+        if prepared.geometry.photo_width == 97:
+            raise MemoryError
+        return labels(segmenter, logits_chw, prepared)
+
+    if step == "load":
+        monkeypatch.setattr(PngImageFile, "load", load_all_but_the_large)
+    else:
+        monkeypatch.setattr(Segmenter, "labels", labels_of_all_but_the_large)
     large = Request({"body": photo(RED, GREEN, 40, 97)})
     refused, *others = Service(colour_segmenter, MAX_BYTES, threads=2).answer([large, *GOOD])
     assert (refused.status, error_type(refused)) == (503, "Overloaded")

@@ -246,6 +246,18 @@ def test_splits_of_the_source_that_are_not_whole_are_not_mixed(root: Path, secon
     assert len(load_dataset(root.parent / "out" / "dataset.toml", "val").samples) == 4
 
 
+def test_a_split_of_the_source_that_is_all_bad_is_not_made_of_the_others(root: Path) -> None:
+    for folder in ("images", "labels"):
+        for split, clips in (("train", "0"), ("test", "1"), ("val", "2")):
+            (root / folder / split).mkdir()
+            for path in sorted((root / folder).glob(f"clip{clips}_*")):
+                path.rename(root / folder / split / path.name)
+    for path in (root / "images" / "val").iterdir():
+        path.write_bytes(b"torn")
+    with pytest.raises(UsageError, match="splits test, train, but train and val are needed"):
+        prepare.main(config(root, val=None, group=None, max_left_out=0.5))
+
+
 def test_several_processes_find_the_same(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reports = []
     for workers in (1, 2):

@@ -116,6 +116,7 @@ def test_one_class_alone_also_where_labels_tell_only_whether_a_pixel_is_of_it(
         assert served == pytest.approx(box["iou"][1], abs=1e-3)
     assert found[masks]["classes"]["box"] == found[description]["classes"]["box"]
     assert found[masks]["classes"]["wall"]["iou"] == [None, None]
+    assert found[masks]["fitted"] == ["box"]
 
 
 def test_without_a_gain_on_the_other_half_nothing_is_written(

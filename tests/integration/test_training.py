@@ -22,6 +22,7 @@ from training.checkpoint import load_checkpoint, load_model
 from training.config import TrainConfig
 from training.data import EvalSamples, load_dataset
 from training.distributed import Processes
+from training.machines import Machines
 from training.metrics import ConfusionMatrix
 from training.options import WeightOptions
 from training.run import Run
@@ -176,6 +177,8 @@ def test_what_cannot_be_resumed(trained: Path, painted: Path, tmp_path: Path) ->
         kept.write_bytes(b"days of work")
         with pytest.raises(UsageError, match=rf"holds {name} of a training, which this one would replace"):
             train.main(config(painted, out=kept.parent))
+        with pytest.raises(UsageError, match="would replace"):  # nor by what is started again by itself
+            train.main(config(painted, out=kept.parent, machines=Machines(resume_if_there=True)))
         assert [path.name for path in kept.parent.iterdir()] == [name]
     with pytest.raises(UsageError, match=r"other options: .*epochs was 6, is 2"):
         train.main(config(painted, out=trained, resume=True))

@@ -100,3 +100,18 @@ def test_int8_of_a_cpu_with_vnni_is_not_served_by_one_without(
     with caplog.at_level(logging.WARNING, logger="segserve.engines"):
         assert load_engine(moved, tmp_path, 1, fallback=True).precision == "fp32"
     assert "onnx-int8" in caplog.text
+
+
+def test_int8_beside_bf16_is_not_served_without_it(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In float32 its masks would be others than those that were compared."""
+    plain = spec.artefacts[1]
+    int8 = dataclasses.replace(plain, engine="openvino", precision="int8", floats="bf16")
+    moved = dataclasses.replace(spec, artefacts=(int8, plain), engine="openvino-int8")
+    monkeypatch.setattr(cpu, "has_bf16", lambda: False)
+    with pytest.raises(EngineError, match=r"openvino-int8: .*does not multiply bf16"):
+        load_engine(moved, tmp_path, 1)
+    with caplog.at_level(logging.WARNING, logger="segserve.engines"):
+        assert load_engine(moved, tmp_path, 1, fallback=True).name == "onnx"
+    assert "openvino-int8" in caplog.text

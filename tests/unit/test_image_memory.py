@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from segserve.errors import ImageTooLarge, Overloaded
+from segserve.errors import ImageTooLarge
 from segserve.image import decode
 from tests.images import photo, png, saved, tiff
 
@@ -82,6 +82,14 @@ def test_a_server_short_of_memory_does_not_blame_the_image(
 
     data = saved(photo(), "PNG")
     monkeypatch.setattr(Image if where == "open" else PngImageFile, where, no_memory)
-    with pytest.raises(Overloaded, match=r"not enough memory.*send it again later") as raised:
+    with pytest.raises(MemoryError):
         decode(data)
-    assert (raised.value.status, raised.value.retry_after_s) == (503, 10)
+
+
+def test_nor_if_it_is_pillow_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise OSError("out of memory when reading image file")
+
+    monkeypatch.setattr(PngImageFile, "load", no_memory)
+    with pytest.raises(MemoryError, match="out of memory"):
+        decode(saved(photo(), "PNG"))

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.judge import Answer, Masks, judge, read_mask, words_of
+from benchmarks.judge import Answer, judge, read_mask, words_of
+from benchmarks.known_masks import Masks
 from benchmarks.photos import Photo
 from benchmarks.truth import Truth
 from segserve import answer

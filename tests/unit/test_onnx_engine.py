@@ -127,9 +127,9 @@ def test_silent_fallback_is_an_error(
 
 
 def test_cuda(path: Path, gpu_host: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
-    engine = OnnxEngine(path, 1, provider="cuda", device_id=0)
-    assert gpu_host.asked == [("CUDAExecutionProvider", {"device_id": 0, "use_tf32": False})]
-    assert (engine.device, engine.provider, gpu_host.preloaded) == ("cuda", "CUDAExecutionProvider", 1)
+    engine = OnnxEngine(path, 1, provider="cuda", device_id=1)
+    assert gpu_host.asked == [("CUDAExecutionProvider", {"device_id": 1, "use_tf32": False})]
+    assert (engine.device, engine.provider, gpu_host.preloaded) == ("cuda:1", "CUDAExecutionProvider", 1)
     assert capsys.readouterr() == ("", "Failed to load libcudnn.so.9\n")
 
 

@@ -58,6 +58,19 @@ def test_bf16_is_refused_where_the_processor_has_none(model: Path, monkeypatch: 
         OpenVINOEngine(model, 1, "bf16")
 
 
+@pytest.mark.parametrize("processor_has_bf16", [True, False])
+def test_int8_keeps_the_floats_that_it_was_proven_with(
+    model: Path, monkeypatch: pytest.MonkeyPatch, processor_has_bf16: bool
+) -> None:
+    monkeypatch.setattr(cpu, "has_bf16", lambda: processor_has_bf16)
+    assert OpenVINOEngine(model, 1, "int8", "f32").provider == "CPU, f32 where not int8"
+    not_told = OpenVINOEngine(model, 1, "int8").provider
+    assert not_told == f"CPU, {'bf16' if processor_has_bf16 else 'f32'} where not int8"
+    if not processor_has_bf16:
+        with pytest.raises(EngineError, match=r"does not multiply bf16 .*openvino-int8 was proven with"):
+            OpenVINOEngine(model, 1, "int8", "bf16")
+
+
 def add_layer(model: Path, bias: tuple[float, float]) -> None:
     """Greys through a second convolution, with `bias`: 0.625 of each, to both classes."""
     deeper = onnx.load(str(model))

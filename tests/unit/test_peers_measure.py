@@ -211,6 +211,14 @@ def test_the_precision_of_a_package_is_that_of_what_it_serves_first(tmp_path: Pa
         command.packaged_precision(mar)
 
 
+def test_a_report_needs_no_environment_of_the_peers(tmp_path: Path) -> None:
+    """TorchServe takes part without it, and what was measured is not to be lost for a list of versions."""
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    assert report.peer_versions(tmp_path / "none") == report.peer_versions(broken) == {}
+
+
 def test_masks_that_are_not_right_are_named() -> None:
     assert command.judge(result("ours", 1.0), 0.999) == ""
     assert "99.950 %" in command.judge(result("ours", 1.0), 0.9999)

@@ -129,6 +129,29 @@ def test_rollback_retires_what_had_to_go_beside_the_version_that_it_goes_back_to
     assert journal.load(run_dir) is None
 
 
+def test_on_a_full_disk_what_had_to_go_beside_it_is_named(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal is gone, so nothing else would tell of it."""
+    files = {"3.0": "rooms-3.0", "1.0": OLD_FILE, "2.0": NEW_FILE}
+    management, run_dir = FakeManagement(files), Path(running.run_dir)
+    monkeypatch.setattr(Management, "of", lambda _: management)
+    served.save(run_dir, {"rooms": Served("3.0", files, kept="2.0")})
+    Journal("rooms", "3.0", "rooms-3.0", "2.0", committed=True, going=("1.0", "2.0"), files=files).save(
+        run_dir
+    )
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        ServerError, match=r"again; 1\.0 stay loaded until a start with --models leaves them out"
+    ):
+        rollback.main(RollbackConfig(run_dir=run_dir))
+    assert management.default == "2.0"
+
+
 def test_rollback_leaves_a_rollout_alone_that_was_cut_off_before(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

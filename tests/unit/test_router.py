@@ -71,7 +71,7 @@ def test_a_canary_has_half_of_the_time_and_the_default_what_is_left() -> None:
     assert 30 < left_s <= 59.9
     assert not once  # the default may be asked again until then
     Router(old, new, 0.0).segment(b"photo", "png")
-    assert old.asked[-1][0] == pytest.approx(ANSWER_TIMEOUT_S, abs=1)
+    assert old.asked[-1][0] == pytest.approx(ANSWER_TIMEOUT_S, abs=30)
 
 
 def test_a_canary_without_a_worker_is_asked_once() -> None:

@@ -60,6 +60,22 @@ def test_each_kind_of_failure_is_a_sentence() -> None:
     ]
 
 
+def test_what_went_wrong_before_or_after_the_counted_part_fails_a_run_too(tmp_path: Path) -> None:
+    """But for what is excused, and it is in no figure."""
+    outside = (row(BEGAN - 2, 9, "another mask"), row(BEGAN + 13, 9, "status 500: oh", status=500))
+    loads = Loads(lambda *_: dataclasses.replace(phase([row(BEGAN + 1, 9)]), outside=outside))
+    found = scenarios.latency(Latency(tmp_path / "out", SERVER, concurrency=(2,)), cast(Session, loads))
+    assert failures("latency", found, loads) == [
+        "in a warm-up or after an end: 1 answers with status 200 were wrong: another mask",
+        "in a warm-up or after an end: 1 requests were lost, the first: status 500: oh",
+    ]
+    assert found.figures["failures at 2"]["value"] == 0
+    found.excused = lambda row: row.status == 500
+    assert failures("latency", found, loads) == [
+        "in a warm-up or after an end: 1 answers with status 200 were wrong: another mask"
+    ]
+
+
 @pytest.mark.parametrize("status", [0, 500, 503, 507])
 def test_lost_requests_fail_a_run(tmp_path: Path, status: int) -> None:
     rows = [

@@ -102,9 +102,12 @@ def test_which_version_answered_when() -> None:
 
 
 def test_energy_is_told_where_power_is_known() -> None:
-    samples = [
-        {"t": BEGAN + n, "gpus": [{"gpu": 0, "power_w": 50.0}, {"gpu": 1, "power_w": None}]} for n in range(9)
+    gpus = [
+        {"gpu": 0, "cuda": None, "power_w": 70.0},  # hidden by CUDA_VISIBLE_DEVICES=2,1
+        {"gpu": 1, "cuda": 1, "power_w": None},
+        {"gpu": 2, "cuda": 0, "power_w": 50.0},
     ]
+    samples = [{"t": BEGAN + n, "gpus": gpus} for n in range(9)]
     rows = [row(BEGAN + n / 10, 50) for n in range(100)]
     cpu = device_rows(phase(rows, 10), 8, samples)
     assert (cpu[0]["device"], cpu[0]["images/s"], cpu[0]["images/joule"]) == ("cpu", 10.0, None)

@@ -109,12 +109,12 @@ def test_a_torn_state_file_is_an_error_in_words(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in a folder that is called `run` may be read, or asked for its owner, as in one of mode 0700."""
+def somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the folder `run` may be read, or asked for its owner, as in one of mode 0700."""
     read_text, stat_of = Path.read_text, Path.stat
 
     def barred(path: Path) -> None:
-        if "run" in [parent.name for parent in path.parents]:
+        if tmp_path / "run" in path.parents:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     def read(path: Path, *arguments: Any, **keywords: Any) -> str:

@@ -114,7 +114,8 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         Config(mar)
     mar.touch()
     for options in (
-        {"concurrency": ()}, {"concurrency": (0,)}, {"duration_s": 0}, {"min_answers": 0}, {"photos": tmp_path / "x"},
+        {"concurrency": ()}, {"concurrency": (0,)}, {"concurrency": (16, 4, 16)}, {"duration_s": 0}, {"min_answers": 0},
+        {"photos": tmp_path / "x"},
     ):  # fmt: skip
         with pytest.raises(UsageError):
             Config(mar, **options)

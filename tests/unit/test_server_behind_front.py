@@ -74,3 +74,5 @@ def test_otherwise_it_does(
     front_runs(tmp_path, host, os.getpid() + gone)
     server._launch(options(tmp_path, free_ports(2), auth=auth))
     assert started_with == [auth]
+    # what a master that was killed leaves, its workers too, is cleared up
+    assert (front_process.load(tmp_path / "run") is None) == bool(gone)

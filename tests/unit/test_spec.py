@@ -86,7 +86,8 @@ def test_nonsense_about_the_input_is_refused(tmp_path: Path, field: str, value: 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("file", None), ("file", "a/b"), ("precision", 32), ("sha256", "x" * 64), ("num_bytes", -1), ("num_bytes", 1.5)],
+    [("file", None), ("file", "a/b"), ("precision", 32), ("sha256", "x" * 64), ("num_bytes", -1), ("num_bytes", 1.5),
+     ("floats", "fp16"), ("floats", 16)],
 )  # fmt: skip
 def test_nonsense_about_an_artefact_is_refused(tmp_path: Path, field: str, value: object) -> None:
     refused(tmp_path, field, lambda document: document["artefacts"][0].update({field: value}))
@@ -103,6 +104,15 @@ def refused(tmp_path: Path, field: str, spoil: Callable[[dict[str, Any]], None])
     path.write_text(json.dumps(document))
     with pytest.raises(SpecError, match=rf"model_spec\.json.*({field}|list|object|mapping)"):
         ModelSpec.load(path)
+
+
+def test_a_package_from_before_does_not_say_its_floats(tmp_path: Path) -> None:
+    path = tmp_path / "model_spec.json"
+    make_spec().save(path)
+    document = json.loads(path.read_text())
+    del document["artefacts"][0]["floats"]
+    path.write_text(json.dumps(document))
+    assert ModelSpec.load(path) == make_spec()
 
 
 def test_artefact_cannot_point_elsewhere() -> None:

@@ -80,10 +80,11 @@ def test_graphs_are_recorded_once_and_replayed(trt: FakeTensorRT, gpu: FakeCuda,
     assert gpu.log.count("cudaGraphLaunch") == 3
 
 
-def test_what_it_says_of_itself(trt: FakeTensorRT, plan: Path) -> None:
-    engine = runner.TensorRTEngine(plan)
-    assert (engine.name, engine.device, engine.precision) == ("tensorrt", "cuda", "fp16")
-    assert engine.provider == "Fake GPU 0, TensorRT 10.13.3.9"
+def test_what_it_says_of_itself(trt: FakeTensorRT, gpu: FakeCuda, plan: Path) -> None:
+    gpu.gpus = 2
+    engine = runner.TensorRTEngine(plan, device_id=1)
+    assert (engine.name, engine.device, engine.precision) == ("tensorrt", "cuda:1", "fp16")
+    assert engine.provider == "Fake GPU 1, TensorRT 10.13.3.9"
 
 
 def test_close_gives_everything_back(trt: FakeTensorRT, gpu: FakeCuda, plan: Path) -> None:

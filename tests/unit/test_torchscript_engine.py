@@ -50,7 +50,15 @@ def test_each_worker_has_the_gpu_that_it_was_given(path: Path, monkeypatch: pyte
     monkeypatch.setattr(torch.jit, "load", load)
     engine = torchscript.TorchScriptEngine(path, 1, "fp32", device_id=3)
     assert asked == [(str(path), "cuda:3")]
-    assert (engine.device, engine.provider) == ("cuda", "GPU 3")
+    assert (engine.device, engine.provider) == ("cuda:3", "GPU 3")
+
+
+def test_fp16_is_refused_without_a_gpu(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proven on a GPU, it would run on the CPU, slowly and unnoticed; fp32 is at home on both."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineError, match="sees no GPU here, and fp16 was proven on one"):
+        TorchScriptEngine(path, 1, "fp16")
+    assert TorchScriptEngine(path, 1, "fp32").device == "cpu"
 
 
 def test_a_file_that_is_no_program_is_an_error(tmp_path: Path) -> None:

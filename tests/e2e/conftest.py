@@ -9,7 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy.front_process import Front
 from segserve.segmenter import Segmenter
+from tests.e2e.fronts import MAX_BYTES, Upstream, front_of, run_folder_of, stand_in
 from tests.e2e.serving import Server, repackaged, run, start_options, started
 
 VERSIONS = ("1.0", "2.0")
@@ -71,3 +73,28 @@ def token_server(
     options = start_options(store, run_dir, free_ports(2), ["rooms=rooms-1.0.mar"])
     with serving(run_dir, [*options, "--host", "0.0.0.0"]) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def front_before_stand_in(
+    tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
+) -> Iterator[tuple[Front, Upstream]]:
+    """Real nginx before a stand-in for TorchServe."""
+    with stand_in(Upstream()) as upstream:
+        running = run_folder_of(upstream.url, tmp_path_factory.mktemp("front") / "run", MAX_BYTES)
+        with front_of(running.run_dir, free_ports(1)[0]) as front:
+            yield front, upstream
+
+
+@pytest.fixture
+def upstream(front_before_stand_in: tuple[Front, Upstream]) -> Upstream:
+    """The stand-in, which has seen nothing yet and answers as usual."""
+    upstream = front_before_stand_in[1]
+    upstream.forget()
+    return upstream
+
+
+@pytest.fixture
+def front(front_before_stand_in: tuple[Front, Upstream], upstream: Upstream) -> Front:
+    """The front before `upstream`."""
+    return front_before_stand_in[0]

@@ -23,6 +23,8 @@ from deploy.run_folder import Running
 from tests.e2e.serving import run
 
 Reply = tuple[int, Mapping[str, str], bytes]
+MAX_BYTES = 3 << 20
+"""Of a photo, to the front of the fixtures."""
 NEEDS_NGINX = pytest.mark.skipif(
     not (shutil.which("nginx") or shutil.which("nginx", path=SYSTEM_PATH)), reason="nginx is not installed"
 )

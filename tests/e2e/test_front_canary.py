@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -11,41 +11,10 @@ import pytest
 from deploy import front_process
 from deploy.front_config import Canary
 from deploy.front_process import Front
-from tests.e2e.fronts import (
-    NEEDS_NGINX,
-    Reply,
-    Upstream,
-    front_of,
-    logged,
-    post,
-    raw,
-    run_folder_of,
-    stand_in,
-)
+from tests.e2e.fronts import MAX_BYTES, NEEDS_NGINX, Reply, Upstream, logged, post, raw
 from tests.e2e.serving import error_of
 
 pytestmark = NEEDS_NGINX
-MAX_BYTES = 3 << 20
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with stand_in(Upstream()) as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def front(
-    upstream: Upstream, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
-) -> Iterator[Front]:
-    running = run_folder_of(upstream.url, tmp_path_factory.mktemp("front") / "run", MAX_BYTES)
-    with front_of(running.run_dir, free_ports(1)[0]) as front:
-        yield front
-
-
-@pytest.fixture(autouse=True)
-def _fresh(upstream: Upstream) -> None:
-    upstream.forget()
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 500, 503, 507])

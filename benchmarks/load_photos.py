@@ -102,7 +102,7 @@ def body_of(photo: Photo, kind: str) -> tuple[bytes, str]:
 
 
 def parse_formats(text: str) -> dict[str, float]:
-    """`png=6,json=2` -> weights by format. Raises: UsageError."""
+    """`png=6,json=2` -> weights of the formats that are asked for. Raises: UsageError."""
     weights: dict[str, float] = {}
     for part in text.split(","):
         name, _, weight = part.strip().partition("=")
@@ -116,7 +116,7 @@ def parse_formats(text: str) -> dict[str, float]:
             )
     if not sum(weights.values()):
         raise UsageError("--formats: all weights are 0, so nothing would be sent")
-    return weights
+    return {name: weight for name, weight in weights.items() if weight}
 
 
 def _room(seed: int, height: int, width: int) -> Photo:

@@ -55,15 +55,9 @@ def root(tmp_path: Path) -> Path:
 
 def config(root: Path, **changed: Any) -> PrepareConfig:
     options: dict[str, Any] = {
-        "root": root,
-        "format": "index",
-        "out": root.parent / "out",
-        "names": root / "names.txt",
-        "ignore": ("9",),
-        "group": "^(clip.)",
-        "val": 0.34,
-        "workers": 1,
-    }
+        "root": root, "format": "index", "out": root.parent / "out", "names": root / "names.txt", "ignore": ("9",),
+        "group": "^(clip.)", "val": 0.34, "workers": 1,
+    }  # fmt: skip
     return PrepareConfig(**{**options, **changed})
 
 
@@ -208,13 +202,18 @@ def test_a_label_of_the_stored_photo_is_told(root: Path) -> None:
     assert "try with --labels-as-stored" in reason
 
 
+def into_folders(root: Path, **clips_of: str) -> None:
+    """Each clip into the folder of its split."""
+    for folder in (root / "images", root / "labels"):
+        for split, clips in clips_of.items():
+            (folder / split).mkdir()
+            for path in sorted(folder.glob(f"clip[{clips}]_*")):
+                path.rename(folder / split / path.name)
+
+
 def test_a_photo_of_val_leaves_train(root: Path) -> None:
+    into_folders(root, train="01", val="2")
     for folder, suffix in (("images", "jpg"), ("labels", "png")):
-        for split, clips in (("train", "01"), ("val", "2")):
-            (root / folder / split).mkdir()
-            for clip in clips:
-                for path in sorted((root / folder).glob(f"clip{clip}_*")):
-                    path.rename(root / folder / split / path.name)
         again = root / folder / "val" / f"again.{suffix}"
         again.write_bytes((root / folder / "train" / f"clip0_1.{suffix}").read_bytes())
     with Image.open(root / "images" / "train" / "clip0_1.jpg") as upright:  # as another camera stores it
@@ -232,11 +231,8 @@ def test_a_photo_of_val_leaves_train(root: Path) -> None:
 @pytest.mark.parametrize("second", ["test", "."])
 def test_splits_of_the_source_that_are_not_whole_are_not_mixed(root: Path, second: str) -> None:
     """Photos that were kept for a test would be trained on."""
+    into_folders(root, **{"train": "0", "val" if second == "." else second: "1"})
     for folder in ("images", "labels"):
-        for split, clips in (("train", "0"), ("val" if second == "." else second, "1")):
-            (root / folder / split).mkdir()
-            for path in sorted((root / folder).glob(f"clip{clips}_*")):
-                path.rename(root / folder / split / path.name)
         for path in (root / folder).glob("clip2_*") if second != "." else []:
             path.unlink()
     said = r"clip2_0\.jpg is in none" if second == "." else "splits test, train, but train and val are needed"
@@ -247,11 +243,7 @@ def test_splits_of_the_source_that_are_not_whole_are_not_mixed(root: Path, secon
 
 
 def test_a_split_of_the_source_that_is_all_bad_is_not_made_of_the_others(root: Path) -> None:
-    for folder in ("images", "labels"):
-        for split, clips in (("train", "0"), ("test", "1"), ("val", "2")):
-            (root / folder / split).mkdir()
-            for path in sorted((root / folder).glob(f"clip{clips}_*")):
-                path.rename(root / folder / split / path.name)
+    into_folders(root, train="0", test="1", val="2")
     for path in (root / "images" / "val").iterdir():
         path.write_bytes(b"torn")
     with pytest.raises(UsageError, match="splits test, train, but train and val are needed"):

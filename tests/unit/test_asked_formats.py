@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from locust.env import Environment
 
 from benchmarks.known_masks import Masks
+from benchmarks.load_photos import parse_formats
 from benchmarks.load_users import RoomsUser
 from tests.unit.test_judge import A, answer_of
 
@@ -19,7 +20,7 @@ RoomsUser.host, RoomsUser.masks = "http://127.0.0.1:1", Masks(num_classes=3)
 user, overlay = RoomsUser(Environment(user_classes=[RoomsUser])), answer_of("overlay")
 headers = {"x-segserve-version": overlay.version, "content-type": overlay.content_type}
 response = SimpleNamespace(status_code=200, headers=headers, content=overlay.body)
-for RoomsUser.formats in ({"png": 0.0, "overlay": 1.0}, {"png": 0.1, "overlay": 1.0}):
+for RoomsUser.formats in map(parse_formats, ("png=0,overlay=1", "png=0.1,overlay=1")):
     print(user._wrong(A, "overlay", response))
 """
 

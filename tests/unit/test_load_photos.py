@@ -90,6 +90,7 @@ def test_bodies() -> None:
 
 def test_formats() -> None:
     assert parse_formats("png=6, json=0.5,npy") == {"png": 6, "json": 0.5, "npy": 1}
+    assert parse_formats("png=0,json=2") == {"json": 2}
     for text in ("gif=1", "png=many", "png=-1", "png=0", ""):
         with pytest.raises(UsageError, match="--formats"):
             parse_formats(text)

@@ -29,7 +29,7 @@ from training.prepare_options import require_empty
 from training.rooms_shade import shade
 from training.rooms_view import compose
 
-Task = tuple[Path, str, int, int, int, int]
+Task = tuple[Path, str, int, int, int, int, bool]
 Map = Callable[[Callable[[Task], None], Iterable[Task]], Iterable[None]]
 JPEG_QUALITY = 92
 SPLIT_SPAN = 10_000_000
@@ -48,6 +48,8 @@ class RoomsConfig:
     """Another seed gives other rooms; the same seed gives the same bytes."""
     height: int = 360
     width: int = 480
+    halls: bool = False
+    """Large rooms instead: aisles between shelves, corridors, halls, also from low down."""
     workers: int = os.cpu_count() or 1
     """Processes that render; 1 renders in this one."""
 
@@ -64,13 +66,15 @@ class RoomsConfig:
         require_empty(self.out)
 
 
-def render(seed: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Render the room of a seed.
+def render(
+    seed: int, height: int, width: int, *, hall: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Render the room of a seed, or the hall (training/rooms_hall.py).
 
     Returns: image uint8 (height, width, 3) RGB, anti-aliased; label uint8 (height, width), the index in
     `ROOM_CLASSES` of what is at each pixel's centre; every pixel has one.
     """
-    scene = compose(seed, height, width)
+    scene = compose(seed, height, width, hall=hall)
     light, label = shade(scene.triangles, scene.materials, scene.camera, scene.light, height, width)
     return photograph(light, np.random.default_rng([seed, 11])), label
 
@@ -115,8 +119,8 @@ def seed_of(seed: int, split: str, index: int) -> int:
 
 
 def _write(task: Task) -> None:
-    out, split, index, seed, height, width = task
-    image, label = render(seed_of(seed, split, index), height, width)
+    out, split, index, seed, height, width, halls = task
+    image, label = render(seed_of(seed, split, index), height, width, hall=halls)
     Image.fromarray(image).save(out / split / f"{index:06d}.jpg", quality=JPEG_QUALITY, subsampling=0)
     labels = Image.fromarray(label)
     labels.putpalette(palette(len(ROOM_CLASSES)).tobytes())
@@ -128,7 +132,8 @@ def description(config: RoomsConfig) -> str:
     names = ", ".join(f'"{name}"' for name in ROOM_CLASSES)
     lines = [f'name = "rooms"\nclasses = [{names}]\nignore_label = {IGNORE_LABEL}\n']
     lines += [f'[splits.{s}]\nimages = "{s}"\nlabels = "{s}_labels"\n' for s in ("train", "val")]
-    return f"# rendered: seed {config.seed}, {config.height} x {config.width}\n" + "\n".join(lines)
+    what = "halls" if config.halls else "rooms"
+    return f"# rendered {what}: seed {config.seed}, {config.height} x {config.width}\n" + "\n".join(lines)
 
 
 @contextmanager
@@ -149,7 +154,7 @@ def main(config: RoomsConfig) -> int:
         for folder in (split, f"{split}_labels"):
             (config.out / folder).mkdir(parents=True, exist_ok=True)
     tasks = [
-        (config.out, split, index, config.seed, config.height, config.width)
+        (config.out, split, index, config.seed, config.height, config.width, config.halls)
         for split, count in counts.items()
         for index in range(count)
     ]

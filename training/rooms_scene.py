@@ -37,12 +37,17 @@ class Room:
         self.rng = rng
         self.model = Model()
         self.look = Look(self.model, rng)
-        u = self.look.uniform
-        self.width, self.depth, self.height = u(2.6, 6.5), u(2.8, 7.0), u(2.3, 3.2)
+        self.width, self.depth, self.height = self.size()
         self.base = Group(self.model, (0, 0, 0), 0.0, shell.WALL)
         self.walls = shell.walls_of(self.base, self.width, self.depth, self.height)
         self.pieces: list[Piece] = []
         self.windows: list[tuple[shell.Wall, shell.Opening]] = []
+        self.lamps: list[tuple[Array, Array]] = []  # where, colour
+
+    def size(self) -> tuple[float, float, float]:
+        """Width, depth and height in metres."""
+        u = self.look.uniform
+        return u(2.6, 6.5), u(2.8, 7.0), u(2.3, 3.2)
 
     def build(self) -> None:
         odds = np.array([theme.weight for theme in THEMES])

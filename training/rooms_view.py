@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.rooms_hall import Hall
+from training.rooms_hall import camera_of as hall_camera
 from training.rooms_look import hsv
 from training.rooms_mesh import Triangles, rotation
 from training.rooms_raster import Camera, look
@@ -25,11 +27,12 @@ class Scene:
     light: Lighting
 
 
-def compose(seed: int, height: int, width: int) -> Scene:
+def compose(seed: int, height: int, width: int, *, hall: bool = False) -> Scene:
     """The scene of a seed as seen by its camera in a picture of height x width pixels."""
-    room = Room(np.random.default_rng([seed, 7]))
+    rng = np.random.default_rng([seed, 7])
+    room = Hall(rng) if hall else Room(rng)
     room.build()
-    camera = camera_of(room, height, width)
+    camera = hall_camera(room, height, width) if isinstance(room, Hall) else camera_of(room, height, width)
     return Scene(room.model.triangles(), np.array(room.model.materials), camera, light_of(room, camera))
 
 
@@ -103,6 +106,7 @@ def light_of(room: Room, camera: Camera) -> Lighting:
     for _ in range(int(rng.integers(0, 3))):
         at = np.array([room.width * u(0.1, 0.9), room.depth * u(0.1, 0.9), u(0.8, 2.2)])
         rows.append((at, np.array(hsv(0.09, u(0.1, 0.5), 1.0)) * u(0.05, 0.5), none))
+    rows += [(at, colour, none) for at, colour in room.lamps]
     ambient = np.array(hsv(u(0, 1), u(0, 0.12), 1.0)) * u(0.1, 0.6)
     lights = np.array([np.concatenate(row) for row in rows])
     return Lighting(lights, ambient, size, _floor_ao(room), main, softness)

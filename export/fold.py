@@ -47,12 +47,12 @@ class FoldedPSPNet(nn.Module):
         self.taps = nn.ModuleList(
             _taps(part) for part in conv.weight[:, channels:].chunk(len(PYRAMID_BINS), dim=1)
         )
-        self.activation, self.classifier = net.head[1], net.head[-1]
+        self.activation, self.classifier, self.decide = net.head[1], net.head[-1], net.decide
 
     def forward(self, images_nchw: Tensor) -> Tensor:
         features: Tensor = self.backbone(images_nchw)[1]
         hidden = self.features_conv(features) + self._context(features)
-        logits: Tensor = self.classifier(self.activation(hidden))
+        logits: Tensor = self.decide(self.classifier(self.activation(hidden)))
         return logits
 
     def _context(self, features: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from segserve.errors import CheckpointError
 from training import pspnet
+from training.decision import decision
 from training.meta import CheckpointMeta
 
 __all__ = [
@@ -106,6 +107,7 @@ def load_model(path: Path) -> tuple[pspnet.PSPNet, CheckpointMeta]:
         )
     model = pspnet.build(meta.preset, len(meta.classes), align_corners=meta.align_corners, layout=meta.layout)
     pspnet.set_bn_eps(model, meta.bn_eps)
+    model.decide = decision(meta)
     if not any(name.startswith(AUX) for name in state):
         del model.aux
     load_state(model, state, path)

@@ -14,7 +14,7 @@ from segserve.errors import CheckpointError
 from training.layout import Layout
 
 SCHEMA = 1
-_OPTIONAL = {"layout", "bn_eps"}  # fields that are left out where they are None
+_OPTIONAL = {"layout", "bn_eps", "majority"}  # fields that are left out where they are None
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class CheckpointMeta:
     provenance: dict[str, str]
     layout: Layout | None = None  # of a network of other origin; None: the preset's own
     bn_eps: float | None = None  # of every batch norm; None: the preset's own
+    majority: tuple[str, ...] | None = None  # classes that win only against all others together; None: none
 
     def __post_init__(self) -> None:
         wrong = [name for name, holds in self._checks().items() if not holds]
@@ -57,6 +58,8 @@ class CheckpointMeta:
             "metrics": all(isinstance(v, int | float) for v in self.metrics.values()),
             "provenance": all(isinstance(v, str) for v in self.provenance.values()),
             "bn_eps": self.bn_eps is None or (_is_number(self.bn_eps) and self.bn_eps > 0),
+            "majority": self.majority is None
+            or (len(set(self.majority)) == len(self.majority) > 0 and set(self.majority) <= set(self.classes)),
         }
 
     def to_json(self, indent: int | None = None) -> str:
@@ -80,6 +83,8 @@ class CheckpointMeta:
             for name in ("classes", "mean", "std"):
                 content[name] = tuple(content[name])
             content["metrics"] = {k: math.nan if v is None else v for k, v in content["metrics"].items()}
+            if "majority" in content:
+                content["majority"] = tuple(content["majority"])
             if "layout" in content:
                 content["layout"] = Layout.from_json(content["layout"])
             return cls(**content)

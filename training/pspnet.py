@@ -125,6 +125,8 @@ class PSPNet(nn.Module):
             nn.Conv2d(aux_width, num_classes, 1),
         )  # fmt: skip
 
+        self.decide: nn.Module = nn.Identity()  # what a checkpoint says of its logits (training.decision)
+
         for classifier in (self.head[-1], self.aux[-1]):
             # small first logits: every class starts about as likely as any other
             assert isinstance(classifier, nn.Conv2d) and classifier.bias is not None  # noqa: PT018
@@ -132,7 +134,7 @@ class PSPNet(nn.Module):
             nn.init.zeros_(classifier.bias)
 
     def forward(self, images_nchw: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.pyramid(self.backbone(images_nchw)[1]))
+        logits: Tensor = self.decide(self.head(self.pyramid(self.backbone(images_nchw)[1])))
         return logits
 
     def forward_with_aux(self, images_nchw: Tensor) -> tuple[Tensor, Tensor]:

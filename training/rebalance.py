@@ -87,6 +87,11 @@ class RebalanceConfig:
 def main(config: RebalanceConfig) -> None:
     """Fit, judge, write. Raises CheckFailed where it brings nothing; UsageError, DatasetError, CheckpointError."""
     dataset = load_dataset(config.data, config.split, config.root)
+    if load_checkpoint(config.checkpoint)[1].majority is not None:
+        raise UsageError(
+            f"{config.checkpoint} has classes that need a majority, which constants would undo: rebalance the "
+            "checkpoint that training.majority was given"
+        )
     segmenter = load_segmenter(config.checkpoint)
     require_same_classes(segmenter, dataset)
     chosen = chosen_classes(config.classes, dataset)

@@ -1,0 +1,82 @@
+"""A majority is part of what is exported: ONNX Runtime, OpenVINO and TorchScript answer with it at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import openvino
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from export.fold import fold
+from export.served_net import ServedNet
+from export.to_onnx import to_onnx
+from export.to_torchscript import to_torchscript
+from training import pspnet
+from training.decision import Majority
+
+MEAN, STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
+LABELS, NUM_CLASSES = (1, 4), 6
+Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@pytest.fixture(scope="module")
+def net() -> pspnet.PSPNet:
+    torch.manual_seed(5)
+    net = pspnet.build("pspnet_lite0", NUM_CLASSES, pretrained=True).eval()
+    net.head[-1].weight.data *= 20
+    net.decide = Majority(LABELS, NUM_CLASSES)
+    return net
+
+
+def onnx(served: ServedNet, file: Path) -> Answer:
+    to_onnx(served, file)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda images: np.asarray(session.run(None, {"images_nhwc": images})[0])
+
+
+def openvino_(served: ServedNet, file: Path) -> Answer:
+    to_onnx(served, file)
+    core = openvino.Core()
+    model = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: np.asarray(model(images)[0])
+
+
+def torchscript(served: ServedNet, file: Path) -> Answer:
+    to_torchscript(served, file)
+    model = torch.jit.load(file)
+    return lambda images: model(torch.from_numpy(images)).detach().numpy()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("export", [onnx, openvino_, torchscript])
+def test_exports_answer_with_it(net: pspnet.PSPNet, tmp_path: Path, export: Callable[..., Answer]) -> None:
+    answer = export(ServedNet(fold(net), MEAN, STD).eval(), tmp_path / "model.bin")
+    rng = np.random.default_rng(0)
+    for count, height, width in ((1, 64, 96), (3, 75, 41)):
+        images = rng.integers(0, 256, (count, height, width, 3), np.uint8)
+        with torch.inference_mode():
+            expected = ServedNet(net, MEAN, STD)(torch.from_numpy(images))
+            plain = net.head(
+                net.pyramid(net.backbone((torch.from_numpy(images).permute(0, 3, 1, 2) - 127.0) / 128)[1])
+            )
+        got = answer(images)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, expected.numpy(), rtol=1e-3, atol=2e-3)
+        assert (expected - plain).abs().max() > 0.1  # the rule is about something here
+
+
+def test_in_bf16_the_rule_is_computed_in_float32(net: pspnet.PSPNet) -> None:
+    images = torch.randint(
+        0, 256, (1, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+    with torch.inference_mode():
+        logits = ServedNet(fold(net), MEAN, STD, torch.bfloat16).eval()(images)
+        assert logits.dtype == torch.float32
+        expected = ServedNet(net.float(), MEAN, STD)(images)
+    agree = (logits.argmax(1) == expected.argmax(1)).float().mean()
+    assert agree > 0.9

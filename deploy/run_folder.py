@@ -93,7 +93,10 @@ def create(run_dir: Path) -> Path:
 
 @contextlib.contextmanager
 def exclusive(run_dir: Path) -> Iterator[None]:
-    """Two starts at once: the second waits until the first has written server.json, and then sees it."""
+    """Two starts at once: the second waits until the first has written server.json, and then sees it.
+
+    A stop that clears up and a start do so too. Not to be taken twice: who waits for itself waits for ever.
+    """
     with (run_dir / LOCK_FILE).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -189,11 +192,17 @@ def _owner(path: Path) -> int:
 
 
 def clear(running: Running) -> None:
-    """Remove what means something only while the server runs. Logs and the effective configuration stay."""
-    run_dir = Path(running.run_dir)
+    """Remove what means something only while the server runs. Logs and the effective configuration stay.
+
+    What lies in the run folder stays too if another server has been started in it since: it is that one's. The caller
+    holds the lock of `exclusive`, so that none gets started meanwhile.
+    """
+    run_dir, sockets = Path(running.run_dir), Path(running.management_socket).parent
+    if sockets != run_dir:  # a folder that was made for this server alone
+        shutil.rmtree(sockets, ignore_errors=True)
+    last = load(run_dir)
+    if last is None or (last.pid, last.identity) != (running.pid, running.identity):
+        return
     shutil.rmtree(running.tmp_dir, ignore_errors=True)
     for path in (Path(running.management_socket), run_dir / KEY_FILE, run_dir / STATE_FILE):
         path.unlink(missing_ok=True)
-    sockets = Path(running.management_socket).parent
-    if sockets != run_dir:
-        shutil.rmtree(sockets, ignore_errors=True)

@@ -98,7 +98,7 @@ def _make_room(run_dir: Path, named: Path) -> None:
             f"{command('deploy.server', 'stop', '--run-dir', named)}, or choose another --run-dir"
         )
     if left:  # its workers and sockets may still be there
-        _stop(left)
+        _clear_up(left)
 
 
 def _require_tokens_behind_front(run_dir: Path, auth: str) -> None:
@@ -160,8 +160,17 @@ def renew_tokens(options: RenewTokens) -> int:
 def _stop(running: Running) -> None:
     if running.alive():
         processes.end_session(running.pid, STOP_TIMEOUT_S)
-    else:
-        processes.end_orphans(running.pid, running.tmp_dir)
+    run_dir = Path(running.run_dir)
+    if run_dir.is_dir():
+        with run_folder.exclusive(run_dir):
+            _clear_up(running)
+    else:  # somebody removed it, and with it what the lock is for
+        _clear_up(running)
+
+
+def _clear_up(running: Running) -> None:
+    """After a server that has ended; whoever calls holds the run folder's lock."""
+    processes.end_orphans(running.pid, running.tmp_dir)
     run_folder.clear(running)
 
 

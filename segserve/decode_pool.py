@@ -7,6 +7,9 @@ every thread is stuck, work is refused at once.
 Whose fault it was is seen from the processor time: a file that used most of it up is refused for good (413); on a
 machine that did not get round to it, the request may come again (503).
 
+All that takes a decoder that lets go of Python's lock. JPEG 2000's does not: until it has ended, no other thread goes
+on and no deadline is noticed. So only small ones are let in, of a second or so (segserve.limited_file.MAX_J2K_BYTES).
+
 What is let into a decoder is done in a few seconds: segserve.limited_file sees to that. The deadline is for what no
 rule foresees. It holds up the other images of a batch for (1 + SPARE_THREADS / threads) x its time at the most, if
 there is such an image for every thread.

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 # Importing a plugin registers it: without these lines Pillow would import all forty at the first odd file.
 from PIL import (
-    AvifImagePlugin,  # noqa: F401
+    AvifImagePlugin,
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
     IcoImagePlugin,  # noqa: F401
@@ -29,6 +29,10 @@ from PIL import (
 
 from segserve.jpeg_scans import MAX_SEGMENTS
 from segserve.limited_file import LimitedFile
+
+# Else each decode takes all cores, in threads that segserve.decode_pool does not see: it would take a file that kept
+# the machine busy for one that the machine had no time for. Side by side are the images of a batch.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 OPENED_FORMATS: Final = (
     "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO",

@@ -135,7 +135,7 @@ def _read(data: bytes | bytearray, max_pixels: int, input_size: tuple[int, int] 
         if image.format in ("JPEG", "MPO"):
             jpeg_scans.check(scans, image.width * image.height)
             return _read_jpeg(image, input_size)
-        limited_file.check_opened(image, data)
+        limited_file.check_opened(image, data, max_pixels)
         scale_transparent_colour(image)
         image.load()
         limited_file.check_size(image, max_pixels)  # an ICO's real size is known only now

@@ -23,6 +23,8 @@ from PIL.PngImagePlugin import PngImageFile
 _PHOTOMETRIC_TAG: Final = 0x0106
 _BITS_PER_SAMPLE_TAG: Final = 0x0102
 _SAMPLE_FORMAT_TAG: Final = 0x0153
+_UNSIGNED, _SIGNED = 1, 2
+"""Values of _SAMPLE_FORMAT_TAG."""
 _GREY_STEPS: Final = {"L;2": 85, "L;4": 17}
 """Pillow's names of grey PNGs with few bits, and what one step of theirs is of 255."""
 
@@ -43,7 +45,7 @@ def scale_transparent_colour(image: Image.Image) -> None:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """A loaded picture of any mode as RGB of 8 bits a sample."""
-    if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
+    if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16") or _signed_bytes(image):
         return Image.fromarray(_grey_8bit(image)).convert("RGB")
     if image.has_transparency_data:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")  # which would be a copy
@@ -52,16 +54,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _signed_bytes(image: Image.Image) -> bool:
+    """Whether it is a TIFF of such samples: Pillow has no mode for them and takes them for unsigned ones."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode == "L" and bool(tags.get(_SAMPLE_FORMAT_TAG, (1,))[0] == _SIGNED)
+
+
 def _grey_8bit(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey of 9 to 32 bits per sample, scaled to 0..255; (height, width)."""
+    """Grey of 9 to 32 bits per sample, or of 8 signed ones, scaled to 0..255; (height, width)."""
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})  # TIFF only
+    if image.mode == "L":
+        values = values.view(np.int8)
     if values.dtype.kind == "u":
         white = 2 ** int(tags.get(_BITS_PER_SAMPLE_TAG, (16,))[0]) - 1
         table = np.minimum((np.arange(65536) * 255 + white // 2) // white, 255).astype(np.uint8)
         grey: NDArray[np.uint8] = table[values]  # a table needs no wider copy of the image
     else:
-        if image.mode == "I" and tags.get(_SAMPLE_FORMAT_TAG, (2,))[0] == 1:
+        undeclared = _UNSIGNED if tags else _SIGNED  # by TIFF 6.0; Pillow's own integers are signed
+        if image.mode == "I" and tags.get(_SAMPLE_FORMAT_TAG, (undeclared,))[0] == _UNSIGNED:
             values = values.view(np.uint32)  # Pillow has no unsigned 32-bit mode
         scaled = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=np.inf, neginf=0.0)
         scaled *= 255.0 / _assumed_white(image, float(scaled.max(where=np.isfinite(scaled), initial=0)))

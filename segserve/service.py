@@ -4,10 +4,10 @@ Every request has its own fate: what fails for one (its image, our code, its tur
 reply, and its neighbours get exactly what they would get alone. The engine is called once for all images of
 the batch; what happens if that fails is in segserve.inference.
 
-Before and after the engine, the images of a batch are worked on side by side in threads: decoders, encoders and the
-mask kernels let go of Python's lock. Decoding has threads of its own, with a deadline (segserve.decode_pool). Overlap
-with the engine comes from several workers (on a CPU there is nothing to gain by it: the engine takes every core;
-`benchmarks.tune` finds out).
+Before and after the engine, the images of a batch are worked on side by side in threads: encoders, the mask kernels and
+all decoders but that of JPEG 2000 let go of Python's lock. Decoding has threads of its own, with a deadline
+(segserve.decode_pool). Overlap with the engine comes from several workers (on a CPU there is nothing to gain by it: the
+engine takes every core; `benchmarks.tune` finds out).
 """
 
 from __future__ import annotations

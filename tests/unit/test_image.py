@@ -258,3 +258,7 @@ def test_samples_that_declare_no_white() -> None:
     assert_close(decode(integers("<i4", 2, -7, 100, 255)), grey([0, 100, 255]))
     assert_close(decode(integers("<i2", 2, -7, 15000, 30000)), grey([0, 128, 255]))
     assert_close(decode(integers("<u4", 1, 0, 2**31, 2**32 - 2)), grey([0, 128, 255]))
+    assert_close(decode(integers("<i1", 2, -128, -1, 0, 100, 127)), grey([0, 0, 0, 100, 127]))
+    assert_close(decode(integers("<u1", 1, 0, 100, 128, 255)), grey([0, 100, 128, 255]))
+    undeclared = np.array([0, 2**31, 2**32 - 2], "<u4").tobytes()
+    assert_close(decode(tiff(3, 1, undeclared, {258: 32})), grey([0, 128, 255]))  # unsigned, by TIFF 6.0

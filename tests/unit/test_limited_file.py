@@ -96,6 +96,21 @@ def test_slow_ppms_are_limited_in_bytes() -> None:
     assert decode(b"P6 2000 700 255\n" + bytes(3 * 2000 * 700)).shape == (700, 2000, 3)  # no slow decoder
 
 
+def test_large_jpeg_2000s_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Pillow decodes one, no other thread of the worker goes on."""
+    data = saved(photo(), "JPEG2000")
+    monkeypatch.setattr(limited_file, "MAX_J2K_BYTES", len(data))
+    assert decode(data).shape == (16, 24, 3)
+    message = (
+        rf"JPEG 2000 may have {len(data):,} bytes, this has {len(data) + 1:,}; save it as JPEG, WebP or PNG"
+    )
+    with pytest.raises(ImageTooLarge, match=message) as raised:
+        decode(data + b"\0")
+    assert raised.value.status == 413
+    noise = np.random.default_rng(0).bytes(limited_file.MAX_J2K_BYTES)
+    assert decode(saved(photo(), "PNG") + noise).shape == (16, 24, 3)  # of others it is no limit
+
+
 def test_comments_in_a_text_ppm_are_few() -> None:
     with pytest.raises(BadImage, match="256 comments"):
         decode(b"P3\n8 8\n255\n" + b"#a\n" * 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -100,6 +101,34 @@ def test_state_survives_the_file_and_a_clean_stop_removes_it(tmp_path: Path) -> 
     run_folder.clear(state)
     assert run_folder.load(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+
+
+def test_a_late_clean_up_leaves_the_next_servers_files(tmp_path: Path) -> None:
+    """A stop that took its time: meanwhile the folder was cleared, and another server started in it."""
+    old, new = running(tmp_path, 1, "boot 1"), running(tmp_path, 1, "boot 2", auth="token")
+    run_folder.save(new)
+    (tmp_path / "tmp").mkdir()
+    for name in ("management.sock", run_folder.KEY_FILE):
+        (tmp_path / name).touch()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for other in (old, running(tmp_path, 2, "boot 2")):
+        run_folder.clear(other)
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+    run_folder.clear(new)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_sockets_goes_with_the_server_that_it_was_made_for(tmp_path: Path) -> None:
+    run_dir, sockets = tmp_path / "run", tmp_path / "sockets"
+    old = dataclasses.replace(
+        running(run_dir), management_socket=str(sockets / "management.sock"), tmp_dir=str(sockets / "tmp")
+    )
+    (sockets / "tmp").mkdir(parents=True)
+    run_dir.mkdir()
+    run_folder.save(running(run_dir, 2))
+    run_folder.clear(old)
+    assert not sockets.exists()
+    assert (run_dir / run_folder.STATE_FILE).exists()
 
 
 def test_a_torn_state_file_is_an_error_in_words(tmp_path: Path) -> None:

@@ -168,6 +168,11 @@ class CSAIL(nn.Module):
         d.ppm = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(n), *cbr(out, 20, 1)) for n in (1, 2, 3, 6))
         d.conv_last = nn.Sequential(*cbr(out + 80, 24, 3), nn.Dropout2d(0.1), nn.Conv2d(24, classes, 1))
         d.cbr_deepsup, d.conv_last_deepsup = nn.Sequential(*cbr(out // 2, 12, 3)), nn.Conv2d(12, classes, 1)
+        for module in list(self.modules()):
+            if isinstance(module, nn.BatchNorm2d):  # its own synchronised one keeps sums beside what it uses
+                for name in ("_tmp_running_mean", "_tmp_running_var"):
+                    module.register_buffer(name, torch.full((module.num_features,), 7.0))
+                module.register_buffer("_running_iter", torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
         e, d = self.encoder, self.decoder

@@ -32,6 +32,7 @@ NORMALISATIONS: tuple[tuple[str, Triple, Triple], ...] = (
     ("x / 255", (0.0,) * 3, (255.0,) * 3),
     ("none", (0.0,) * 3, (1.0,) * 3),
     ("Caffe's mean alone", (123.675, 116.28, 103.53), (1.0,) * 3),
+    ("the older CSAIL's mean alone", (122.7717, 115.9465, 102.9801), (1.0,) * 3),
 )
 EPSILONS = (1e-3, 1e-5)
 RESIZES: tuple[Resize, ...] = (
@@ -69,18 +70,27 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Mend:
-    """One assumption undone. `kind`: which; `words`: what was wrong, and what to do."""
+    """One assumption undone. `kind`: which; `words`: what was wrong. What to do follows from the last pipeline."""
 
     kind: str
     words: str
     pipeline: Pipeline
 
 
-def mends(now: Pipeline, *, bn_eps: float, bottleneck: bool, turned: bool) -> list[Mend]:
-    """All single changes to `now`. `bn_eps`: the model's at present; `turned`: some photo has an EXIF orientation."""
+def fed_bgr(meta: CheckpointMeta) -> bool:
+    """Whether the importer was told that the source fed BGR: then the first convolution was turned round."""
+    return meta.provenance.get("fed", "").startswith("bgr")
+
+
+def mends(now: Pipeline, *, bn_eps: float, bottleneck: bool, turned: bool, was_bgr: bool) -> list[Mend]:
+    """All single changes to `now`.
+
+    `bn_eps`: the model's at present; `turned`: some photo has an EXIF orientation; `was_bgr`: `fed_bgr` of it.
+    """
+    order = ("RGB, and imported as if on BGR: its first convolution must not be turned round"
+             if was_bgr else "BGR: turn round the first convolution's inputs")  # fmt: skip
     found = [
-        Mend("channel order", "the network was trained on BGR: turn round the first convolution's inputs "
-             "(import with --channel-order bgr)", replace(now, bgr=not now.bgr)),
+        Mend("channel order", f"the network was trained on {order}", replace(now, bgr=not now.bgr)),
         Mend("align_corners", f"align_corners is {now.align_corners} in the checkpoint, the weights were trained with "
              f"{not now.align_corners}", replace(now, align_corners=not now.align_corners)),
     ]  # fmt: skip
@@ -103,7 +113,7 @@ def _normalisations(now: Pipeline) -> list[Mend]:
     candidates = (*NORMALISATIONS, ("the same in the other order", now.mean[::-1], now.std[::-1]))
     return [
         Mend("mean and std", f"the checkpoint says mean {now.mean}, std {now.std}; the weights were trained with "
-             f"{name}: mean {mean}, std {std} (0 to 255)", replace(now, mean=mean, std=std))
+             f"{name}: mean {mean}, std {std} (RGB, 0 to 255)", replace(now, mean=mean, std=std))
         for name, mean, std in candidates
         if not np.allclose((*mean, *std), (*now.mean, *now.std))
     ]  # fmt: skip
@@ -129,13 +139,12 @@ def _layouts(now: Pipeline, bottleneck: bool) -> list[Mend]:
     was = "half" if now.layout.contracted else "all"
     found = [
         Mend("dilation", f"the first block of a dilated stage has {was} of its dilation here, and had "
-             f"{'all' if was == 'half' else 'half'} in training (import with --contracted "
-             f"{contracted.contracted})", replace(now, layout=contracted)),
+             f"{'all' if was == 'half' else 'half'} in training", replace(now, layout=contracted)),
     ]  # fmt: skip
     if bottleneck:
         other: Literal["3x3", "1x1"] = "1x1" if now.layout.stride_in == "3x3" else "3x3"
         was = now.layout.stride_in
-        words = f"the stride is in the {was} here and was in the {other} in training: import with --stride-in {other}"
+        words = f"the stride is in the {was} here and was in the {other} in training"
         found.append(
             Mend("stride position", words, replace(now, layout=replace(now.layout, stride_in=other)))
         )
@@ -166,6 +175,17 @@ class Reading:
         for value in np.flatnonzero(counts.any(axis=(0, 2))):
             read[:, self.table[value]] += counts[:, value]
         return read
+
+
+def rearranged(meta: CheckpointMeta) -> Reading | None:
+    """Values of the original's masks as classes here, where the importer's --order rearranged the outputs."""
+    if not (found := re.fullmatch(r"([\d, ]+) of (\d+)", meta.provenance.get("outputs_taken", ""))):
+        return None
+    table = np.arange(256, dtype=np.uint8)
+    table[: int(found[2])] = meta.ignore_label  # outputs that were left out
+    table[[int(theirs) for theirs in found[1].split(",")]] = np.arange(len(meta.classes))
+    words = "the masks are in the order of the original's outputs, which --order rearranged at the import"
+    return Reading("rearranged", words, table, certain=True)
 
 
 def readings(counts: Counts, classes: tuple[str, ...], ignore_label: int) -> list[Reading]:

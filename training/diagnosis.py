@@ -14,9 +14,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from training.assumptions import Counts, Mend, Pipeline, Reading, mends, readings
+from segserve.errors import UsageError
+from training.assumptions import (
+    Counts,
+    Mend,
+    Pipeline,
+    Reading,
+    fed_bgr,
+    mends,
+    readings,
+    rearranged,
+)
 from training.backbones import RESNETS, Bottleneck
-from training.patient import Patient
+from training.patient import Patient, agreement, labelled, miou, options
 
 AGREEMENT, MIOU = "agreement", "mIoU"
 ROUNDS = 2
@@ -48,7 +58,8 @@ class Try:
 class Diagnosis:
     """`found`: the changes that explain the gap, most telling first. `tries`: everything that was tried.
 
-    `pipeline` and `reading` are those with the gap closed; `reading` None: labels are read as they are.
+    `pipeline` and `reading` are those with the gap closed; `reading` None: labels are read as they are. `order`: how
+    the original's masks were read before that. `advice`: options to import again with; `remarks`: whole sentences.
     """
 
     measure: str
@@ -58,6 +69,9 @@ class Diagnosis:
     tries: tuple[Try, ...]
     pipeline: Pipeline
     reading: Reading | None
+    order: Reading | None
+    advice: str
+    remarks: tuple[str, ...]
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -69,7 +83,22 @@ class Diagnosis:
         return not self.found and (self.measure == MIOU or 1 - self.as_is <= SAME)
 
     def words(self) -> str:
-        """The finding in a sentence or two."""
+        """The finding in a few sentences."""
+        rest = self._rest()
+        what = "To see how far that goes, import it again" if rest else "Import it again"
+        advice = f"{what} with {self.advice} and the other options as before." if self.advice else ""
+        return " ".join(filter(None, (self._finding(), rest, advice, *self.remarks)))
+
+    def _rest(self) -> str:
+        """What the changes leave open: a cause that explains a third of a gap may be another's shadow."""
+        if not self.found or self.measure == MIOU or 1 - self.mended <= SAME:
+            return ""
+        return (
+            f"That explains only a part: {100 * (1 - self.mended):.2f} % of the pixels still differ, of "
+            f"{100 * (1 - self.as_is):.2f} %. Something else is wrong too, and may be the cause of all."
+        )
+
+    def _finding(self) -> str:
         score = f"{self.measure} {100 * self.as_is:.2f} %"
         if self.found:
             what = "; and ".join(one.words for one in self.found)
@@ -92,7 +121,9 @@ class Diagnosis:
 
     def read_labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Values of a label file -> classes, as found."""
-        return labels if self.reading is None else self.reading.table[labels]
+        for reading in (self.order, self.reading):
+            labels = labels if reading is None else reading.table[labels]
+        return labels
 
 
 @dataclass(frozen=True)
@@ -112,11 +143,17 @@ class _Search:
 
     patient: Patient
     references: bool
+    order: Reading | None = None
     tries: list[Try] = field(default_factory=list)
 
     def score(self, counts: Counts) -> float:
         measure = agreement if self.references else miou
         return measure(counts.sum(axis=0), self.patient.meta.ignore_label)
+
+    def counts(self, pipeline: Pipeline) -> Counts:
+        """With the original's masks in the order of the outputs here."""
+        counts = self.patient.counts(pipeline)
+        return counts if self.order is None else self.order.counts(counts)
 
     def explains(self, before: Counts, after: Counts, changes: int = 1) -> bool:
         """Whether going from `before` to `after` is more than chance, or than fitting a few photos.
@@ -135,7 +172,7 @@ class _Search:
 
     def state(self, pipeline: Pipeline, *, keep: bool = False) -> _State:
         """Ask the network, then read the labels in every way."""
-        counts, meta = self.patient.counts(pipeline), self.patient.meta
+        counts, meta = self.counts(pipeline), self.patient.meta
         state = _State(pipeline, self.score(counts), None, self.score(counts), counts)
         for reading in readings(counts, meta.classes, meta.ignore_label):
             read = reading.counts(counts)
@@ -154,7 +191,9 @@ class _Search:
         meta = self.patient.meta
         bottleneck = meta.preset in RESNETS and RESNETS[meta.preset][0] is Bottleneck
         eps = now.bn_eps or self.patient.bn_eps
-        every = mends(now, bn_eps=eps, bottleneck=bottleneck, turned=self.patient.turned())
+        every = mends(
+            now, bn_eps=eps, bottleneck=bottleneck, turned=self.patient.turned(), was_bgr=fed_bgr(meta)
+        )
         return [mend for mend in every if mend.kind not in used]
 
     def best_change(self, now: _State, used: set[str]) -> tuple[list[Mend], _State] | None:
@@ -208,7 +247,12 @@ class _Search:
 
 def diagnose(patient: Patient, *, references: bool) -> Diagnosis:
     """`references`: what is expected are another program's masks of the same weights, else labels drawn by people."""
-    search = _Search(patient, references)
+    search = _Search(patient, references, patient.order() if references else None)
+    if not labelled(search.counts(Pipeline.of(patient.meta)).sum(axis=0), patient.meta.ignore_label).any():
+        raise UsageError(
+            f"no pixel of the {len(patient.photos)} masks or labels is labelled: all are {patient.meta.ignore_label}, "
+            f"or outputs that --order left out; expected class ids from 0 to {len(patient.meta.classes) - 1}"
+        )
     now = search.state(Pipeline.of(patient.meta), keep=True)
     as_is, found = now.plain, list[Try]()
     for _ in range(ROUNDS if references else 1):  # after the first, labels show the model's own errors
@@ -223,27 +267,23 @@ def diagnose(patient: Patient, *, references: bool) -> Diagnosis:
         found.append(Try(now.reading.kind, now.reading.words, now.reached))
     mended = now.reached if found else max([as_is, *(one.score for one in search.tries)])
     measure = AGREEMENT if references else MIOU
-    return Diagnosis(measure, as_is, mended, tuple(found), tuple(search.tries), now.pipeline, now.reading)
+    return Diagnosis(
+        measure, as_is, mended, tuple(found), tuple(search.tries), now.pipeline, now.reading, search.order,
+        options(patient.meta, now.pipeline), _remarks(search, now.reading, references and 1 - mended > SAME),
+    )  # fmt: skip
 
 
-def agreement(counts: Counts, ignore_label: int) -> float:
-    """Share of the labelled pixels that are right; a value that is no class is never right."""
-    kept = _without(counts, ignore_label)
-    total = kept.sum()
-    return float(np.trace(kept[: kept.shape[1]]) / total) if total else 0.0
-
-
-def miou(counts: Counts, ignore_label: int) -> float:
-    """Mean IoU of the classes that are labelled or predicted; pixels of values that are no class are errors."""
-    kept = _without(counts, ignore_label)
-    num_classes = kept.shape[1]
-    hits = np.diag(kept[:num_classes])
-    union = kept[:num_classes].sum(axis=1) + kept.sum(axis=0) - hits
-    seen = union > 0
-    return float((hits[seen] / union[seen]).mean()) if seen.any() else 0.0
-
-
-def _without(counts: Counts, ignore_label: int) -> Counts:
-    kept = counts.copy()
-    kept[ignore_label] = 0
-    return kept
+def _remarks(search: _Search, reading: Reading | None, unexplained: bool) -> tuple[str, ...]:
+    patient, meta = search.patient, search.patient.meta
+    said = [patient.odd_sizes()]
+    if unexplained:
+        size = f"{meta.input_width}x{meta.input_height}"
+        said.append(f"Not tried: an input of another size than {size}, windows, flips, several scales.")
+    if search.order is not None:
+        said.append(f"Taken into account: {search.order.words}.")
+    elif reading is not None and rearranged(meta) is not None:
+        said.append(
+            "The outputs were rearranged with --order at the import: labels in the original's order are then expected "
+            "to look so."
+        )
+    return tuple(filter(None, said))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +37,13 @@ def page(patient: Patient, found: Diagnosis, name: str) -> str:
     rows = "".join(
         _row(one.kind, one.words, one.score) for one in sorted(found.tries, key=lambda t: -t.score)
     )
-    before, after = patient.masks(Pipeline.of(patient.meta)), patient.masks(found.pipeline)
+    as_is = Pipeline.of(patient.meta)
+    shown = replace(patient, photos=patient.photos[:SHOWN], expected=patient.expected[:SHOWN])
+    before = shown.masks(as_is)
+    after = before if found.pipeline == as_is else shown.masks(found.pipeline)
     pictures = "".join(
-        _pictures(patient, index, before[index], after[index], found)
-        for index in range(min(SHOWN, len(before)))
+        _pictures(patient, index, *masks, found)
+        for index, masks in enumerate(zip(before, after, strict=True))
     )
     return (
         f'<!doctype html><meta charset="utf-8"><title>{html.escape(name)}</title><style>{STYLE}</style>'

@@ -4,7 +4,8 @@
 
 Names are theirs, taken from their published code: hszhao/semseg (model/pspnet.py), open-mmlab/mmsegmentation
 (ResNetV1c, PSPHead, FCNHead), CSAILVision/semantic-segmentation-pytorch (ResnetDilated, PPMDeepsup), torchvision and
-timm (ResNet). A habit is what the tensors do not show: dilations, align_corners, normalisation.
+timm (ResNet). A habit is what the tensors do not show: dilations, align_corners, normalisation. Only MMSegmentation
+writes them into the file, as the text of its configuration.
 """
 
 from __future__ import annotations
@@ -17,14 +18,25 @@ from typing import Literal
 from torch import Tensor
 
 from segserve.errors import CheckpointError
-from training.layout import Second
+from training.layout import Second, StrideIn
 from training.pspnet import PYRAMID_BINS
 
 Name = Literal["semseg", "mmseg", "csail", "torchvision"]
 # DataParallel and AveragedModel, torch.compile, Lightning modules' usual attributes, CSAIL's module
 WRAPPERS = (("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("encoder.", "decoder."))
 TRUNK = re.compile(r"(conv|bn)[123]\.|layer[1-4]\.")  # names of CSAIL's encoder
-AVERAGED = "n_averaged"  # how many weights torch's AveragedModel has averaged: no weight itself
+# How many weights an averaged model has averaged (torch's, mmengine's), class weights of semseg's and CSAIL's loss, and
+# what CSAIL's synchronised batch norms sum up to make running_mean and running_var of
+NO_WEIGHT = re.compile(
+    r"((module|_orig_mod|model|net)\.)*(n_averaged|steps|(criterion|crit)\.weight)"
+    r"|.*\.(_tmp_running_mean|_tmp_running_var|_running_iter)"
+)
+# What is built here, as mmseg's configuration calls it
+BUILT = {"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4), "pool_scales": PYRAMID_BINS}
+STYLES: dict[str | None, StrideIn] = {"pytorch": "3x3", "caffe": "1x1"}
+ORDERS: dict[str | None, Literal["rgb", "bgr"]] = {"True": "rgb", "False": "bgr"}  # of to_rgb
+TRUTHS: dict[str | None, bool] = {"True": True, "False": False}
+NUMBER = r"-?\d+\.?\d*(?:e[-+]?\d+)?"
 
 # convolution and batch norm in turn, as each stem's author named them
 STEMS = {
@@ -78,12 +90,85 @@ SOURCES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Habits:
+    """What a file's own configuration says. `mean` and `std` in the order and scale that the network was fed.
+
+    None: it does not say. `threshold`: of a binary head's sigmoid, above which a pixel is class 1.
+    """
+
+    align_corners: bool | None = None
+    contracted: bool | None = None
+    stride_in: StrideIn | None = None
+    multi_grid: tuple[int, ...] | None = None
+    channel_order: Literal["rgb", "bgr"] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    threshold: float | None = None
+
+
+def habits(text: str) -> Habits:
+    """Of MMSegmentation's configuration, as Python text. Raises CheckpointError for a network that is not built here.
+
+    Read by its words and never run.
+    """
+    for name, built in BUILT.items():
+        said = _numbers(text, name)
+        if said is not None and said != built:
+            raise CheckpointError(
+                f"the file's own configuration says {name} {_plain(said)}, expected {_plain(built)}: its tensors "
+                "would fit, but it is another function, which is not supported. Take a PSPNet of output stride 8 "
+                "(mmseg's names for them have d8)"
+            )
+    head = (
+        text.partition("decode_head")[2] or text
+    )  # not the one for training alone, which may come before it
+    threshold, grid = _word(head, "threshold"), _numbers(text, "multi_grid")
+    mean, std = _numbers(text, "mean"), _numbers(text, "std")
+    both = mean is not None and std is not None and len(mean) == len(std) == 3 and min(std) > 0
+    return Habits(
+        TRUTHS.get(_word(head, "align_corners")),
+        TRUTHS.get(_word(text, "contract_dilation")),
+        STYLES.get(_word(text, "style")),
+        None if grid is None else tuple(map(int, grid)),
+        ORDERS.get(_word(text, "to_rgb|bgr_to_rgb")),
+        mean if both else None,
+        std if both else None,
+        float(threshold) if threshold and re.fullmatch(r"0?\.\d+", threshold) else None,
+    )
+
+
+def _word(text: str, name: str) -> str | None:
+    found = re.search(rf"\b(?:{name})['\"]?\s*[=:]\s*['\"]?([\w.]+)", text)
+    return found[1] if found else None
+
+
+def _numbers(text: str, name: str) -> tuple[float, ...] | None:
+    found = re.search(rf"\b{name}['\"]?\s*[=:]\s*[(\[]([-+\d.,e\s]*)[)\]]", text)
+    return tuple(float(number) for number in re.findall(NUMBER, found[1])) if found else None
+
+
+def _plain(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
+
+
+def aside(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The weights, and the names of what lies beside them: counters, a loss's, and mmcv's moving averages.
+
+    Those are called after what they average, as in ema_backbone_conv1_weight.
+    """
+    averages = {f"ema_{name.replace('.', '_')}" for name in tensors}
+    left_out = {name for name in tensors if NO_WEIGHT.fullmatch(name)} | (averages & tensors.keys())
+    kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    return kept, tuple(sorted(left_out))
+
+
 def unwrap(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the prefixes that wrappers put before every name, in whichever order and however often.
 
     What only some names have is a part of the network, and stays.
     """
-    plain = {name: tensor for name, tensor in tensors.items() if name != AVERAGED}
+    plain = dict(tensors)
     if not plain or not any(all(name.startswith(wrapper) for name in plain) for wrapper in WRAPPERS):
         return plain
     inner = {name.split(".", 1)[1]: tensor for name, tensor in plain.items()}

@@ -18,42 +18,52 @@ import torch
 from torch import Tensor
 
 from segserve.errors import CheckpointError
-from training.foreign import Source, recognise, unwrap
+from training.foreign import Habits, Source, aside, habits, recognise, unwrap
 
-# What weights are saved under. Moving averages come last: where a file has both, the plain ones are taken.
+# What weights are saved under. Those called moving averages come last: where a file has both, the others are taken.
+# mmengine exchanges the two when it saves, so that there the averages are in state_dict, and are what is taken.
 CONTAINERS = (
-    "state_dict", "model", "model_state_dict", "model_state", "network", "state_dict_ema", "ema_state_dict",
+    "state_dict", "model", "model_state_dict", "model_state", "network", "net", "state_dict_ema", "ema_state_dict",
     "model_ema",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Read:
-    """Tensors by their source's names, class names where the file has some, and under which keys the tensors were."""
+    """Tensors by their source's names, class names where the file has some, and under which keys the tensors were.
+
+    `habits`: what the file's own configuration says; `left_out`: names of tensors that are no weights.
+    """
 
     tensors: dict[str, Tensor]
     classes: tuple[str, ...]
     source: Source
     taken_from: str
+    habits: Habits
+    left_out: tuple[str, ...]
 
 
 def read(files: tuple[Path, ...], source: str) -> Read:
     """All tensors of the files together. Raises CheckpointError for what cannot be read or recognised."""
     tensors: dict[str, Tensor] = {}
     classes: tuple[str, ...] = ()
-    taken_from = []
+    taken_from, text, left_out = [], "", list[str]()
     for path in files:
         content = _open(path)
         inner, where = _weights(content)
         taken_from.append(where)
-        found = unwrap(_tensors(inner, path))
+        weights, beside = aside(_tensors(inner, path))
+        left_out += beside
+        found = unwrap(weights)
         if twice := sorted(tensors.keys() & found.keys()):
             raise CheckpointError(
                 f"{path} has {twice[0]} as the file before it has: these are no two parts of one"
             )
         tensors |= found
-        classes = classes or _classes(content)
-    return Read(tensors, classes, recognise(tensors, source), "; ".join(taken_from))
+        classes, text = classes or _classes(content), text or _config(content)
+    known = recognise(tensors, source)
+    said = habits(text) if known.name == "mmseg" else Habits()
+    return Read(tensors, classes, known, "; ".join(taken_from), said, tuple(left_out))
 
 
 def _open(path: Path) -> Mapping[str, object]:
@@ -88,7 +98,7 @@ def _refusal(path: Path, error: Exception) -> str:
 
 
 def _strip(path: Path) -> str:
-    """A program for a shell's double quotes: the tensors and class names of a file, or of a network, in a new one."""
+    """A program for a shell's double quotes: tensors, class names and configuration of a file, or of a network."""
     new = f"{path.stem}-weights.pth"
     return (
         f"import torch; c = torch.load({path.name!r}, map_location='cpu', weights_only=False); "
@@ -96,7 +106,8 @@ def _strip(path: Path) -> str:
         "c = c if isinstance(c, dict) else {'model': c}; m = c.get('meta') or {}; "
         "n = m.get('CLASSES') or (m.get('dataset_meta') or {}).get('classes') or (); "
         f"s = next((x for k in {CONTAINERS!r} if isinstance(x := d(c.get(k)), dict)), c); "
-        "torch.save({'meta': {'CLASSES': list(n)}, 'state_dict': {k: v for k, v in s.items() if torch.is_tensor(v)}}, "
+        "t = {'CLASSES': list(n), 'config': str(m.get('config') or m.get('cfg') or '')}; "
+        "torch.save({'meta': t, 'state_dict': {k: v for k, v in s.items() if torch.is_tensor(v)}}, "
         f"{new!r})"
     )
 
@@ -130,3 +141,12 @@ def _classes(content: Mapping[str, object]) -> tuple[str, ...]:
     inner = meta.get("dataset_meta")
     names = meta.get("CLASSES") or (inner.get("classes") if isinstance(inner, Mapping) else None)
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+
+def _config(content: Mapping[str, object]) -> str:
+    """mmseg's, as text: meta.config, later meta.cfg. Empty if there is none."""
+    meta = content.get("meta")
+    if not isinstance(meta, Mapping):
+        return ""
+    text = meta.get("config") or meta.get("cfg")
+    return text if isinstance(text, str) else ""

@@ -5,14 +5,15 @@
     python -m training.import_checkpoint resnet50.pth --from torchvision --out trunk.safetensors
 
 Every tensor finds its place or nothing is written. What the tensors do not say (normalisation, align_corners, where
-strides and dilations are) is taken as the source's repository has it, or from the options; all of it is recorded in
-the checkpoint and honoured by training, export and serving. `training.doctor` checks it against photos.
+strides and dilations are) is taken from the options, else from the configuration that MMSegmentation writes into its
+files, else as the source's repository has it; all of it is recorded in the checkpoint and honoured by training, export
+and serving. `training.doctor` checks it against photos.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,6 +33,11 @@ from training.meta import CheckpointMeta
 from training.pspnet import normalisation
 
 SMALLEST_INPUT = 33
+LISTED = 24  # names of tensors that were left out; some files have hundreds
+CSAIL_BEFORE = (
+    "  CSAIL's older networks were fed otherwise: if this is one, import it again with --channel-order bgr --mean "
+    "102.9801 115.9465 122.7717 --std 1 1 1"
+)
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,15 @@ class ImportConfig:
     """What was divided by, likewise."""
     pixel_scale: Literal[255, 1] = 255
     """Scale of --mean and --std: 255 for pixels of 0 to 255, 1 for 0 to 1."""
-    channel_order: Literal["rgb", "bgr"] = "rgb"
-    """Order in which the source fed its channels; bgr is turned round inside the first convolution."""
+    channel_order: Literal["rgb", "bgr"] | None = None
+    """Order in which the source fed its channels; bgr is turned round inside the first convolution. Left out, here
+    and below: as mmseg's file says, else rgb."""
     align_corners: bool | None = None
-    """How maps are upsampled. Left out: as the source's repository does."""
+    """How maps are upsampled. Left out: as mmseg's file says, else as the source's repository does."""
     bn_eps: float = 1e-5
     """Epsilon of the batch norms."""
-    stride_in: StrideIn = "3x3"
-    """Convolution of a bottleneck that has the stride: 1x1 in networks that came from Caffe."""
+    stride_in: StrideIn | None = None
+    """Convolution of a bottleneck that has the stride: 1x1 in networks that came from Caffe. Left out: 3x3."""
     contracted: bool | None = None
     """Whether the first block of a dilated stage has half its dilation. Left out: as the source's repository."""
     multi_grid: tuple[int, ...] = ()
@@ -81,12 +88,33 @@ class ImportConfig:
             raise UsageError(f"{len(self.files)} files given: expected one, or of csail encoder and decoder")
         if self.out.suffix != ".safetensors":
             raise UsageError(f"--out {self.out}: expected a name that ends in .safetensors")
+        if self.out.resolve() in {path.resolve() for path in self.files}:
+            raise UsageError(f"--out {self.out} is the file to read, which would be lost: give another name")
         if (self.mean is None) != (self.std is None) or (self.pixel_scale == 1 and self.mean is None):
             raise UsageError("--mean and --std belong together, and --pixel-scale is theirs: give both")
         if min(self.input_height, self.input_width) < SMALLEST_INPUT:
             raise UsageError(f"--input-height and --input-width: expected {SMALLEST_INPUT} or more")
         if self.bn_eps <= 0 or (self.std is not None and min(self.std) <= 0):
             raise UsageError("--bn-eps and --std must be above 0")
+
+
+def with_habits(config: ImportConfig, content: Read) -> ImportConfig:
+    """The options, and where they say nothing, what the file's own configuration does."""
+    said = content.habits
+    order = config.channel_order or said.channel_order or "rgb"
+    if config.mean is None and said.mean is not None and said.std is not None:
+        # where an option contradicts the file's order, these are still of the file's channels
+        turn = 1 if order == (said.channel_order or "rgb") else -1
+        (a, b, c), (d, e, f) = said.mean[::turn], said.std[::turn]
+        config = replace(config, mean=(a, b, c), std=(d, e, f))
+    return replace(
+        config,
+        channel_order=order,
+        align_corners=said.align_corners if config.align_corners is None else config.align_corners,
+        stride_in=config.stride_in or said.stride_in or "3x3",
+        contracted=said.contracted if config.contracted is None else config.contracted,
+        multi_grid=config.multi_grid or said.multi_grid or (),
+    )
 
 
 def rgb_255(config: ImportConfig, values: tuple[float, float, float] | None, index: int) -> tuple[float, ...]:
@@ -98,31 +126,56 @@ def rgb_255(config: ImportConfig, values: tuple[float, float, float] | None, ind
 
 
 def describe(
-    config: ImportConfig, content: Read, net: mapping.Mapped, names: tuple[str, ...], dropped: tuple[str, ...]
+    config: ImportConfig, content: Read, net: mapping.Mapped, theirs: tuple[str, ...], names: tuple[str, ...]
 ) -> CheckpointMeta:
-    """The description: what serving must know as fields, where it comes from as provenance."""
-    source = content.source
+    """The description: what serving must know as fields, where it comes from as provenance.
+
+    `theirs`: names of the outputs in the file, `names`: of those that are left, in their order.
+    """
     mean, std = rgb_255(config, config.mean, 0), rgb_255(config, config.std, 1)
     given = config.align_corners
     return CheckpointMeta(
         net.preset, names, IGNORE_LABEL, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]),
-        source.align_corners if given is None else given, config.input_height, config.input_width,
+        content.source.align_corners if given is None else given, config.input_height, config.input_width,
         epoch=0, metrics={}, layout=net.layout, bn_eps=config.bn_eps,
-        provenance={
-            "imported_from": source.name,
-            "files": ", ".join(f"{path.name} sha256 {sha256_file(path)}" for path in config.files),
-            "taken_from": content.taken_from,
-            "fed": f"{config.channel_order}, normalised for pixels of 0 to {config.pixel_scale}; here: rgb, 0 to 255",
-            "class_order": "as in the file" if config.order is None else f"rearranged as in {config.order.name}",
-            "outputs_left_out": ", ".join(dropped) or "nothing",
-            "left_out": ", ".join(net.left_out) or "nothing",
-        },
+        provenance=origin(config, content, net) | outputs(config, net, theirs, names),
     )  # fmt: skip
+
+
+def origin(config: ImportConfig, content: Read, net: mapping.Mapped) -> dict[str, str]:
+    """Provenance: what the weights were read from, and what was not taken."""
+    said, left_out = asdict(content.habits), sorted({*content.left_out, *net.left_out})
+    more = len(left_out) - LISTED
+    return {
+        "imported_from": content.source.name,
+        "files": ", ".join(f"{path.name} sha256 {sha256_file(path)}" for path in config.files),
+        "taken_from": content.taken_from,
+        "fed": f"{config.channel_order}, normalised for pixels of 0 to {config.pixel_scale}; here: rgb, 0 to 255",
+        "left_out": ", ".join(left_out[:LISTED]) + f" and {more} more" * (more > 0) or "nothing",
+        "file_says": ", ".join(f"{k} {v}" for k, v in said.items() if v is not None) or "nothing",
+    }
+
+
+def outputs(
+    config: ImportConfig, net: mapping.Mapped, theirs: tuple[str, ...], names: tuple[str, ...]
+) -> dict[str, str]:
+    """Provenance: which outputs of the file those here are. The doctor reads `outputs_taken`."""
+    found = {"class_order": "as in the file", "outputs_left_out": "nothing"}
+    if net.threshold is not None:
+        found["made_of_one_output"] = f"class 1 above {net.threshold:g}"
+    if config.order is not None:
+        found["class_order"] = f"rearranged as in {config.order.name}"
+        found["outputs_left_out"] = ", ".join(name for name in theirs if name not in names) or "nothing"
+        found["outputs_taken"] = f"{', '.join(str(theirs.index(name)) for name in names)} of {len(theirs)}"
+    return found
 
 
 def main(config: ImportConfig) -> None:
     content = read(config.files, config.source)
-    choices = mapping.Choices(config.stride_in, config.contracted, config.multi_grid)
+    config = with_habits(config, content)
+    choices = mapping.Choices(
+        config.stride_in or "3x3", config.contracted, config.multi_grid, content.habits.threshold
+    )
     net = mapping.convert(content.tensors, content.source, choices)
     state = dict(net.state)
     if config.channel_order == "bgr":
@@ -131,7 +184,7 @@ def main(config: ImportConfig) -> None:
     names = theirs = class_names(config, content, net.num_classes)
     if config.order is not None:
         names, state = arrange(state, names, read_names(config.order))
-    meta = describe(config, content, net, names, tuple(name for name in theirs if name not in names))
+    meta = describe(config, content, net, theirs, names)
     save_checkpoint(config.out, state, meta)
     tell(config, meta, net)
 
@@ -142,6 +195,9 @@ def class_names(config: ImportConfig, content: Read, count: int) -> tuple[str, .
     where = config.classes or config.files[0]
     if not names:
         return tuple(f"class {index}" for index in range(count))
+    if (twice := sorted({name for name in names if names.count(name) > 1})) or not all(map(str.strip, names)):
+        wrong = f"names {twice} twice" if twice else "an output without a name"
+        raise UsageError(f"{where} has {wrong}, expected a different name for each: give them with --classes")
     if len(names) != count:
         hint = (
             "; if output 0 stands for unlabelled pixels, name it in the first line (--order can leave it out)"
@@ -154,7 +210,7 @@ def class_names(config: ImportConfig, content: Read, count: int) -> tuple[str, .
 
 
 def tell(config: ImportConfig, meta: CheckpointMeta, net: mapping.Mapped) -> None:
-    """What was taken for granted, because no file of weights says it."""
+    """What was taken for granted, or from mmseg's configuration: the tensors do not say it."""
     if config.as_json:
         print(json.dumps({"out": str(config.out), "tensors": len(net.state)} | json.loads(meta.to_json())))
         return
@@ -165,10 +221,18 @@ def tell(config: ImportConfig, meta: CheckpointMeta, net: mapping.Mapped) -> Non
     if (dropped := meta.provenance["outputs_left_out"]) != "nothing":
         console.print(f"  outputs that --order leaves out: {dropped}", markup=False, highlight=False)
     console.print(
-        f"  mean {meta.mean}, std {meta.std} (RGB, 0 to 255); source fed {config.channel_order.upper()}"
+        f"  mean {meta.mean}, std {meta.std} (RGB, 0 to 255); source fed {(config.channel_order or '').upper()}"
     )
     console.print(f"  align_corners {meta.align_corners}, bn_eps {meta.bn_eps}, {meta.layout}")
-    console.print("  The weights do not say these; check them: python -m training.doctor --help")
+    if (said := meta.provenance["file_says"]) != "nothing":
+        console.print(f"  of these the file says itself: {said}", markup=False, highlight=False)
+    if net.threshold is not None:
+        console.print(
+            f"  one output made two: a pixel is of class 1 where the sigmoid is above {net.threshold:g}"
+        )
+    if meta.provenance["imported_from"] == "csail":
+        console.print(CSAIL_BEFORE, markup=False, highlight=False)
+    console.print("  The tensors do not say these; check them: python -m training.doctor --help")
 
 
 if __name__ == "__main__":

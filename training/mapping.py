@@ -7,6 +7,7 @@ Complete or refused: what is missing, left over or of another shape is named, an
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -22,30 +23,38 @@ from training.layout import Layout, StrideIn
 
 COUNTER = "num_batches_tracked"  # of batch norms; old files lack it, and inference does not read it
 SHOWN = 6
+THRESHOLD = 0.3  # mmseg's, of a binary head that is given none
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What no tensor shows. `contracted` None: as the source does."""
+    """What no tensor shows. `contracted` None: as the source does. `threshold`: of a binary head, None: mmseg's."""
 
     stride_in: StrideIn
     contracted: bool | None
     multi_grid: tuple[int, ...]
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """Our state dict (float32; only the trunk's for a ResNet, num_classes 0), and the names that were left out."""
+    """Our state dict (float32; only the trunk's for a ResNet, num_classes 0), and the names that were left out.
+
+    `threshold`: of the sigmoid whose one output became two; None: there was none.
+    """
 
     preset: str
     layout: Layout
     num_classes: int
     state: dict[str, Tensor]
     left_out: tuple[str, ...]
+    threshold: float | None
 
 
 def convert(tensors: dict[str, Tensor], source: Source, choices: Choices) -> Mapped:
     """Raises CheckpointError with all that does not fit."""
+    given, threshold = tensors, choices.threshold or THRESHOLD
+    tensors = _two_outputs(given, source, threshold)
     preset = find_preset(tensors, source)
     layout = find_layout(tensors, source, choices, preset)
     num_classes = _channels(tensors, source.head[2]) if source.head else 0
@@ -69,7 +78,34 @@ def convert(tensors: dict[str, Tensor], source: Source, choices: Choices) -> Map
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise CheckpointError(f"weights that are infinite or not a number: {', '.join(broken[:SHOWN])}")
-    return Mapped(preset, layout, num_classes, state, tuple(sorted(left_out)))
+    binary = None if tensors is given else threshold
+    return Mapped(preset, layout, num_classes, state, tuple(sorted(left_out)), binary)
+
+
+def _two_outputs(tensors: dict[str, Tensor], source: Source, threshold: float) -> dict[str, Tensor]:
+    """A binary head, whose one output goes through a sigmoid, as two outputs of which the larger one wins.
+
+    The first is 0 everywhere and the second theirs, less the value at which the sigmoid is at the threshold. Raises
+    CheckpointError where nobody says the threshold: the only output of this repository's networks would always win.
+    """
+    classifier = source.head[2] if source.head else ""
+    weight = tensors.get(f"{classifier}.weight")
+    if weight is None or weight.shape[0] != 1:
+        return tensors
+    if source.name != "mmseg":
+        raise CheckpointError(
+            f"{classifier} has one output, expected one for each class: every pixel would be of the only class. If it "
+            "is a sigmoid's, give the file a second output: zeros first, then theirs, with the threshold's logit "
+            "taken off its bias"
+        )
+    changed = dict(tensors)
+    for name in (classifier, source.aux[2] if source.aux else ""):
+        weight, bias = changed.get(f"{name}.weight"), changed.get(f"{name}.bias")
+        if weight is not None and bias is not None and weight.shape[0] == bias.shape[0] == 1:
+            moved = bias.float() - math.log(threshold / (1 - threshold))
+            changed[f"{name}.weight"] = torch.cat([torch.zeros_like(weight), weight])
+            changed[f"{name}.bias"] = torch.cat([torch.zeros_like(moved), moved])
+    return changed
 
 
 def find_preset(tensors: dict[str, Tensor], source: Source) -> str:

@@ -3,7 +3,8 @@
     patient = Patient(model, meta, photos, expected)
     counts = patient.counts(Pipeline.of(meta))
 
-Masks are kept for every pipeline that was asked for, so that what concerns labels only costs no forward pass.
+Counts are kept for every pipeline that was asked for, so that what concerns labels only costs no forward pass. Masks
+are not: those of a few large photos under every pipeline would fill the memory.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from segserve.image import ORIENTATION_TAG, read
 from segserve.mask import label_map
 from segserve.resize import PAD_VALUE, to_input
 from training import pspnet
-from training.assumptions import Counts, Pipeline, Resize
+from training.assumptions import Counts, Pipeline, Reading, Resize, fed_bgr, rearranged
 from training.meta import CheckpointMeta
 
 Pixels = NDArray[np.uint8]
@@ -41,7 +42,7 @@ class Patient:
     meta: CheckpointMeta
     photos: Sequence[bytes]
     expected: Sequence[Pixels]
-    _masks: dict[Pipeline, list[Pixels]] = field(default_factory=dict)
+    _counts: dict[Pipeline, Counts] = field(default_factory=dict, init=False)
 
     @property
     def bn_eps(self) -> float:
@@ -54,46 +55,134 @@ class Patient:
 
     def counts(self, pipeline: Pipeline) -> Counts:
         """int64 (photos, 256, num_classes): pixels of a label's value that were predicted as a class."""
-        num_classes = len(self.meta.classes)
-        counts = []
-        for mask, expected in zip(self.masks(pipeline), self.expected, strict=True):
-            cells = fitted(expected, mask).astype(np.int64) * num_classes + mask
-            counts.append(np.bincount(cells.ravel(), minlength=256 * num_classes))
-        return np.stack(counts).reshape(-1, 256, num_classes)
+        if pipeline not in self._counts:
+            num_classes = len(self.meta.classes)
+            counts = []
+            for mask, expected in zip(self.masks(pipeline), self.expected, strict=True):
+                cells = fitted(expected, mask).astype(np.int64) * num_classes + mask
+                counts.append(np.bincount(cells.ravel(), minlength=256 * num_classes))
+            self._counts[pipeline] = np.stack(counts).reshape(-1, 256, num_classes)
+        return self._counts[pipeline]
 
     def masks(self, pipeline: Pipeline) -> list[Pixels]:
-        """Label maps, uint8, at each photo's own size."""
-        if pipeline not in self._masks:
-            inputs = [_input(photo, pipeline, self.meta) for photo in self.photos]
-            logits = self._logits(np.stack([pixels for pixels, _ in inputs]), pipeline)
-            self._masks[pipeline] = [
-                label_map(item, geometry, pipeline.align_corners)
-                for item, (_, geometry) in zip(logits, inputs, strict=True)
-            ]
-        return self._masks[pipeline]
+        """Label maps, uint8, at each photo's own size; made anew at each call."""
+        model, masks = self._configured(pipeline), []
+        for photo in self.photos:
+            pixels, geometry = _input(photo, pipeline, self.meta)
+            masks.append(label_map(self._logits(model, pixels, pipeline), geometry, pipeline.align_corners))
+        return masks
 
-    def _logits(self, images_nhwc: Pixels, pipeline: Pipeline) -> NDArray[np.float32]:
-        model, eps = self._configured(pipeline), self.bn_eps
+    def _logits(self, model: pspnet.PSPNet, pixels: Pixels, pipeline: Pipeline) -> NDArray[np.float32]:
+        eps = self.bn_eps
         pspnet.set_bn_eps(model, pipeline.bn_eps or eps)
+        model.align_corners = model.pyramid.align_corners = pipeline.align_corners
         mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (pipeline.mean, pipeline.std))
         with torch.inference_mode():
-            images = (torch.from_numpy(images_nhwc).permute(0, 3, 1, 2).float() - mean) / std
+            image = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() - mean) / std
             if pipeline.bgr:
-                images = images.flip(1)
-            images = images.contiguous(
+                image = image.flip(1)
+            image = image.contiguous(
                 memory_format=torch.channels_last
             )  # depthwise convolutions are faster so
-            logits: NDArray[np.float32] = torch.cat([model(image[None]) for image in images]).numpy()
+            logits: NDArray[np.float32] = model(image)[0].numpy()
         pspnet.set_bn_eps(model, eps)
         return np.nan_to_num(logits, nan=0.0, posinf=0.0, neginf=0.0)  # a far-off scale may overflow
 
     def _configured(self, pipeline: Pipeline) -> pspnet.PSPNet:
-        model = self.model
-        if pipeline.layout != self.meta.layout:
-            model = pspnet.build(self.meta.preset, len(self.meta.classes), layout=pipeline.layout).eval()
-            model.load_state_dict(self.model.state_dict(), strict=False)  # the auxiliary head may be absent
-        model.align_corners = model.pyramid.align_corners = pipeline.align_corners
+        if pipeline.layout == self.meta.layout:
+            return self.model
+        model = pspnet.build(self.meta.preset, len(self.meta.classes), layout=pipeline.layout).eval()
+        model.load_state_dict(self.model.state_dict(), strict=False)  # the auxiliary head may be absent
+        model.decide = self.model.decide
         return model
+
+    def order(self) -> Reading | None:
+        """How the original's masks are to be read, where --order rearranged the outputs, and not the masks too."""
+        order = rearranged(self.meta)
+        if order is None:
+            return None
+        counts = self.counts(Pipeline.of(self.meta))
+        plain, read = (
+            agreement(c.sum(axis=0), self.meta.ignore_label) for c in (counts, order.counts(counts))
+        )
+        return order if read >= plain else None
+
+    def odd_sizes(self) -> str:
+        """What is expected at another size than the photo's, in words; empty if nothing is.
+
+        Lying on its side may be right, where EXIF orientations were not applied.
+        """
+        sizes = [
+            (expected.shape, photo_size(photo))
+            for expected, photo in zip(self.expected, self.photos, strict=True)
+        ]
+        odd = [(got, size) for got, size in sizes if got not in (size, size[::-1])]
+        if not odd:
+            return ""
+        (height, width), (photo_height, photo_width) = odd[0]
+        return (
+            f"{len(odd)} of {len(sizes)} masks or labels are not of their photo's size (such as {width}x{height} for a "
+            f"photo of {photo_width}x{photo_height}) and were stretched to it, so edges differ; save them at the "
+            "photos' size."
+        )
+
+
+def photo_size(photo: bytes) -> tuple[int, int]:
+    """Height and width, upright, from the file's header."""
+    with Image.open(io.BytesIO(photo)) as image:
+        width, height = image.size
+    return (width, height) if _orientation(photo) > 4 else (height, width)
+
+
+def agreement(counts: Counts, ignore_label: int) -> float:
+    """Share of the labelled pixels that are right; a value that is no class is never right."""
+    kept = labelled(counts, ignore_label)
+    total = kept.sum()
+    return float(np.trace(kept[: kept.shape[1]]) / total) if total else 0.0
+
+
+def miou(counts: Counts, ignore_label: int) -> float:
+    """Mean IoU of the classes that are labelled or predicted; pixels of values that are no class are errors."""
+    kept = labelled(counts, ignore_label)
+    num_classes = kept.shape[1]
+    hits = np.diag(kept[:num_classes])
+    union = kept[:num_classes].sum(axis=1) + kept.sum(axis=0) - hits
+    seen = union > 0
+    return float((hits[seen] / union[seen]).mean()) if seen.any() else 0.0
+
+
+def labelled(counts: Counts, ignore_label: int) -> Counts:
+    """`counts`, int64 (256, num_classes), without the pixels that are ignored."""
+    kept = counts.copy()
+    kept[ignore_label] = 0
+    return kept
+
+
+def options(meta: CheckpointMeta, final: Pipeline) -> str:
+    """Options of the importer that make a checkpoint with `final`; empty where it is the same, or not imported.
+
+    Mean and std in the order in which the options take them, and both wherever one of the three is wrong: the command
+    that made the checkpoint may have given them.
+    """
+    now, said = Pipeline.of(meta), []
+    if "imported_from" not in meta.provenance:
+        return ""
+    if (final.bgr, final.mean, final.std) != (now.bgr, now.mean, now.std):
+        bgr = fed_bgr(meta) != final.bgr
+        mean, std = (" ".join(f"{x:.7g}" for x in v[:: -1 if bgr else 1]) for v in (final.mean, final.std))
+        said.append(f"--channel-order {'bgr' if bgr else 'rgb'} --mean {mean} --std {std}")
+        if "pixels of 0 to 1;" in meta.provenance.get("fed", ""):
+            said.append("--pixel-scale 255")
+    if final.align_corners != now.align_corners:
+        said.append(f"--align-corners {final.align_corners}")
+    if final.bn_eps is not None and final.bn_eps != now.bn_eps:
+        said.append(f"--bn-eps {final.bn_eps:g}")
+    if final.layout is not None and now.layout is not None and final.layout != now.layout:
+        if final.layout.contracted != now.layout.contracted:
+            said.append(f"--contracted {final.layout.contracted}")
+        if final.layout.stride_in != now.layout.stride_in:
+            said.append(f"--stride-in {final.layout.stride_in}")
+    return " ".join(said)
 
 
 def fitted(expected: Pixels, mask: Pixels) -> Pixels:

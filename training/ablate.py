@@ -7,12 +7,14 @@ A recipe is TOML: [base] has options of training.train, and each [variations.NAM
 finished is not trained again, what was interrupted goes on, so the same command can be given until all is done; a
 recipe that was changed since needs another OUT. There appear a folder for each training, its options, table.md and
 table.json: the best mIoU on the split "val", its difference to the base in points, the IoU of the classes at that
-epoch, and the time. Exit code 1: a training failed; the others are in the table.
+epoch, and the time. Exit code 1: a training failed; the others are in the table. 75: stopped by SIGTERM, which the
+training under way got too.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tomllib
@@ -25,11 +27,12 @@ import tyro
 from rich.console import Console
 
 from segserve.cli import run
-from segserve.errors import UsageError
+from segserve.errors import Interrupted, UsageError
 from training.run import SHIPPED
 
 BASE = "base"
 METRICS, TABLE = "metrics.jsonl", "table"
+GO_ON = "Give the same command again: it goes on"
 NOT_IN_RECIPES = {"out", "resume", "resume_if_there", "json"}
 
 Options = Mapping[str, Any]
@@ -67,8 +70,7 @@ def main(config: AblateConfig) -> int:
         if not finished(config.out / name):
             console.print(f"{name}: training", markup=False)
             record(recipe[name], config.out / name)
-            done = subprocess.run(command(recipe[name], config.out / name, config.root), check=False)
-            failed += [name] if done.returncode else []
+            failed += [name] if train(command(recipe[name], config.out / name, config.root)) else []
     rows = [row(name, recipe[name], config.out / name) for name in recipe if finished(config.out / name)]
     compare(rows)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -115,6 +117,36 @@ def command(options: Options, out: Path, root: Path | None) -> list[str]:
     return found
 
 
+def train(command: list[str]) -> int:
+    """The exit code of a training. Raises Interrupted after a SIGTERM.
+
+    Which is passed on: a training left alone would go on, beside the one that the same command starts.
+    """
+    asked, child = False, None
+
+    def pass_on(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        if child is not None:
+            child.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        with subprocess.Popen(command) as child:
+            try:
+                if asked:  # before there was a child
+                    child.terminate()
+                code = child.wait()
+            except BaseException:  # Ctrl-C, which a terminal sends to the training as well
+                child.kill()
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if asked:
+        raise Interrupted(f"stopped by SIGTERM, the training ended with exit code {code}. {GO_ON}")
+    return code
+
+
 def finished(out: Path) -> bool:
     """The shipped model is what a training writes last."""
     return (out / SHIPPED).exists()
@@ -157,10 +189,16 @@ def row(name: str, options: Options, out: Path) -> dict[str, Any]:
         "allacc": best["allacc"],
         "epoch": best["epoch"],
         "epochs": len(lines),
-        "minutes": sum(line["seconds"] for line in lines) / 60,
+        "minutes": minutes(lines),
         "iou": {label: values["iou"] for label, values in best["classes"].items()},
         "options": dict(options),
     }
+
+
+def minutes(lines: list[dict[str, Any]]) -> float:
+    """Of a training: as it counts its cost, because of an epoch that was interrupted `seconds` are only those since."""
+    cost = lines[-1].get("cost")  # trainings from before costs were counted have none
+    return float(60 * cost["hours"] if cost else sum(line["seconds"] for line in lines) / 60)
 
 
 def compare(rows: list[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ walls have hashes of noise, and different rooms can share one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,8 @@ MEAN_APART = 6.0
 CONTRAST_SHARE = 0.25
 """And of the mean contrast of the flatter one: of two nearly white photos all differences are small."""
 THUMBNAIL_SIDE = 16
-BLOCK = 1024
+BLOCK, WINDOW, AT_ONCE = 256, 16_384, 256
+"""Images whose hashes are compared with all, pairs that are looked through together, thumbnails that are."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,13 @@ def _dhash(cells: NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(cells[:, :-1] < cells[:, 1:]).tobytes(), "big")
 
 
-def pairs(fingerprints: list[Fingerprint]) -> list[tuple[int, int]]:
-    """Index pairs (low, high) of images that show the same thing, mirrored ones among them."""
-    found: set[tuple[int, int]] = set()
+def links(fingerprints: list[Fingerprint], ranks: Sequence[int] = ()) -> list[tuple[int, int]]:
+    """Index pairs (low, high) of images that show the same thing, mirrored ones among them: not all, but enough.
+
+    They join all images that do, directly or through others. And each image that shows the same as one of a higher rank
+    (`ranks`, one for each) has a pair with such a one. A camera that stands still makes millions of pairs.
+    """
+    found = _Links(len(fingerprints), ranks)
     plain = np.array([print_.plain for print_ in fingerprints], np.uint64)
     mirrored = np.array([print_.mirrored for print_ in fingerprints], np.uint64)
     thumbnails = np.array([print_.thumbnail for print_ in fingerprints], np.uint8)
@@ -56,11 +62,51 @@ def pairs(fingerprints: list[Fingerprint]) -> list[tuple[int, int]]:
             # in blocks, because all pairs of 10,000 images at once would take gigabytes
             close = np.bitwise_count(rows ^ others[None, start:]) <= HASH_BITS_APART
             candidates = start + np.argwhere(np.triu(close, 1))
-            for first in range(0, len(candidates), BLOCK):
-                some = candidates[first : first + BLOCK]
-                near = alike(thumbnails[some[:, 0]], thumbnails[some[:, 1]], flip)
-                found.update(map(tuple, some[near].tolist()))
-    return sorted(found)
+            for first in range(0, len(candidates), WINDOW):
+                found.confirm(candidates[first : first + WINDOW], thumbnails, flip)
+    return sorted(found.links)
+
+
+class _Links:
+    """The links so far, and with them which further ones would tell anything new."""
+
+    def __init__(self, count: int, ranks: Sequence[int]) -> None:
+        self.links: list[tuple[int, int]] = []
+        self.ranks = np.array(ranks or [0] * count)
+        self.root = np.arange(count)  # the lowest index of the group
+        self.outranked = np.zeros(count, np.bool_)
+
+    def confirm(self, candidates: NDArray[np.intp], thumbnails: NDArray[np.uint8], flip: bool) -> None:
+        """Take up those of the pairs (N, 2) that show the same thing, as far as they tell anything."""
+        waiting = candidates[self._tells(candidates)]
+        while len(waiting):
+            some, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
+            near = some[alike(thumbnails[some[:, 0]], thumbnails[some[:, 1]], flip)]
+            for low, high in near.tolist():
+                self._add(low, high)
+            if len(near):
+                waiting = waiting[self._tells(waiting)]
+
+    def _tells(self, pairs: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which of the pairs (N, 2) join two groups, or are the first with a higher rank of the lower one."""
+        ranks, root = self.ranks[pairs], self.root[pairs]
+        lower = pairs[np.arange(len(pairs)), ranks.argmin(axis=1)]
+        tells: NDArray[np.bool_] = (root[:, 0] != root[:, 1]) | (
+            (ranks[:, 0] != ranks[:, 1]) & ~self.outranked[lower]
+        )
+        return tells
+
+    def _add(self, low: int, high: int) -> None:
+        """Once more only what tells anything: of those looked at together another one may have told it."""
+        loser = low if self.ranks[low] < self.ranks[high] else high
+        outranks = self.ranks[low] != self.ranks[high] and not self.outranked[loser]
+        kept, joined = sorted((self.root[low], self.root[high]))
+        if outranks or kept != joined:
+            self.links.append((low, high))
+        if outranks:
+            self.outranked[loser] = True
+        if kept != joined:
+            self.root[self.root == joined] = kept
 
 
 def alike(ones: NDArray[np.uint8], others: NDArray[np.uint8], flip: bool) -> NDArray[np.bool_]:

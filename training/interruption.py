@@ -5,18 +5,24 @@ which torchrun takes for a failure to be restarted (--max-restarts) and a batch 
 
     with Watch(processes) as watch:
         goes_on = decide_to_go_on(config)
-        if watch.asked(): ...
+        with alone(config.out, processes):
+            if watch.asked(): ...
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torch.distributed as dist
@@ -29,6 +35,7 @@ from training.distributed import Processes
 from training.run import BEST, LAST, SHIPPED
 
 GO_ON = "All is saved: go on with the same command and --resume"
+LOCK = ".lock"  # in OUT, for as long as a training writes there; a file that stays after it is no lock
 
 
 class Watch:
@@ -65,10 +72,12 @@ def decide_to_go_on(config: TrainConfig) -> bool:
     """Whether to resume. Raises UsageError where a training is in the way or not all processes see it."""
     there = (config.out / LAST).exists()
     check_shared(config.out, there)
-    # torchrun counts how often it started this process's group anew
-    again = config.machines.resume_if_there or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    again = config.machines.resume_if_there or started_again()
     if there and not (config.resume or again):
-        raise UsageError(f"{config.out} already holds a training: --resume it, or choose another --out")
+        raise UsageError(
+            f"{config.out} already holds a training: --resume it, or choose another --out; under torchrun on several "
+            "nodes give --resume-if-there, as it does not count as a restart that a node went or came"
+        )
     kept = [name for name in (BEST, SHIPPED) if (config.out / name).exists()]
     if kept and not (there or config.resume):  # nor by a restart: it would begin anew
         raise UsageError(
@@ -76,6 +85,18 @@ def decide_to_go_on(config: TrainConfig) -> bool:
             "resumed: choose another --out"
         )
     return config.resume or (again and there)
+
+
+def started_again() -> bool:
+    """Whether torchrun started any of the processes anew: the same answer in all, which must all call it.
+
+    Each agent counts for its own processes, and only those that failed: where a node went or came, those that are
+    started anew on the others may be counted nowhere.
+    """
+    count = torch.tensor([int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))])
+    if dist.is_initialized():
+        dist.all_reduce(count, dist.ReduceOp.MAX)
+    return bool(count.item())
 
 
 def as_begun(config: TrainConfig) -> TrainConfig:
@@ -97,3 +118,39 @@ def check_shared(out: Path, *values: int) -> None:
         raise UsageError(
             f"{out / LAST} is not the same for every process: --out must be on a file system that all machines share"
         )
+
+
+@contextmanager
+def alone(out: Path, processes: Processes) -> Iterator[None]:
+    """No other training writes to `out` meanwhile. Raises UsageError, in all processes, while one does."""
+    file, holder = _lock(out / LOCK) if processes.is_main else (None, "")
+    try:
+        if distributed.join_sum(torch.tensor([int(bool(holder))])).item():
+            raise UsageError(
+                f"another training writes to {out}{f' ({holder})' if holder else ''}: wait for its end, or end it, "
+                "or choose another --out"
+            )
+        yield
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _lock(path: Path) -> tuple[IO[str], str]:
+    """The file, to be kept open, and who has locked it: empty if this process did.
+
+    Not with flock(2), which processes that load images inherit: after a SIGKILL they live some seconds longer.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            return file, ""  # a file system without locks, as some that several machines share
+        file.seek(0)
+        return file, file.read().strip() or "process unknown"
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file, ""

@@ -27,7 +27,8 @@ class Machines:
     SIGTERM saves in any case, after the step under way, and ends with exit code 75."""
     resume_if_there: bool = False
     """Go on from OUT/last.safetensors if it is there, else start: for launchers that give the same command again
-    (torchrun on several nodes, Slurm, SageMaker). Processes that torchrun restarts do so in any case."""
+    (Slurm, SageMaker). torchrun on several nodes needs it too: when a node goes or comes it starts all processes anew,
+    but does not count that as a restart. Processes that it restarts after a failure do so in any case."""
     price_per_hour: float | None = None
     """What all machines together cost an hour; metrics.jsonl and the last line then say what the training cost."""
     tensorboard: bool = False

@@ -11,13 +11,14 @@ r"""Other people's labels to a dataset that `training.train` reads: checked, rem
 
 Every image is decoded and every label read. What is bad is left out and listed, on the screen and in left_out.csv, with
 the reason. contact_sheet.png shows labels over photos: look at it before you train. Exit code 0: there is a dataset;
-1: too much was bad (--max-left-out), or too few groups for the splits; 2: wrong usage.
+1: too much was bad (--max-left-out), too few groups for the splits, or nothing left of one; 2: wrong usage.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -95,16 +96,16 @@ def prepare(config: PrepareConfig, found: Found, console: Console) -> dict[str, 
     checked = [result for result in results if isinstance(result, Checked)]
     left_out = [*found.left_out, *(result for result in results if isinstance(result, LeftOut))]
     check_enough(config, checked, left_out, console)
-    same = duplicates.pairs([pair.fingerprint for pair in checked])
-    split, splits_from = assign(config, checked, same)
+    same = duplicates.links([pair.fingerprint for pair in checked], splits.ranks_of(checked))
+    split, splits_from = assign(config, checked, [] if config.keep_duplicates else same)
     for pair, bad in split.left_out:
         pair.image.unlink()
         pair.label.unlink()
         left_out.append(bad)
     check_enough(config, [pair for members in split.members.values() for pair in members], left_out, console)
+    require_whole(split)
     prepare_report.show_left_out(console, left_out, config.out / LEFT_OUT)
-    twins = [(checked[low], checked[high]) for low, high in same]
-    report = prepare_report.report(table.classes, split, left_out, twins, splits_from)
+    report = prepare_report.report(table.classes, split, left_out, alike(checked, same), splits_from)
     write(config.out, table, split, report)
     return report
 
@@ -127,6 +128,30 @@ def check_enough(
         f"{len(left_out)} of {everything} were bad, --max-left-out allows {config.max_left_out:.0%}: "
         "an option does not fit the data, or mend the data, or allow more"
     )
+
+
+def require_whole(split: Split) -> None:
+    """Raises CheckFailed where nothing is left of a split that the source has and training needs."""
+    for name in ("train", "val"):
+        gone = [bad for pair, bad in split.left_out if pair.split == name]
+        if not gone or name in split.members:
+            continue
+        kinds = ", ".join(
+            f"{count} {kind}" for kind, count in Counter(bad.kind for bad in gone).most_common()
+        )
+        raise CheckFailed(
+            f"nothing is left of {name}, as other splits have the same ({kinds}), such as {gone[0].file}: "
+            f"{gone[0].reason}; draw the splits anew with --val SHARE, or keep what looks alike with "
+            "--keep-duplicates, and clips or houses by leaving out --group"
+        )
+
+
+def alike(checked: Sequence[Checked], same: Sequence[tuple[int, int]]) -> list[list[Checked]]:
+    """Groups of pairs that show the same thing."""
+    groups: defaultdict[int, list[Checked]] = defaultdict(list)
+    for pair, root in zip(checked, duplicates.groups(len(checked), list(same)), strict=True):
+        groups[root].append(pair)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def require_all_or_none(items: Sequence[Item | Checked]) -> None:

@@ -40,6 +40,9 @@ class PrepareConfig:
     """Labels were drawn for the images as stored, not turned as EXIF says; they are turned with them."""
     group: str | None = None
     """Expression on names (with folders: a__b) whose first bracket is the clip or house; never in two splits."""
+    keep_duplicates: bool = False
+    """Photos that look alike may be in different splits (of a camera that stands still nearly all do). Without, they
+    are kept together, or what the source's splits share is left out of train."""
     val: float | None = None
     """Share of the pairs for "val". Left out: the source's own splits, or 0.1 if it has none."""
     test: float | None = None

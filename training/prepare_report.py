@@ -19,16 +19,17 @@ from training.splits import Split
 
 SCHEMA = 1
 SHOWN = 20
+SAME_SHOWN = 100  # groups, and photos of each
 
 
 def report(
     classes: Sequence[str],
     split: Split,
     left_out: Sequence[LeftOut],
-    same: Sequence[tuple[Checked, Checked]],
+    same: Sequence[Sequence[Checked]],
     splits_from: str,
 ) -> dict[str, Any]:
-    """JSON. Shares are of the pixels that are not ignored."""
+    """JSON. Shares are of the pixels that are not ignored. `same`: groups that show the same, the first of many."""
     members = [pair for pairs in split.members.values() for pair in pairs]
     return {
         "schema": SCHEMA,
@@ -45,7 +46,9 @@ def report(
             {"file": file, "kind": kind, "reason": reason} for file, kind, reason in _rows(left_out)
         ],
         "left_out_by_kind": dict(Counter(bad.kind for bad in left_out).most_common()),
-        "same": [[shown(one.source), shown(other.source)] for one, other in same],
+        "same": [[shown(pair.source) for pair in group[:SAME_SHOWN]] for group in same[:SAME_SHOWN]],
+        "same_groups": len(same),
+        "same_images": sum(map(len, same)),
         "notes": [{"file": shown(pair.source), "note": pair.note} for pair in members if pair.note],
     }
 
@@ -111,9 +114,8 @@ def show(console: Console, found: dict[str, Any]) -> None:
         if absent := [entry["name"] for entry in found["classes"] if not entry[name]["pixels"]]:
             console.print(f"{name} has no pixel of {', '.join(absent)}", style="yellow", markup=False)
     if found["same"]:
-        console.print(
-            f"{len(found['same'])} pairs of images show the same (report.json, `same`)", markup=False
-        )
+        count, groups = found["same_images"], found["same_groups"]
+        console.print(f"{count} images show the same, in {groups} groups (report.json, `same`)", markup=False)
     if found["notes"]:
         first = found["notes"][0]
         console.print(f"{len(found['notes'])} to look at, as {first['file']}: {first['note']}", markup=False)

@@ -40,9 +40,11 @@ class BoundaryScore:
         step = max(1, math.ceil(max(label.shape) / MAX_SIDE))
         label, mask = label[::step, ::step], mask[::step, ::step]
         near = max(1.0, TOLERANCE * math.hypot(*label.shape))
-        counted = label != self.ignore_label
-        for k in range(self.num_classes):
-            true, found = _boundary(label == k, counted), _boundary(mask == k, counted)
+        pixels = np.bincount(label.ravel(), minlength=256) + np.bincount(mask.ravel(), minlength=256)
+        for k in np.flatnonzero(pixels[: self.num_classes]):
+            box = _box((label == k) | (mask == k), math.ceil(near))
+            counted = label[box] != self.ignore_label
+            true, found = _boundary(label[box] == k, counted), _boundary(mask[box] == k, counted)
             self.counts[k] += (found.sum(), _near(found, true, near), true.sum(), _near(true, found, near))
 
     def f_scores(self) -> tuple[float, ...]:
@@ -89,6 +91,15 @@ class Calibration:
             }
             for k in used
         ]
+
+
+def _box(some: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """Rows and columns of a map that have some, and `margin` more on each side: a class is often a small part of it."""
+    rows, columns = np.flatnonzero(some.any(axis=1)), np.flatnonzero(some.any(axis=0))
+    return (
+        slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),
+        slice(max(0, columns[0] - margin), columns[-1] + 1 + margin),
+    )
 
 
 def _boundary(of_class: NDArray[np.bool_], counted: NDArray[np.bool_]) -> NDArray[np.bool_]:

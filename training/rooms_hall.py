@@ -45,10 +45,14 @@ class Hall(Room):
                 self.lamps.append((at, np.array(lamp) * u(0.5, 2.5)))
         {"aisles": self._aisles, "corridor": self._along_the_walls, "open": self._groups}[self.kind]()
 
-    def _openings(self, wall: shell.Wall, outside: int, floor: int, paint: int) -> None:
-        """As many windows and doors as a long wall has room for."""
+    def _openings(
+        self, wall: shell.Wall, outside: int, floor: int, paint: int, pick: float | None = None
+    ) -> None:
+        """As many windows, or doors, as a long wall has room for. Not both: the next room would be seen through the
+        windows, and the garden through the doorway."""
+        pick = self.look.rng.random() if pick is None else pick
         for _ in range(max(1, int(wall.length / self.look.uniform(3, 6)))):
-            super()._openings(wall, outside, floor, paint)
+            super()._openings(wall, outside, floor, paint, pick)
 
     def _along_the_walls(self) -> None:
         for _ in range(int(self.rng.integers(0, 6))):

@@ -121,9 +121,12 @@ class Room:
             at, size = (w * u(0.3, 0.7), d * u(0.3, 0.7), 0.006), (u(1.0, 2.6), u(0.8, 2.0), 0.012)
             self.base.add(shape, at, size, look.cloth(0.7), shell.FLOOR, tilt=(0, 0, u(-0.4, 0.4)))
 
-    def _openings(self, wall: shell.Wall, outside: int, floor: int, paint: int) -> None:
+    def _openings(
+        self, wall: shell.Wall, outside: int, floor: int, paint: int, pick: float | None = None
+    ) -> None:
+        """Windows, doors or nothing; `pick`, from 0 to 1, says which, and is drawn if left out."""
         look, u = self.look, self.look.uniform
-        pick = look.rng.random()
+        pick = look.rng.random() if pick is None else pick
         if pick < 0.42:  # windows
             sill, high = (0.05, u(2.0, 2.2)) if look.chance(0.25) else (u(0.4, 1.1), u(1.9, 2.25))
             for _ in range(int(look.rng.integers(1, 3))):

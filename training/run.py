@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segserve.errors import CheckpointError, UsageError
+from segserve.errors import CheckFailed, CheckpointError, UsageError
 from training import checkpoint, distributed, journal, optimizers, pspnet, same_images, terms
 from training.average import Average
 from training.checkpoint import CheckpointMeta
@@ -158,7 +158,10 @@ class Run:
         """Write last.safetensors and, where this epoch is the best so far, best.safetensors.
 
         The model in the first is that which is trained, in the second that which is evaluated (they differ by --ema).
+        All must call it. Raises CheckFailed, with the old files as they were, where the weights are lost.
         """
+        if not self._finite():
+            raise self.diverged("weights became inf or nan")
         self.meta = replace(self.meta, epoch=epoch, metrics=metrics)
         if not self.processes.is_main:
             return
@@ -172,6 +175,23 @@ class Run:
         if self.average is not None:
             training |= self.average.saved()
         checkpoint.save_checkpoint(out / LAST, self.model.state_dict(), self.meta, training=training)
+
+    def _finite(self) -> bool:
+        """Whether what a resumed training would go on from is: the loss of the step that spoilt it still was."""
+        models = [self.model] if self.average is None else [self.model, self.average.model]
+        values = [tensor for model in models for tensor in model.state_dict().values()]
+        finite = [tensor.isfinite().all() for tensor in values if tensor.is_floating_point()]
+        return bool(torch.stack(finite).all().item())  # one number to wait for
+
+    def diverged(self, what: str) -> CheckFailed:
+        """The error to raise, with what to do next: --resume would take the same options, and end the same."""
+        best = self.config.out / BEST
+        start = f"--pretrained-from {best} in place of --pretrained, " if best.exists() else ""
+        fp32 = " or --precision fp32" if self.dtype.itemsize < 4 else ""
+        return CheckFailed(
+            f"the {what} in epoch {self.meta.epoch + 1}: start anew with another --out, {start}a lower --base-lr{fp32} "
+            "(--resume takes no other options)"
+        )
 
     def save_within(self, step: int, losses: tuple[float, float]) -> None:
         """Write last.safetensors after `step` steps of an epoch whose losses add up to `losses`. All must call it."""

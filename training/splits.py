@@ -43,10 +43,14 @@ def group_keys(pattern: re.Pattern[str] | None, checked: Sequence[Checked]) -> l
     return [match[1] if match.re.groups else match[0] for match in found if match]
 
 
+def ranks_of(checked: Sequence[Checked]) -> list[int]:
+    """Of the source's splits: what two of them share stays in the one of the higher rank."""
+    return [SPLITS.index(pair.split or "train") for pair in checked]
+
+
 def keep(checked: Sequence[Checked], keys: Sequence[str], same: Sequence[tuple[int, int]]) -> Split:
-    """The source's splits. `same`: index pairs that show the same thing."""
-    rank = {name: SPLITS.index(name) for name in SPLITS}
-    ranks = [rank[pair.split or "train"] for pair in checked]
+    """The source's splits. `same`: index pairs that show the same thing, as `duplicates.links` gives them for ranks."""
+    ranks = ranks_of(checked)
     reasons: dict[int, LeftOut] = {}
     highest: dict[str, int] = {}
     for key, place in zip(keys, ranks, strict=True):
@@ -83,15 +87,28 @@ def make(
     placed: dict[int, str] = {}
     for split, share in shares.items():
         chosen = _choose(waiting, round(share * len(checked)), share)
-        waiting = [group for group in waiting if group not in chosen]
+        taken = {group[0] for group in chosen}
+        waiting = [group for group in waiting if group[0] not in taken]
         placed |= {index: split for group in chosen for index in group}
     placed |= {index: "train" for group in waiting for index in group}
     if not waiting and sum(shares.values()) < 1:
+        advice = _too_few(checked, first, same)
         raise CheckFailed(
-            f"{len(members)} groups of {len(checked)} pairs are too few for the splits; choose a --group that "
-            "tells more apart, or splits by hand in folders train/ and val/"
+            f"{len(members)} groups of {len(checked)} pairs are too few for the splits; {advice}"
         )
     return _split(checked, [str(root) for root in joined], placed, [])
+
+
+def _too_few(checked: Sequence[Checked], by_key: dict[str, int], same: Sequence[tuple[int, int]]) -> str:
+    """Why, and what to do: without those that look alike there might be enough."""
+    if len(by_key) < 2 or not same:
+        return "choose a --group that tells more apart, or splits by hand in folders train/ and val/"
+    low, high = same[0]
+    return (
+        f"{len({index for pair in same for index in pair})} look like others, as {checked[low].source} and "
+        f"{checked[high].source} (a camera that stands still?), and stay together: add photos of other places, or "
+        "give --keep-duplicates, with which val tells less of what training taught"
+    )
 
 
 def _choose(waiting: list[list[int]], wanted: int, share: float) -> list[list[int]]:

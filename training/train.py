@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from segserve import cli
-from segserve.errors import CheckFailed, Interrupted, UsageError
+from segserve.errors import Interrupted, UsageError
 from training import checkpoint, cost, deterministic, distributed, same_images
 from training.batches import Batches, TrainBatches, val_batches
 from training.config import TrainConfig
 from training.data import Dataset, join, load_dataset
-from training.interruption import GO_ON, Watch, as_begun, check_shared, decide_to_go_on
+from training.interruption import GO_ON, Watch, alone, as_begun, check_shared, decide_to_go_on
 from training.journal import Journal
 from training.losses import AUX_WEIGHT
 from training.metrics import ConfusionMatrix, Scores
@@ -56,19 +56,22 @@ def main(config: TrainConfig) -> None:
         images = same_images.everywhere([*datasets, val])
         run = Run(config, processes, datasets, images)
         journal = Journal(config.out, processes, as_json=config.as_json)
-        if goes_on:
-            run.resume()
-        check_shared(config.out, run.meta.epoch, run.progress.step)
         with (
             closing(TrainBatches(config, processes, datasets)) as training,
             closing(val_batches(config, processes, val)) as validation,
+            alone(
+                config.out, processes
+            ),  # last, as it makes OUT: there is none where options do not go together
         ):
+            if goes_on:
+                run.resume()
+            check_shared(config.out, run.meta.epoch, run.progress.step)
             journal.start(run.meta, config.epochs, tensorboard=options.tensorboard)
             for epoch in range(run.meta.epoch, config.epochs):
                 make_epoch(run, epoch, training, validation, val, journal, watch)
-        if processes.is_main:
-            write_shipped(config)
-        journal.end()
+            if processes.is_main:
+                write_shipped(config)
+            journal.end()
 
 
 @contextmanager
@@ -179,9 +182,7 @@ def join_losses(run: Run, sums: Tensor) -> tuple[float, float]:
     """Sums of the losses (main, auxiliary) of whole batches from those of each process. Raises CheckFailed."""
     main, aux = (distributed.join_sum(sums.clone()) / run.processes.world_size).tolist()
     if not math.isfinite(main + aux):
-        raise CheckFailed(
-            f"the loss became {main} in epoch {run.meta.epoch + 1}: lower --base-lr or use fp32"
-        )
+        raise run.diverged(f"loss became {main + aux}")
     return main, aux
 
 

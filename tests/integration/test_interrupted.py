@@ -202,6 +202,27 @@ def test_checkpoints_without_progress_are_resumed(
     assert_same(chosen.out, whole)
 
 
+@pytest.mark.parametrize("resume_if_there", [False, True])
+def test_a_second_training_in_the_same_folder_changes_nothing(
+    painted: Path, tmp_path: Path, tiny: pytest.MonkeyPatch, resume_if_there: bool
+) -> None:
+    holds = (
+        "import fcntl, sys, time\nfile = open(sys.argv[1], 'a+')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "print('process 7 on a node', file=file, flush=True)\nprint('held', flush=True)\ntime.sleep(100)"
+    )
+    command = [sys.executable, "-c", holds, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "held\n"
+            with pytest.raises(UsageError, match=r"another training writes to .* \(process 7 on a node\)"):
+                train.main(three_epochs(painted, tmp_path, resume_if_there=resume_if_there))
+        finally:
+            first.kill()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [".lock"]
+    train.main(three_epochs(painted, tmp_path, resume_if_there=resume_if_there))
+
+
 def test_torchrun_that_restarts_goes_on(
     painted: Path, tmp_path: Path, tiny: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

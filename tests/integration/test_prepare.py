@@ -228,6 +228,49 @@ def test_a_photo_of_val_leaves_train(root: Path) -> None:
     assert len(load_dataset(out / "dataset.toml", "val").samples) == 5
 
 
+def stand_still(root: Path) -> None:
+    """All photos are of one camera: they differ in a small square."""
+    with Image.open(root / "images" / "clip0_0.jpg") as first:
+        scene = np.array(first)
+    for number, path in enumerate(sorted(root.glob("images/**/*.jpg"))):
+        frame = scene.copy()
+        frame[number : number + 3, number : number + 3] = (
+            255 - frame[number : number + 3, number : number + 3]
+        )
+        save(path, frame)
+
+
+def test_photos_of_a_camera_that_stands_still(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stand_still(root)
+    with pytest.raises(
+        CheckFailed, match=r"12 look like others.*a camera that stands still.*--keep-duplicates"
+    ):
+        prepare.main(config(root, group=None))
+    prepare.main(config(root, group=None, keep_duplicates=True))
+    assert "12 images show the same, in 1 groups" in capsys.readouterr().out
+    out = root.parent / "out"
+    report = json.loads((out / "report.json").read_text())
+    assert [len(load_dataset(out / "dataset.toml", split).samples) for split in ("train", "val")] == [8, 4]
+    assert (report["same_groups"], report["same_images"], [len(group) for group in report["same"]]) == (
+        1,
+        12,
+        [12],
+    )
+
+
+def test_a_split_of_the_source_of_which_nothing_is_left(root: Path) -> None:
+    stand_still(root)
+    into_folders(root, train="01", val="2")
+    with pytest.raises(CheckFailed, match=r"nothing is left of train, .*\(8 duplicate\).*--val SHARE"):
+        prepare.main(config(root, val=None, group=None, max_left_out=1.0))
+    assert len(left_out(root.parent / "out")) == 8
+    assert not (root.parent / "out" / "dataset.toml").exists()
+    with pytest.raises(CheckFailed, match=r"nothing is left of train, .*\(8 group\).*leaving out --group"):
+        prepare.main(config(root, val=None, group="(clip)", max_left_out=1.0))
+    prepare.main(config(root, val=None, group=None, keep_duplicates=True))
+    assert len(load_dataset(root.parent / "out" / "dataset.toml", "train").samples) == 8
+
+
 @pytest.mark.parametrize("second", ["test", "."])
 def test_splits_of_the_source_that_are_not_whole_are_not_mixed(root: Path, second: str) -> None:
     """Photos that were kept for a test would be trained on."""

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 from segserve.errors import CheckFailed, CheckpointError, UsageError
+from tests import tiny_pspnet
 from tests.integration.painted import CLASSES, config, environment, metrics, options, paint, training_command
 from training import distributed, pspnet, train
 from training.checkpoint import load_checkpoint, load_model
@@ -226,7 +227,7 @@ def test_datasets_are_joined(painted: Path, tmp_path: Path) -> None:
 
 
 def test_divergence_ends_with_the_reason(painted: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckFailed, match="lower --base-lr"):
+    with pytest.raises(CheckFailed, match="start anew with another --out, a lower --base-lr"):
         train.main(config(painted, out=tmp_path / "out", base_lr=1e30, epochs=5))
 
 
@@ -243,9 +244,39 @@ def test_a_loss_that_is_no_number_spoils_nothing_that_was_saved(
 
     monkeypatch.setattr(Run, "step", breaks)
     out = tmp_path / "out"
-    with pytest.raises(CheckFailed, match="the loss became nan in epoch 2: lower --base-lr"):
+    said = r"the loss became nan in epoch 2: .*--pretrained-from \S+/out/best\.safetensors in place of --pretrained, a"
+    with pytest.raises(CheckFailed, match=said):
         train.main(config(painted, out=out, epochs=3))
     assert [line["epoch"] for line in metrics(out)] == [1]
+    state, meta = load_checkpoint(out / "last.safetensors")
+    assert meta.epoch == 1
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_weights_that_are_no_numbers_are_not_saved(
+    painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float
+) -> None:
+    """The gradients of the last step of the second epoch overflowed; its loss was still one."""
+    tiny_pspnet.register(monkeypatch)
+    step, steps = Run.step, 0
+
+    def overflows(self: Run, *batch: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        losses = step(self, *batch)
+        if steps == 4:
+            spoilt = self.average.model if self.average is not None else self.model
+            next(spoilt.parameters()).detach()[0] = math.inf
+        return losses
+
+    monkeypatch.setattr(Run, "step", overflows)
+    weights, out = WeightOptions(ema=ema), tmp_path / "out"
+    chosen = config(painted, out=out, preset=tiny_pspnet.PRESET, epochs=3, weights=weights)
+    with pytest.raises(
+        CheckFailed, match="the weights became inf or nan in epoch 2: start anew with another --out"
+    ):
+        train.main(chosen)
     state, meta = load_checkpoint(out / "last.safetensors")
     assert meta.epoch == 1
     assert all(torch.isfinite(tensor).all() for tensor in state.values())

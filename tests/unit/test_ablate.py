@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """In the place of training.train: writes what it would; `scratch` fails. Returns the command lines."""
     commands: list[list[str]] = []
 
-    def fake(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+    def fake(command: list[str]) -> int:
         commands.append(command[3:])
         out = Path(command[command.index("--out") + 1])
         out.mkdir(parents=True)
@@ -55,9 +57,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         if out.name != "scratch":
             (out / "model.safetensors").touch()
-        return subprocess.CompletedProcess(command, int(out.name == "scratch"))
+        return int(out.name == "scratch")
 
-    monkeypatch.setattr(subprocess, "run", fake)
+    monkeypatch.setattr(ablate, "train", fake)
     return commands
 
 
@@ -96,6 +98,44 @@ def test_variations_may_have_other_classes_and_one_without_scores_is_told(tmp_pa
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 3.0}\n')
     with pytest.raises(UsageError, match="has no epoch that was scored"):
         ablate.row("base", {}, tmp_path)
+
+
+def test_the_time_is_that_of_interrupted_epochs_too() -> None:
+    """Their `seconds` are only those since the training went on."""
+    lines = [{"seconds": 60.0, "cost": {"hours": 0.5}}, {"seconds": 60.0, "cost": {"hours": 2.0}}]
+    assert ablate.minutes(lines) == 120
+    assert ablate.minutes([{"seconds": 60.0}] * 2) == 2  # from before costs were counted
+
+
+def test_sigterm_reaches_the_training_and_the_others_are_not_begun(recipe: Path, tmp_path: Path) -> None:
+    """In the place of a training: it saves for a while, says so, and ends as training.train does."""
+    script = tmp_path / "stand_in.py"
+    script.write_text(
+        "import pathlib, signal, sys, time\n"
+        "def end(*_):\n    time.sleep(0.3); pathlib.Path(sys.argv[1], 'saved').touch(); sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "out = pathlib.Path(sys.argv[1]); out.mkdir(parents=True); (out / 'begun').touch()\n"
+        "time.sleep(60)\n"
+    )
+    out = tmp_path / "out"
+    run = (
+        "import pathlib, sys\nfrom training import ablate\nfrom segserve import cli\n"
+        f"ablate.command = lambda _, out, root: [sys.executable, {str(script)!r}, str(out)]\n"
+        "cli.run(ablate.AblateConfig, ablate.main)"
+    )
+    command = [sys.executable, "-c", run, str(recipe), "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (out / "base" / "begun").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, told
+    assert "stopped by SIGTERM, the training ended with exit code 75. Give the same command again" in told
+    assert (out / "base" / "saved").exists()
+    assert not (out / "no_ema").exists()
 
 
 def test_what_is_finished_is_not_trained_again(

@@ -148,6 +148,15 @@ def test_coco_polygons_and_run_lengths(root: Path) -> None:
         ({"category_id": 3, "segmentation": [["x"] * 6]}, "unreadable label"),
         ({"category_id": 3, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [3]}}, "unreadable label"),
         ({"category_id": 3, "segmentation": {"size": [HEIGHT, WIDTH], "counts": "\x01"}}, "unreadable label"),
+        (
+            {"category_id": 3, "segmentation": {"size": [HEIGHT, WIDTH], "counts": "o" * 40 + "0"}},
+            "unreadable label",
+        ),
+        (
+            {"category_id": 3, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [10**30]}},
+            "unreadable label",
+        ),
+        ({"category_id": 3, "segmentation": [[10**400, 0, 1, 0, 1, 1]]}, "unreadable label"),
         ({"category_id": 3, "segmentation": {"size": [1, 1], "counts": [1]}}, "size"),
     ],
 )
@@ -281,10 +290,32 @@ def test_labelme_photos_that_training_would_not_find(root: Path) -> None:
     assert "ends in .bmp, .jpeg, .jpg" in reason
 
 
+def test_labelme_masks_that_are_damaged(root: Path) -> None:
+    """Pillow tells of a chunk whose name was damaged with a SyntaxError."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300), dtype=np.uint8)).save(file, "PNG")
+    whole = file.getvalue()
+    second = whole.rindex(b"IDAT")
+    assert second > whole.index(b"IDAT")
+    for damaged in (whole[:second] + b"\x01DAT" + whole[second + 4 :], whole[:100], b""):
+        text = base64.b64encode(damaged).decode()
+        shape = {"label": "wall", "shape_type": "mask", "points": [[0, 0], [299, 299]], "mask": text}
+        found = bad(labelme_found(root, shape))
+        assert found.kind == "unreadable label"
+        assert "a mask that is not a readable PNG" in found.reason
+
+
+def test_runs_whose_sum_wraps_around() -> None:
+    """In 64 bits these are as many pixels as there are; painted, they would need all memory."""
+    with pytest.raises(ValueError, match="expected 0 to 6 pixels"):
+        rle.decode([2**62, 2**62, 2**62, 2**62, 6], 2, 3)
+
+
 def test_labelme_files_that_are_none(root: Path) -> None:
     point = {"label": "wall", "shape_type": "point", "points": [[1, 1]]}
     assert "a point of 1 points" in bad(labelme_found(root, point)).reason
     assert bad(labelme_found(root, point, imageHeight=1)).kind == "size"
+    assert bad(labelme_found(root, point, imageHeight=float("inf"))).kind == "unreadable label"
     (root / "labels" / "b.json").write_text('{"imagePath": "none.jpg", "shapes": []}')
     (root / "labels" / "c.json").write_text("[]")
     found = labelme_found(root, {**point, "points": "?"})

@@ -226,6 +226,39 @@ def test_folders_name_splits(path: str, split: str | None) -> None:
     assert split_of(Path(path)) == split
 
 
+def house_photos(root: Path, *houses: str, names: tuple[str, ...] = ("0", "1")) -> None:
+    for house in houses:
+        for name in names:
+            for folder, suffix in (("images", "jpg"), ("labels", "txt")):
+                (root / house / folder).mkdir(parents=True, exist_ok=True)
+                (root / house / folder / f"{name}.{suffix}").write_bytes(b"")
+    (root / "data.yaml").write_text("names: {0: bed}\n")
+
+
+def test_a_folder_for_each_house_tells_equal_names_apart(tmp_path: Path) -> None:
+    """Also those that only one house has, so that --group can name the house."""
+    house_photos(tmp_path, "h1", "h2/ground")
+    house_photos(tmp_path, "h1", names=("only",))
+    found = yolo.find(tmp_path, None)
+    assert found.left_out == ()
+    assert [(item.name, item.image.relative_to(tmp_path).as_posix()) for item in found.items] == [
+        ("h1__0", "h1/images/0.jpg"), ("h1__1", "h1/images/1.jpg"), ("h1__only", "h1/images/only.jpg"),
+        ("h2__ground__0", "h2/ground/images/0.jpg"), ("h2__ground__1", "h2/ground/images/1.jpg"),
+    ]  # fmt: skip
+
+
+def test_houses_in_splits_and_houses_in_one_another(tmp_path: Path) -> None:
+    house_photos(tmp_path / "a", "h1/train", "h2/train", "h1/val", names=("0",))
+    found = yolo.find(tmp_path / "a", None)
+    assert [item.name for item in found.items] == ["h1__0", "0", "h2__0"]
+    assert [item.split for item in found.items] == ["train", "val", "train"]
+    house_photos(tmp_path / "b", "h1", "h1/h2", names=("0",))
+    (tmp_path / "b" / "h1" / "images" / "0.png").write_bytes(b"")
+    found = yolo.find(tmp_path / "b", None)
+    assert [item.name for item in found.items] == ["h2__0", "0"]
+    assert [(half.file.name, half.kind) for half in found.left_out] == [("0.png", "same name")]
+
+
 def test_equal_names_in_two_splits_stay_apart(root: Path) -> None:
     for split in ("train", "val"):
         for folder in ("images", "labels"):

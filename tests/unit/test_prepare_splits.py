@@ -128,7 +128,7 @@ def saved_anew(image: Image.Image) -> Image.Image:
 def test_duplicates_are_found_and_others_not() -> None:
     pictures = [picture(seed) for seed in range(40)]
     pictures += [saved_anew(picture(3)), picture(7).transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-    found = duplicates.pairs([duplicates.fingerprint(image) for image in pictures])
+    found = duplicates.links([duplicates.fingerprint(image) for image in pictures])
     assert found == [(3, 40), (7, 41)]
 
 
@@ -139,14 +139,64 @@ def test_nearly_white_photos_are_not_all_the_same() -> None:
         pixels = np.full((100, 160, 3), 250, np.uint8)
         pixels[40:60, left : left + 20] = 225
         photos.append(duplicates.fingerprint(Image.fromarray(pixels)))
-    assert duplicates.pairs(photos) == []
-    assert duplicates.pairs([*photos, photos[1]]) == [(1, 3)]
+    assert duplicates.links(photos) == []
+    assert duplicates.links([*photos, photos[1]]) == [(1, 3)]
 
 
 def test_pairs_in_different_blocks_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "BLOCK", 2)
     fingerprints = [duplicates.fingerprint(picture(seed)) for seed in (0, 1, 2, 0, 3, 1, 0)]
-    assert duplicates.pairs(fingerprints) == [(0, 3), (0, 6), (1, 5), (3, 6)]
+    assert duplicates.links(fingerprints) == [(0, 3), (0, 6), (1, 5)]
+
+
+def drifting(scenes: int, frames: int) -> list[duplicates.Fingerprint]:
+    """Frames of cameras that turn slowly, mixed: near ones are alike, far ones are not; every third is mirrored."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(scenes):
+        plain, mirrored = (int.from_bytes(rng.bytes(8)) for _ in range(2))
+        thumbnail = rng.uniform(40, 215, (16, 16, 3))
+        for frame in range(frames):
+            thumbnail += rng.normal(0, 3.5, thumbnail.shape)
+            pixels = thumbnail.clip(0, 255).astype(np.uint8)
+            found.append(
+                duplicates.Fingerprint(mirrored, plain, pixels[:, ::-1])
+                if frame % 3 == 0
+                else duplicates.Fingerprint(plain, mirrored, pixels)
+            )
+    return [found[index] for index in rng.permutation(len(found))]
+
+
+@pytest.mark.parametrize("block", [4, 256])
+def test_links_tell_what_all_pairs_tell(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Groups, and who shows the same as one of a higher rank; also where likeness goes from one to the next."""
+    for name in ("BLOCK", "WINDOW", "AT_ONCE"):
+        monkeypatch.setattr(duplicates, name, block)
+    prints = drifting(scenes=4, frames=12)
+    count = len(prints)
+    ranks = np.random.default_rng(1).integers(0, 3, count).tolist()
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    pairs = [(i, j) for i, j in pairs if duplicates.links([prints[i], prints[j]])]
+
+    def outranked(links: list[tuple[int, int]]) -> set[int]:
+        return {i for i, j in [*links, *((j, i) for i, j in links)] if ranks[i] < ranks[j]}
+
+    found = duplicates.links(prints, ranks)
+    joined = duplicates.groups(count, pairs)
+    assert len(set(joined)) == 4
+    assert 4 * 11 < len(pairs) < 4 * 12 * 11 // 2  # not all of a scene are alike
+    assert set(found) < set(pairs)
+    assert duplicates.groups(count, found) == joined
+    assert outranked(found) == outranked(pairs)
+
+
+def test_thousands_of_the_same_are_a_link_each() -> None:
+    """As a camera that stands still takes them; half of them are in another split."""
+    one = duplicates.fingerprint(picture(0))
+    found = duplicates.links([one] * 2000, [0] * 1000 + [1] * 1000)
+    assert len(found) <= 3 * 1000
+    assert len({low for low, high in found if low < 1000 <= high}) == 1000
+    assert duplicates.groups(2000, found) == [0] * 2000
 
 
 def test_groups_are_joined_through_others() -> None:
@@ -203,6 +253,12 @@ def test_one_group_cannot_be_split() -> None:
     pairs = checked("clip_1", "clip_2")
     with pytest.raises(CheckFailed, match="1 groups of 2 pairs"):
         splits.make(pairs, ["clip", "clip"], [], {"val": 0.1, "test": 0.0}, 0)
+    with pytest.raises(CheckFailed, match="choose a --group"):
+        splits.make(pairs, ["clip", "clip"], [(0, 1)], {"val": 0.1, "test": 0.0}, 0)
+    said = r"2 look like others, as clip_1 and clip_2 .*--keep-duplicates"
+    with pytest.raises(CheckFailed, match=said) as caught:
+        splits.make(pairs, ["clip_1", "clip_2"], [(0, 1)], {"val": 0.1, "test": 0.0}, 0)
+    assert "--group" not in str(caught.value)  # nor would splits by hand help: one would be left out
     assert names_in(splits.make(pairs, ["a", "b"], [], {"val": 1.0, "test": 0.0}, 0)) == {
         "val": ["clip_1", "clip_2"]
     }

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from training import quality
 from training.confusions import pairs, svg
 from training.label_sets import NotThese
 from training.metrics import ConfusionMatrix
-from training.quality import BoundaryScore, Calibration
+from training.quality import TOLERANCE, BoundaryScore, Calibration, _boundary
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,42 @@ def test_a_boundary_counts_as_found_within_the_tolerance() -> None:
     half = truth.copy()
     half[150:] = halves(150, 400, 260)  # the lower half is wrong, and has a step of its own
     assert 0.3 < boundary_f1(truth, half)[0] < 0.6
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_boundaries_are_those_of_whole_maps_for_every_class(seed: int) -> None:
+    """Counted in the box of each class that is there, as a plain computation counts them."""
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(0, 7, (5, 6)) * rng.integers(0, 2, (5, 6))
+    label = np.kron(cells, np.ones((40, 50))).astype(np.uint8)
+    mask = np.roll(label, rng.integers(0, 6, 2), (0, 1))
+    mask[60:90, 140:], mask[180:, 280:], label[20:30, 100:] = int(rng.integers(7)), 8, 255
+    score = BoundaryScore(9)
+    score.update(label, mask)
+    near, counted = max(1.0, TOLERANCE * math.hypot(*label.shape)), label != 255
+    for k in range(9):
+        true, found = (_boundary(values == k, counted) for values in (label, mask))
+        to_true, to_found = (
+            ndimage.distance_transform_edt(~edge) if edge.any() else np.full(label.shape, np.inf)
+            for edge in (true, found)
+        )
+        expected = [found.sum(), (to_true[found] <= near).sum(), true.sum(), (to_found[true] <= near).sum()]
+        assert score.counts[k].tolist() == expected
+    assert score.counts[7].sum() == 0
+
+
+def test_classes_that_are_not_there_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    def noted(of_class: NDArray[np.bool_], _counted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        sizes.append(of_class.shape)
+        return of_class
+
+    monkeypatch.setattr(quality, "_boundary", noted)
+    label = np.zeros((300, 400), np.uint8)
+    label[100:110, 50:60] = 149
+    BoundaryScore(150).update(label, label)
+    assert sizes == [(300, 400)] * 2 + [(18, 18)] * 2  # and four pixels on each side
 
 
 def test_the_edge_of_the_image_and_of_ignored_pixels_is_no_boundary() -> None:

@@ -48,6 +48,15 @@ def test_aisles_have_shelves_with_floor_between(halls: list[Hall]) -> None:
     assert min(gaps) > 1.0
 
 
+def test_no_wall_has_windows_and_doorways(halls: list[Hall]) -> None:
+    """Through a window one would see the next room, which stands behind the doorway, and the other way round."""
+    kinds = [{opening.low > 0 for opening in wall.openings} for hall in halls for wall in hall.walls]
+    assert kinds.count({True}) > COUNT // 2
+    assert kinds.count({False}) > COUNT // 10
+    assert kinds.count({True, False}) == 0
+    assert any(len(wall.openings) > 3 for hall in halls for wall in hall.walls)
+
+
 def test_what_stands_in_the_middle_does_not_hide_in_something_else(halls: list[Hall]) -> None:
     """Chairs of a group may reach into their table's box by 20 cm, as chairs do."""
     for seed, hall in enumerate(halls):

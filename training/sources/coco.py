@@ -66,7 +66,7 @@ class CocoSource:
                 return rle.decode(shape["counts"], height, width)
             if isinstance(shape, list) and shape:
                 return _polygons(shape, height, width)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
             raise BadPair("unreadable label", f"{where}: {error}") from error
         raise BadPair("unreadable label", f"{where}: no outline, only a box")
 

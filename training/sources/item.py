@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,8 +151,10 @@ def shown(text: object) -> str:
 
 
 def unique(items: list[Item]) -> tuple[list[Item], list[LeftOut]]:
-    """Items with different names. Splits that use the same ones get theirs before them; of a.jpg and a.png in the
-    same place, which would share a label, the first stays. The lists of names are UTF-8, so the names must be."""
+    """Items with different names. Splits that use the same ones get theirs before them, and so do folders; of a.jpg and
+    a.png in the same place, which would share a label, the first stays. The lists of names are UTF-8, so the names must
+    be."""
+    items = _with_folders(items)
     splits: dict[str, set[str | None]] = {}
     for item in items:
         splits.setdefault(item.name, set()).add(item.split)
@@ -169,6 +172,38 @@ def unique(items: list[Item]) -> tuple[list[Item], list[LeftOut]]:
         else:
             kept[name] = replace(item, name=name)
     return list(kept.values()), left_out
+
+
+def _with_folders(items: list[Item]) -> list[Item]:
+    """Where folders of a split have the same names (h1/images/0.jpg, h2/images/0.jpg), what differs in the folders goes
+    before the names (h1__0): of all in the split, so that --group can tell houses by it."""
+    folders: defaultdict[tuple[str, str | None], set[tuple[str, ...]]] = defaultdict(set)
+    for item in items:
+        folders[item.name, item.split].add(_folder(item))
+    for split in {split for (_, split), found in folders.items() if len(found) > 1}:
+        mine = set().union(*(found for (_, its), found in folders.items() if its == split))
+        start = _shared(mine)
+        end = _shared({folder[start:][::-1] for folder in mine})
+        before = {folder: "__".join([*folder[start : len(folder) - end], ""]) for folder in mine}
+        items = [
+            replace(item, name=before[_folder(item)] + item.name) if item.split == split else item
+            for item in items
+        ]
+    return items
+
+
+def _folder(item: Item) -> tuple[str, ...]:
+    """Where the image is, without what its name tells already."""
+    parts = item.image.with_suffix("").parts
+    inside = (count for count in range(1, len(parts)) if "__".join(parts[-count:]) == item.name)
+    return parts[: -next(inside, 1)]
+
+
+def _shared(paths: set[tuple[str, ...]]) -> int:
+    """How many parts all of them begin with."""
+    return next(
+        (n for n, parts in enumerate(zip(*paths, strict=False)) if len(set(parts)) > 1), min(map(len, paths))
+    )
 
 
 def read_text(path: Path) -> str:

@@ -35,6 +35,8 @@ from training.sources.item import (
 from training.sources.polygons import fill
 
 CIRCLE_POINTS = 64
+DAMAGED = (ValueError, LookupError, TypeError, ArithmeticError, OSError, RecursionError)
+"""What a file that is no labelme file, or was torn, may lead to."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class LabelmeSource:
                 if shape["label"] not in of_name:
                     raise BadPair("unknown value", f"label {shape['label']!r}, which --names does not have")
                 _paint(values, shape, of_name[shape["label"]])
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except DAMAGED as error:
             raise BadPair("unreadable label", f"not as labelme writes it: {error!r}") from error
         return values
 
@@ -84,8 +86,11 @@ def _paint(values: NDArray[np.int32], shape: dict[str, Any], value: int) -> None
 
 def _paint_mask(values: NDArray[np.int32], mask: str, box_xy: NDArray[np.float64], value: int) -> None:
     """A PNG in base64, laid on its box (first and last pixel)."""
-    with Image.open(io.BytesIO(base64.b64decode(mask)), formats=["PNG"]) as png:
-        inside = np.asarray(png.convert("L")) > 0
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(mask)), formats=["PNG"]) as png:
+            inside = np.asarray(png.convert("L")) > 0
+    except Exception as error:  # Pillow raises some twenty types on corrupt files, SyntaxError among them
+        raise BadPair("unreadable label", f"a mask that is not a readable PNG: {error}") from error
     left, top = (round(number) for number in box_xy[0])
     place = values[max(0, top) : top + inside.shape[0], max(0, left) : left + inside.shape[1]]
     inside = inside[max(0, -top) :, max(0, -left) :][: place.shape[0], : place.shape[1]]
@@ -104,7 +109,7 @@ def find(root: Path, names: Path | None) -> Found:
             table = _read(file)
             image = _image_of(file, str(table["imagePath"]))
             labels |= {str(shape["label"]) for shape in table["shapes"]}
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except DAMAGED as error:
             left_out.append(LeftOut(file, "unreadable label", f"not as labelme writes it: {error!r}"))
             continue
         if not image.is_file():

@@ -27,7 +27,7 @@ DEMO_PHOTO := out/room.jpg
 DEMO_DATA := runs/demo-data
 # What can change the packaged demo model, so what makes it be exported, compared and packaged again.
 MAR_SOURCES := $(DEMO) $(wildcard segserve/*.py segserve/engines/*.py export/*.py handlers/* \
-	$(addprefix training/,pspnet.py backbones.py layout.py meta.py checkpoint.py torch_engine.py metrics.py \
+	$(addprefix training/,pspnet.py backbones.py layout.py meta.py checkpoint.py decision.py torch_engine.py metrics.py \
 		rooms*.py label_sets.py prepare_options.py points.py spread.py))
 # Which engine it was packaged with: another one is another package, though no source is newer.
 MAR_ENGINE := build/rooms.engine

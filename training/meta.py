@@ -59,7 +59,9 @@ class CheckpointMeta:
             "provenance": all(isinstance(v, str) for v in self.provenance.values()),
             "bn_eps": self.bn_eps is None or (_is_number(self.bn_eps) and self.bn_eps > 0),
             "majority": self.majority is None
-            or (len(set(self.majority)) == len(self.majority) > 0 and set(self.majority) <= set(self.classes)),
+            or (
+                len(set(self.majority)) == len(self.majority) > 0 and set(self.majority) <= set(self.classes)
+            ),
         }
 
     def to_json(self, indent: int | None = None) -> str:

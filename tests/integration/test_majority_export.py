@@ -28,7 +28,7 @@ Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 def net() -> pspnet.PSPNet:
     torch.manual_seed(5)
     net = pspnet.build("pspnet_lite0", NUM_CLASSES, pretrained=True).eval()
-    net.head[-1].weight.data *= 20
+    next(net.head[-1].parameters()).data *= 20  # so that classes differ from pixel to pixel
     net.decide = Majority(LABELS, NUM_CLASSES)
     return net
 
@@ -48,7 +48,7 @@ def openvino_(served: ServedNet, file: Path) -> Answer:
 
 def torchscript(served: ServedNet, file: Path) -> Answer:
     to_torchscript(served, file)
-    model = torch.jit.load(file)
+    model = torch.jit.load(file)  # type: ignore[no-untyped-call]
     return lambda images: model(torch.from_numpy(images)).detach().numpy()
 
 

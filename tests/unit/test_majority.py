@@ -26,7 +26,7 @@ def logits(seed: int = 0, spread: float = 1.5) -> torch.Tensor:
 def checkpoint(path: Path, classes: tuple[str, ...] = CLASSES) -> Path:
     torch.manual_seed(3)
     model = pspnet.build("pspnet18", len(classes)).eval()
-    model.head[-1].weight.data *= 30  # so that classes differ from pixel to pixel
+    next(model.head[-1].parameters()).data *= 30  # so that classes differ from pixel to pixel
     mean, std = pspnet.normalisation("pspnet18")
     meta = CheckpointMeta("pspnet18", classes, 255, mean, std, True, 64, 96, 3, {"miou": 0.5}, {"seed": "3"})
     save_checkpoint(path, model.state_dict(), meta)

@@ -23,7 +23,8 @@ MAX_PICTURES: Final = 4
 """How often the limit on pixels all AV1 pictures of a file may reach together: tiles of a grid, transparency, a
 gain map, a thumbnail."""
 
-_CONTAINERS: Final = frozenset((b"moov", b"trak", b"mdia", b"minf", b"stbl"))
+_INSIDE: Final = {b"moov": b"trak", b"trak": b"mdia", b"mdia": b"minf", b"minf": b"stbl"}
+"""Which box of a track lies in which; only those are gone into, so that boxes without end end here."""
 
 
 def check(data: bytes | bytearray, max_pixels: int) -> None:
@@ -72,7 +73,13 @@ class _Avif:
         """Width x height of each picture that can be found."""
         found: list[int] = []
         for kind, body in self._boxes(self._data):
-            pieces = self._items(body[4:]) if kind == b"meta" else self._samples(kind, body)
+            pieces = (
+                self._items(body[4:])
+                if kind == b"meta"
+                else self._samples(kind, body)
+                if kind == b"moov"
+                else ()
+            )
             for piece in pieces:
                 found += av1_header.areas(self._obus(piece))
         return found
@@ -139,13 +146,12 @@ class _Avif:
             yield item, from_inside, extents
 
     def _samples(self, kind: bytes, body: memoryview) -> Iterator[memoryview]:
-        """The first sample of each track."""
-        if kind not in _CONTAINERS:
-            return
+        """The first sample of each track below."""
         boxes: dict[bytes, memoryview] = {}
         for inner, inner_body in self._boxes(body):
             boxes[inner] = inner_body
-            yield from self._samples(inner, inner_body)
+            if inner == _INSIDE.get(kind):
+                yield from self._samples(inner, inner_body)
         width, offsets = (8, boxes[b"co64"]) if b"co64" in boxes else (4, boxes.get(b"stco"))
         if offsets is None or b"stsz" not in boxes:
             return

@@ -174,6 +174,13 @@ def test_files_that_are_all_structure_are_refused_soon(data: bytes) -> None:
     assert time.thread_time() - started_s < 2
 
 
+def test_boxes_in_boxes_without_end() -> None:
+    data = b""
+    for _ in range(3_000):
+        data = box(b"moov", data)
+    avif_size.check(box(b"ftyp", b"avif") + data, 1_000)  # nothing to find, and no RecursionError
+
+
 def test_damaged_structure_is_left_to_the_decoder() -> None:
     """Whatever bytes are changed or missing."""
     random = np.random.default_rng(0)

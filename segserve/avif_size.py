@@ -73,13 +73,12 @@ class _Avif:
         """Width x height of each picture that can be found."""
         found: list[int] = []
         for kind, body in self._boxes(self._data):
-            pieces = (
-                self._items(body[4:])
-                if kind == b"meta"
-                else self._samples(kind, body)
-                if kind == b"moov"
-                else ()
-            )
+            if kind == b"meta":
+                pieces = self._items(body[4:])
+            elif kind == b"moov":
+                pieces = self._samples(kind, body)
+            else:
+                continue
             for piece in pieces:
                 found += av1_header.areas(self._obus(piece))
         return found

@@ -8,9 +8,9 @@ all in photos unlike those that were trained on, where belief is spread. After t
 pixel from one half of the probability on, or another class has it; what the others have among themselves stays. Nothing
 is fitted, so it needs no labels and holds for photos that nobody has seen.
 
-The rule is part of the network from here on, evaluated, exported and served with it, and costs nothing that could be
-measured. Its probabilities are no frequencies any more. `training.rebalance` comes first if at all; a training that
-goes on from the checkpoint (--pretrained-from) starts without the rule.
+The rule is part of the network from here on, evaluated, exported and served with it, and takes 0.05 of 360 ms
+(pspnet_lite0, 288x384, one core). Its probabilities are no frequencies any more. `training.rebalance` comes first if at
+all; a training that goes on from the checkpoint (--pretrained-from) starts without the rule.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from segserve.errors import CheckpointError
+from segserve.errors import CheckpointError, UsageError
 from training import pspnet
 from training.decision import decision
 from training.meta import CheckpointMeta
@@ -31,6 +31,7 @@ __all__ = [
     "load_model",
     "load_state",
     "load_training",
+    "require_another",
     "save_checkpoint",
 ]
 
@@ -89,6 +90,14 @@ def load_training(path: Path) -> dict[str, Tensor]:
     if not training:
         raise CheckpointError(f"{path} holds a model but no training state: resume from last.safetensors")
     return training
+
+
+def require_another(checkpoint: Path, out: Path) -> None:
+    """For commands that make a checkpoint of a checkpoint. Raises UsageError where the files are not two of them."""
+    if checkpoint.suffix != ".safetensors" or out.suffix != ".safetensors":
+        raise UsageError(f"{checkpoint}, --out {out}: expected checkpoints (.safetensors)")
+    if out.resolve() == checkpoint.resolve():
+        raise UsageError(f"--out {out}: is the checkpoint itself; it stays as it is")
 
 
 def load_model(path: Path) -> tuple[pspnet.PSPNet, CheckpointMeta]:

@@ -23,7 +23,7 @@ import tyro
 
 from segserve import cli
 from segserve.errors import UsageError
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, require_another, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,7 @@ class MajorityConfig:
     """The checkpoint to write."""
 
     def __post_init__(self) -> None:
-        if self.checkpoint.suffix != ".safetensors" or self.out.suffix != ".safetensors":
-            raise UsageError(f"{self.checkpoint}, --out {self.out}: expected checkpoints (.safetensors)")
-        if self.out.resolve() == self.checkpoint.resolve():
-            raise UsageError(f"--out {self.out}: is the checkpoint itself; it stays as it is")
+        require_another(self.checkpoint, self.out)
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise UsageError(f"--classes {' '.join(self.classes)}: expected one class or more, each once")
 

@@ -40,7 +40,7 @@ from rich.table import Table
 from segserve import cli
 from segserve.errors import CheckFailed, DatasetError, RequestError, UsageError
 from segserve.segmenter import Segmenter
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, require_another, save_checkpoint
 from training.class_names import CLASSIFIERS
 from training.data import Dataset, load_dataset
 from training.description import Sample
@@ -78,10 +78,7 @@ class RebalanceConfig:
     """Print JSON instead of a table."""
 
     def __post_init__(self) -> None:
-        if self.checkpoint.suffix != ".safetensors" or self.out.suffix != ".safetensors":
-            raise UsageError(f"{self.checkpoint}, --out {self.out}: expected checkpoints (.safetensors)")
-        if self.out.resolve() == self.checkpoint.resolve():
-            raise UsageError(f"--out {self.out}: is the checkpoint itself; it stays as it is")
+        require_another(self.checkpoint, self.out)
 
 
 def main(config: RebalanceConfig) -> None:

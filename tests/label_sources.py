@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.sources.item import BadPair, Found
+from training.sources.item import UNLABELLED, BadPair, Found
 
 HEIGHT, WIDTH = 12, 20
 
@@ -33,3 +33,10 @@ def bad(found: Found) -> BadPair:
     with pytest.raises(BadPair) as raised:
         values_of(found)
     return raised.value
+
+
+def box(value: int, x0: int, x1: int, y0: int, y1: int) -> NDArray[np.int32]:
+    """Values of a label map that has one rectangle."""
+    values = np.full((HEIGHT, WIDTH), UNLABELLED, np.int32)
+    values[y0:y1, x0:x1] = value
+    return values

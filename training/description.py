@@ -99,6 +99,11 @@ def samples(table: dict[str, Any], split: str, root: Path, where: Path) -> tuple
     return _find(root, entry, place)
 
 
+def is_photo(path: Path) -> bool:
+    """By its name. macOS puts a hidden file beside every one that it copies: "._a.jpg", which is none."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
 def _find(root: Path, entry: dict[str, str], where: str) -> tuple[Sample, ...]:
     images_folder, labels_folder = root / entry["images"], root / entry["labels"]
     for folder in (images_folder, labels_folder):
@@ -106,7 +111,7 @@ def _find(root: Path, entry: dict[str, str], where: str) -> tuple[Sample, ...]:
             raise DatasetError(f"{where}: no folder {folder}; give the folder of the data as root")
     images: dict[str, Path] = {}
     for path in sorted(images_folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+        if is_photo(path):
             if path.stem in images:
                 raise DatasetError(
                     f"{where}: {images[path.stem]} and {path.name} would share one label; remove one"

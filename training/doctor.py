@@ -28,7 +28,7 @@ from segserve.errors import RequestError, UsageError
 from segserve.image import read
 from training.assumptions import Pipeline
 from training.checkpoint import load_model
-from training.description import IMAGE_SUFFIXES
+from training.description import is_photo
 from training.diagnosis import Diagnosis, diagnose
 from training.doctor_page import page
 from training.patient import Patient, photo_size
@@ -100,12 +100,7 @@ def admit(config: DoctorConfig) -> Patient:
 
 
 def _pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
-    # macOS puts a hidden file beside every one that it copies: "._a.jpg", which is no photo
-    photos = sorted(
-        path
-        for path in images.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    photos = sorted(path for path in images.iterdir() if is_photo(path))
     label_of = label_finder()
     found = [(photo, label_of(labels / f"{photo.stem}.png")) for photo in photos]
     # photos and labels may share a folder

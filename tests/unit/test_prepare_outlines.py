@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
 from segserve import encode
 from segserve.errors import UsageError
-from tests.label_sources import HEIGHT, WIDTH, bad, one_photo, values_of
-from training.sources import coco, labelme, rle, yolo
-from training.sources.item import UNLABELLED, Found
+from tests.label_sources import HEIGHT, WIDTH, bad, box, one_photo, values_of
+from training.sources import coco, rle, yolo
+from training.sources.item import Found
 from training.sources.polygons import inside_polygon
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return one_photo(tmp_path)
-
-
-def box(value: int, x0: int, x1: int, y0: int, y1: int) -> NDArray[np.int32]:
-    values = np.full((HEIGHT, WIDTH), UNLABELLED, np.int32)
-    values[y0:y1, x0:x1] = value
-    return values
 
 
 def test_a_pixel_is_inside_by_its_centre() -> None:
@@ -216,111 +206,7 @@ def test_coco_categories_of_one_name_are_one_class(root: Path) -> None:
     assert (values_of(found) == 3).all()
 
 
-def labelme_found(root: Path, *shapes: dict[str, Any], **changed: object) -> Found:
-    table = {"imagePath": "..\\images\\a.jpg", "imageHeight": HEIGHT, "imageWidth": WIDTH, "shapes": shapes}
-    (root / "labels" / "a.json").write_text(json.dumps({**table, **changed}))
-    return labelme.find(root, None)
-
-
-def test_labelme_shapes(root: Path) -> None:
-    mask = io.BytesIO()
-    Image.fromarray(np.eye(3, dtype=np.uint8) * 255).save(mask, "PNG")
-    shapes: list[dict[str, Any]] = [
-        {"label": "wall", "shape_type": "rectangle", "points": [[18, 10], [2, 0]]},
-        {"label": "floor", "shape_type": "polygon", "points": [[2, 8], [20, 8], [20, 12], [2, 12]]},
-        {"label": "dot", "shape_type": "circle", "points": [[10, 4], [10, 6]]},
-        {
-            "label": "dot",
-            "shape_type": "mask",
-            "points": [[3, 1], [5, 3]],
-            "mask": base64.b64encode(mask.getvalue()).decode(),
-        },
-    ]
-    found = labelme_found(root, *shapes)
-    assert found.source.names == {0: "dot", 1: "floor", 2: "wall"}
-    expected = box(2, 2, 18, 0, 8)
-    expected[8:, 2:] = 1
-    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    expected[(x - 10) ** 2 + (y - 4) ** 2 < 4] = 0
-    expected[[1, 2, 3], [3, 4, 5]] = 0
-    assert np.array_equal(values_of(found), expected)
-    assert found.left_out == ()
-
-
-def test_labelme_rectangle_of_four_corners(root: Path) -> None:
-    corners = {"label": "wall", "shape_type": "rectangle", "points": [[2, 1], [18, 1], [18, 8], [2, 8]]}
-    assert np.array_equal(values_of(labelme_found(root, corners)), box(0, 2, 18, 1, 8))
-    assert "a rectangle of 3 points" in bad(labelme_found(root, {**corners, "points": [[1, 1]] * 3})).reason
-
-
-@pytest.mark.parametrize("json_suffix", [".json", ".JSON"])
-def test_labelme_photos_that_are_links(root: Path, json_suffix: str) -> None:
-    """DVC and git-annex keep photos elsewhere, under names that are hashes."""
-    (root / "images" / "a.jpg").rename(root / "0f3a")
-    (root / "images" / "a.jpg").symlink_to(root / "0f3a")
-    wall = {"label": "wall", "points": [[0, 0], [20, 0], [20, 12], [0, 12]]}
-    labelme_found(root, wall)
-    (root / "labels" / "a.json").rename(root / "labels" / f"a{json_suffix}")
-    found = labelme.find(root, None)
-    assert [item.image for item in found.items] == [root / "images" / "a.jpg"]
-    assert found.left_out == ()
-    assert np.array_equal(values_of(found), box(0, 0, 20, 0, 12))
-
-
-@pytest.mark.parametrize(
-    "changed", [{"imageHeight": None, "imageWidth": None}, {"imagePath": "../images/a.jpg"}]
-)
-def test_labelme_files_of_early_versions_and_of_windows_editors(root: Path, changed: dict[str, Any]) -> None:
-    """They have no size, or begin with a byte order mark."""
-    labelme_found(root, {"label": "wall", "points": [[0, 0], [20, 0], [20, 12], [0, 12]]}, **changed)
-    file = root / "labels" / "a.json"
-    file.write_text("\ufeff" + file.read_text(), encoding="utf-8")
-    found = labelme.find(root, None)
-    assert found.left_out == ()
-    assert (values_of(found) == 0).all()
-
-
-def test_labelme_photos_that_training_would_not_find(root: Path) -> None:
-    (root / "images" / "a.jpg").rename(root / "images" / "a.gif")
-    wall = {"label": "wall", "points": [[0, 0], [20, 0], [20, 12], [0, 12]]}
-    found = labelme_found(root, wall, imagePath="../images/a.gif")
-    assert found.items == ()
-    ((file, kind, reason),) = ((half.file.name, half.kind, half.reason) for half in found.left_out)
-    assert (file, kind) == ("a.gif", "bad name")
-    assert "ends in .bmp, .jpeg, .jpg" in reason
-
-
-def test_labelme_masks_that_are_damaged(root: Path) -> None:
-    """Pillow tells of a chunk whose name was damaged with a SyntaxError."""
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300), dtype=np.uint8)).save(file, "PNG")
-    whole = file.getvalue()
-    second = whole.rindex(b"IDAT")
-    assert second > whole.index(b"IDAT")
-    for damaged in (whole[:second] + b"\x01DAT" + whole[second + 4 :], whole[:100], b""):
-        text = base64.b64encode(damaged).decode()
-        shape = {"label": "wall", "shape_type": "mask", "points": [[0, 0], [299, 299]], "mask": text}
-        found = bad(labelme_found(root, shape))
-        assert found.kind == "unreadable label"
-        assert "a mask that is not a readable PNG" in found.reason
-
-
 def test_runs_whose_sum_wraps_around() -> None:
     """In 64 bits these are as many pixels as there are; painted, they would need all memory."""
     with pytest.raises(ValueError, match="expected 0 to 6 pixels"):
         rle.decode([2**62, 2**62, 2**62, 2**62, 6], 2, 3)
-
-
-def test_labelme_files_that_are_none(root: Path) -> None:
-    point = {"label": "wall", "shape_type": "point", "points": [[1, 1]]}
-    assert "a point of 1 points" in bad(labelme_found(root, point)).reason
-    assert bad(labelme_found(root, point, imageHeight=1)).kind == "size"
-    assert bad(labelme_found(root, point, imageHeight=float("inf"))).kind == "unreadable label"
-    (root / "labels" / "b.json").write_text('{"imagePath": "none.jpg", "shapes": []}')
-    (root / "labels" / "c.json").write_text("[]")
-    found = labelme_found(root, {**point, "points": "?"})
-    assert bad(found).kind == "unreadable label"
-    assert [(half.file.name, half.kind) for half in found.left_out] == [
-        ("b.json", "no image"),
-        ("c.json", "unreadable label"),
-    ]

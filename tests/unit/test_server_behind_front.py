@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +62,7 @@ def test_without_tokens_it_does_not_start_behind_a_front_for_other_machines(
 
 @pytest.mark.parametrize(
     ("host", "gone", "auth"),
-    [("0.0.0.0", 0, "token"), ("127.0.0.1", 0, "none"), ("0.0.0.0", 1, "none")],
+    [("0.0.0.0", False, "token"), ("127.0.0.1", False, "none"), ("0.0.0.0", True, "none")],
     ids=["with tokens", "for this machine only", "the front has ended"],
 )
 def test_otherwise_it_does(
@@ -68,11 +70,13 @@ def test_otherwise_it_does(
     started_with: list[str],
     free_ports: Callable[[int], list[int]],
     host: str,
-    gone: int,
+    gone: bool,
     auth: Literal["none", "token"],
 ) -> None:
-    front_runs(tmp_path, host, os.getpid() + gone)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    front_runs(tmp_path, host, ended.pid if gone else os.getpid())
     server._launch(options(tmp_path, free_ports(2), auth=auth))
     assert started_with == [auth]
     # what a master that was killed leaves, its workers too, is cleared up
-    assert (front_process.load(tmp_path / "run") is None) == bool(gone)
+    assert (front_process.load(tmp_path / "run") is None) == gone

@@ -28,7 +28,7 @@ from rich.console import Console
 
 from segserve.cli import run
 from segserve.errors import Interrupted, UsageError
-from training.run import SHIPPED
+from training.checkpoint import SHIPPED
 
 BASE = "base"
 METRICS, TABLE = "metrics.jsonl", "table"
@@ -70,7 +70,11 @@ def main(config: AblateConfig) -> int:
         if not finished(config.out / name):
             console.print(f"{name}: training", markup=False)
             record(recipe[name], config.out / name)
-            failed += [name] if train(command(recipe[name], config.out / name, config.root)) else []
+            failed += (
+                [name]
+                if train(command(recipe[name], config.out / name, config.root), as_json=config.json)
+                else []
+            )
     rows = [row(name, recipe[name], config.out / name) for name in recipe if finished(config.out / name)]
     compare(rows)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -117,8 +121,9 @@ def command(options: Options, out: Path, root: Path | None) -> list[str]:
     return found
 
 
-def train(command: list[str]) -> int:
-    """The exit code of a training. Raises Interrupted after a SIGTERM.
+def train(command: list[str], *, as_json: bool = False) -> int:
+    """The exit code of a training, which with `as_json` tells its progress on standard error. Raises Interrupted after
+    a SIGTERM.
 
     Which is passed on: a training left alone would go on, beside the one that the same command starts.
     """
@@ -132,7 +137,7 @@ def train(command: list[str]) -> int:
 
     before = signal.signal(signal.SIGTERM, pass_on)
     try:
-        with subprocess.Popen(command) as child:
+        with subprocess.Popen(command, stdout=sys.stderr if as_json else None) as child:
             try:
                 if asked:  # before there was a child
                     child.terminate()

@@ -26,6 +26,9 @@ from training.decision import decision
 from training.meta import CheckpointMeta
 
 __all__ = [
+    "BEST",
+    "LAST",
+    "SHIPPED",
     "CheckpointMeta",
     "load_checkpoint",
     "load_model",
@@ -35,6 +38,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
+LAST, BEST, SHIPPED = "last.safetensors", "best.safetensors", "model.safetensors"  # of a training
 _META_KEY, _DIGEST_KEY = "segserve", "sha256"  # of the safetensors header
 _TRAINING = "train/"  # prefix of what only a resumed training needs; no parameter name contains a slash
 AUX = "aux."  # prefix of the auxiliary head: needed to train, may be absent from a shipped checkpoint

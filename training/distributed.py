@@ -153,7 +153,12 @@ class ShardedBatches(Sampler[list[int]]):
                 "work with: lower it, or raise --batch-size"
             )
         if num_items < batch_size:
-            raise UsageError(f"{num_items} training images do not fill one batch of {batch_size}: lower it")
+            how = (
+                "lower it"
+                if num_items >= max(parts, 2 * accumulate)
+                else "give more images, or the same several times (--repeat)"
+            )
+            raise UsageError(f"{num_items} training images do not fill one batch of {batch_size}: {how}")
         self.num_items, self.batch_size, self.seed, self.processes = num_items, batch_size, seed, processes
         self.epoch = 0
         self.first = 0  # steps of the epoch that were made before it was interrupted

@@ -27,6 +27,7 @@ from training.data import Dataset, read_image
 from training.metrics import ConfusionMatrix
 from training.quality import BoundaryScore, Calibration
 from training.seen import Seen
+from training.sources.item import shown
 
 WORST = 12
 THUMB_SIDE = 380
@@ -102,7 +103,7 @@ class Report:
         return f"{self.dataset.classes[label]} taken for {self.dataset.classes[found]}: {100 * share:.1f} %"
 
     def _page(self, facts: Mapping[str, Any], matrix: ConfusionMatrix, picture: str) -> str:
-        title = f"{Path(facts['what']).name} on {facts['data']} {facts['split']}"
+        title = shown(f"{Path(facts['what']).name} on {facts['data']} {facts['split']}")
         return "\n".join(
             [
                 "<!doctype html><html lang=en><meta charset=utf-8>",
@@ -154,14 +155,16 @@ class Report:
         missed[(mask != label) & (label != self.dataset.ignore_label)] = WRONG_RGB
         buffer = io.BytesIO()
         Image.fromarray(photo).save(buffer, "JPEG", quality=85)
-        shown = [buffer.getvalue(), *(encode.overlay_jpeg(photo, x, self.palette_rgb) for x in (label, mask))]
+        looks = [buffer.getvalue(), *(encode.overlay_jpeg(photo, x, self.palette_rgb) for x in (label, mask))]
         buffer = io.BytesIO()
         Image.fromarray(missed).save(buffer, "JPEG", quality=85)
         pictures = "".join(
             f'<img src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" alt="">'
-            for jpeg in (*shown, buffer.getvalue())
+            for jpeg in (*looks, buffer.getvalue())
         )
-        caption = f"{escape(seen.sample.image.name)}: {100 * wrong:.1f} % wrong; {escape(self._most(seen))}"
+        caption = (
+            f"{escape(shown(seen.sample.image.name))}: {100 * wrong:.1f} % wrong; {escape(self._most(seen))}"
+        )
         return f"<figure><figcaption>{caption}</figcaption><div>{pictures}</div></figure>"
 
 

@@ -29,10 +29,9 @@ import torch.distributed as dist
 
 from segserve.errors import UsageError
 from training import distributed
-from training.checkpoint import load_checkpoint
+from training.checkpoint import BEST, LAST, SHIPPED, load_checkpoint
 from training.config import TrainConfig
 from training.distributed import Processes
-from training.run import BEST, LAST, SHIPPED
 
 GO_ON = "All is saved: go on with the same command and --resume"
 LOCK = ".lock"  # in OUT, for as long as a training writes there; a file that stays after it is no lock

@@ -30,6 +30,7 @@ from training.cost import sentence
 from training.data import Dataset
 from training.distributed import Processes
 from training.metrics import Scores
+from training.sources.item import shown
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -57,6 +58,7 @@ class Journal:
                 f"all epochs (--epochs {epochs}) were made before, nothing is left to train; --pretrained-from "
                 f"{self.path.parent / 'model.safetensors'} with another --out trains on",
                 highlight=False,
+                markup=False,
             )
 
     def _lines(self) -> list[str]:
@@ -149,7 +151,7 @@ def provenance(
         torch.cuda.get_device_name(device) if device.type == "cuda" else capabilities.get("cpu_name", "CPU")
     )
     return {
-        "command": f"{start} -m training.train {shlex.join(sys.argv[1:])}",
+        "command": shown(f"{start} -m training.train {shlex.join(sys.argv[1:])}"),
         "options": options,
         "commit": _commit(),
         "datasets": same_images.listed(datasets),

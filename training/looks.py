@@ -94,8 +94,8 @@ def windows(
     Each part is what an input that is `scale` times smaller than `size` holds; neighbours overlap by a third.
     """
     per_input = max(photo_height / size[0], photo_width / size[1])  # photo pixels for each pixel of the input
-    rows = _starts(photo_height, round(size[0] / scale * per_input))
-    columns = _starts(photo_width, round(size[1] / scale * per_input))
+    rows = _starts(photo_height, max(1, round(size[0] / scale * per_input)))
+    columns = _starts(photo_width, max(1, round(size[1] / scale * per_input)))
     return [(top, left, bottom, right) for top, bottom in rows for left, right in columns]
 
 

@@ -9,7 +9,6 @@ What is saved decides everything that follows, so that a resumed training ends w
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segserve.errors import CheckFailed, CheckpointError, UsageError
-from training import checkpoint, distributed, journal, optimizers, pspnet, same_images, terms
+from training import checkpoint, distributed, journal, optimizers, pspnet, same_images, same_options, terms
 from training.average import Average
-from training.checkpoint import CheckpointMeta
+from training.checkpoint import BEST, LAST, CheckpointMeta
 from training.coarse import Coarse
 from training.config import TrainConfig
 from training.cost import Meter
@@ -33,7 +32,6 @@ from training.start import start
 POLY_POWER = 0.9  # of the paper
 WARMUP_START = 0.1
 BEST_MIOU = "best_miou"  # among the metrics of a checkpoint
-LAST, BEST, SHIPPED = "last.safetensors", "best.safetensors", "model.safetensors"
 
 
 class Run:
@@ -202,19 +200,7 @@ class Run:
         """Take up what `save` left. Raises CheckpointError; UsageError where options, images or classes are others."""
         path = self.config.out / LAST
         state, meta = checkpoint.load_checkpoint(path, cast=False)  # float64 must not pass through float32
-        if (options := self.meta.provenance["options"]) != meta.provenance.get("options"):
-            raise UsageError(f"{path} was trained with other options: {_difference(meta, options)}")
-        precision, was = self.meta.provenance["precision"], meta.provenance.get("precision")
-        if precision != was:
-            raise UsageError(
-                f"{path} was trained in {was}, here --precision {self.config.precision} means {precision}: resume on "
-                "the same hardware, or start anew with a --precision that both have"
-            )
-        if (loss := self.meta.provenance.get("loss")) != (was := meta.provenance.get("loss")):
-            raise UsageError(
-                f"{path} was trained with the loss {was!r}, here it is {loss!r}: restore labels and reports"
-            )
-        _check_images(path, meta.provenance, self.meta.provenance)
+        same_options.require(path, meta.provenance, self.meta.provenance)
         if (meta.classes, meta.ignore_label) != (self.meta.classes, self.meta.ignore_label):
             raise UsageError(f"{path} was trained on other classes: {', '.join(meta.classes)}")
         checkpoint.load_state(self.model, state, path)
@@ -230,17 +216,6 @@ class Run:
         self.meter.before = self.progress.spent
 
 
-def _check_images(path: Path, theirs: dict[str, str], mine: dict[str, str]) -> None:
-    """Raises UsageError where the provenances tell of other images; checkpoints from before that was told pass."""
-    was, now = theirs.get(same_images.KEY), mine.get(same_images.KEY)
-    if was and now and was != now:
-        raise UsageError(
-            f"{path} was trained on other images: {same_images.KEY} was {was} of {theirs.get('datasets')} and the "
-            f"validation's, is {now} of {mine['datasets']} and the validation's: restore the files that were added, "
-            "removed or renamed, or start anew with another --out (--pretrained-from takes the weights along)"
-        )
-
-
 def _without_lost_best(meta: CheckpointMeta, best: Path) -> CheckpointMeta:
     """Where the best model so far is not there, the best of the epochs to come will be it."""
     try:
@@ -250,10 +225,3 @@ def _without_lost_best(meta: CheckpointMeta, best: Path) -> CheckpointMeta:
     if kept.get(BEST_MIOU) == meta.metrics.get(BEST_MIOU):
         return meta
     return replace(meta, metrics={name: v for name, v in meta.metrics.items() if name != BEST_MIOU})
-
-
-def _difference(theirs: CheckpointMeta, mine: str) -> str:
-    """The options in which a checkpoint differs from this command."""
-    old, new = json.loads(theirs.provenance.get("options", "{}")), json.loads(mine)
-    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    return ", ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in names)

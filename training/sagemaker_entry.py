@@ -6,7 +6,8 @@
 Hyperparameters are the options of training.train, with _ or -; those with several values, such as repeat, as a list
 ([1, 20]) or with spaces between (1 20). Besides:
 
-    data           descriptions in the channels, as CHANNEL/FILE; left out: dataset.toml of every channel that has one
+    data           descriptions in the channels, as CHANNEL/FILE or CHANNEL, in the order that repeat goes by, the one
+                   to validate on first; left out: dataset.toml of every channel that has one, in SageMaker's order
     checkpoints    folder that SageMaker keeps in S3 (default /opt/ml/checkpoints); a training found there goes on
 
 At the end model.safetensors, model.json and metrics.jsonl are copied to SM_MODEL_DIR, which SageMaker packs and keeps.

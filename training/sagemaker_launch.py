@@ -93,6 +93,7 @@ def main(config: LaunchConfig) -> None:
 
 def plan(config: LaunchConfig) -> dict[str, Any]:
     """What is submitted, in the terms of SageMaker's ModelTrainer."""
+    channels = {f"data{number}": uri for number, uri in enumerate(config.data)}
     run_s, wait_s = round(config.hours * 3600), round(config.wait_hours * 3600)
     return {
         "base_job_name": config.name,
@@ -106,8 +107,9 @@ def plan(config: LaunchConfig) -> dict[str, Any]:
         "stopping_condition": {"max_runtime_in_seconds": run_s}
         | ({"max_wait_time_in_seconds": run_s + wait_s} if config.spot else {}),
         "checkpoint_config": {"s3_uri": config.checkpoints, "local_path": CHECKPOINTS},
-        "hyperparameters": dict(option.split("=", 1) for option in config.options),
-        "input_data": {f"data{number}": uri for number, uri in enumerate(config.data)},
+        # SageMaker sorts channels by name (data10 before data2): their order, which repeat counts by, must be said
+        "hyperparameters": {"data": " ".join(channels)} | dict(option.split("=", 1) for option in config.options),
+        "input_data": channels,
     }  # fmt: skip
 
 

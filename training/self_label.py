@@ -35,7 +35,7 @@ from training.evaluated_model import load_segmenter, require_same_classes, unpac
 from training.looks import Ways, fuse, look_at
 from training.prepare_options import require_empty
 from training.remap import Remap
-from training.sources.item import Item
+from training.sources.item import Item, shown
 from training.splits import Split
 
 LOOKS = Ways(flip=True)
@@ -70,6 +70,7 @@ class SelfLabelConfig:
 def main(config: SelfLabelConfig) -> None:
     """Fill, write, tell. Raises UsageError, DatasetError, SpecError, EngineError, CheckpointError."""
     dataset = load_dataset(config.data, config.split, config.root)
+    _require_names(dataset)
     with unpacked(config.what) as what:
         segmenter = load_segmenter(what)
         require_same_classes(segmenter, dataset)
@@ -78,6 +79,15 @@ def main(config: SelfLabelConfig) -> None:
         with pairs.whole(config.out):
             before, filled = label_all(bar, dataset, segmenter, config)
     tell(config, dataset, before, filled)
+
+
+def _require_names(dataset: Dataset) -> None:
+    """Raises UsageError where an image's name can't be written into a list, rather now than after all are labelled."""
+    names = [sample.image.name for sample in dataset.samples]
+    if wrong := [shown(name) for name in names if shown(name) != name]:
+        raise UsageError(
+            f"{dataset.name}: names of images must be UTF-8; rename {', '.join(wrong[:3])}, {len(wrong)} in all"
+        )
 
 
 def label_all(

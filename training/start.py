@@ -6,6 +6,9 @@ A checkpoint of the same classes, such as the version in service that new photos
 others the trunk is taken, and the heads begin anew. The trunk brings its layout, its batch norms' epsilon and the
 normalisation that it was trained with: weights that are fed other numbers than they know are hardly better than none.
 The heads bring how maps are upsampled (align_corners), since pyramid and classifier were trained with it.
+
+A training that goes on has its own weights, and takes the rest from its own checkpoint too: the file that it began
+with may be gone, or another one by now.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from torch import Tensor
 
 from segserve.errors import UsageError
 from training import checkpoint, pspnet
+from training.checkpoint import LAST
 from training.config import TrainConfig
 from training.layout import Layout
+from training.sources.item import shown
 
 TRUNK = "backbone."
 
@@ -40,14 +45,11 @@ class Start:
         return bool(self.weights) and classes == self.classes
 
     def corners(self, config: TrainConfig, classes: tuple[str, ...]) -> bool:
-        """How the model for `classes` upsamples. Raises UsageError where the options contradict heads that are taken.
-
-        Not in a training that goes on: what it began with is in its own weights.
-        """
+        """How the model for `classes` upsamples. Raises UsageError where options contradict heads that are taken."""
         given = config.align_corners
         if not self.brings_heads(classes):
             return given is not False
-        if given is not None and given != self.align_corners and not config.resume:
+        if given is not None and given != self.align_corners:
             flags = {True: "--align-corners", False: "--no-align-corners"}
             raise UsageError(
                 f"{flags[given]}, but {config.pretrained_from}, whose heads are taken as its classes are the same, was "
@@ -68,9 +70,8 @@ class Start:
         given = {name: t for name, t in self.weights.items() if same or name.startswith(TRUNK)}
         own = {name: t for name, t in model.state_dict().items() if not name.startswith(TRUNK)}
         checkpoint.load_state(model, own | given, config.pretrained_from)
-        return (
-            f"trunk and heads of {config.pretrained_from}" if same else f"trunk of {config.pretrained_from}"
-        )
+        what = "trunk and heads" if same else "trunk"
+        return shown(f"{what} of {config.pretrained_from}")
 
 
 @functools.lru_cache(maxsize=1)
@@ -78,7 +79,9 @@ def start(config: TrainConfig) -> Start:
     """Read what the options name. Raises CheckpointError; UsageError for a trunk of another preset."""
     if config.pretrained_from is None:
         return Start(*pspnet.normalisation(config.preset), None, None, True, (), {})
-    state, meta = checkpoint.load_checkpoint(config.pretrained_from)
+    path = config.out / LAST if config.resume else config.pretrained_from
+    state, meta = checkpoint.load_checkpoint(path)
     if meta.preset != config.preset:
-        raise UsageError(f"{config.pretrained_from} holds a {meta.preset}: train with --preset {meta.preset}")
-    return Start(meta.mean, meta.std, meta.layout, meta.bn_eps, meta.align_corners, meta.classes, state)
+        raise UsageError(f"{path} holds a {meta.preset}: train with --preset {meta.preset}")
+    weights = {} if config.resume else state
+    return Start(meta.mean, meta.std, meta.layout, meta.bn_eps, meta.align_corners, meta.classes, weights)

@@ -31,6 +31,7 @@ from segserve import cli
 from segserve.errors import Interrupted, UsageError
 from training import checkpoint, cost, deterministic, distributed, same_images
 from training.batches import Batches, TrainBatches, val_batches
+from training.checkpoint import BEST, SHIPPED
 from training.config import TrainConfig
 from training.data import Dataset, join, load_dataset
 from training.interruption import GO_ON, Watch, alone, as_begun, check_shared, decide_to_go_on
@@ -38,7 +39,7 @@ from training.journal import Journal
 from training.losses import AUX_WEIGHT
 from training.metrics import ConfusionMatrix, Scores
 from training.progress import Progress
-from training.run import BEST, BEST_MIOU, SHIPPED, Run
+from training.run import BEST_MIOU, Run
 
 
 def main(config: TrainConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -242,6 +243,17 @@ def test_report_names_the_worst_photo_and_what_was_confused(run: Run, exported: 
     assert page.index("1.png: ") < page.index("0.png: ")
     assert page.count("<img") == 4 * len(SIZES)
     assert (tmp_path / "page/confusion.svg").read_text() in page
+
+
+def test_report_shows_photos_whatever_their_names(run: Run, exported: Path, tmp_path: Path) -> None:
+    """Latin-1, as a zip from Windows leaves them."""
+    description = write_dataset(tmp_path / "data")
+    for folder in ("images", "labels"):
+        file = tmp_path / "data" / folder / "0.png"
+        file.rename(file.with_name(os.fsdecode(b"k\xfcche.png")))
+    code, _, err = run(exported, "--data", description, "--report", tmp_path / "page", "--json")
+    assert code == 0, err
+    assert "k\\udcfcche.png: " in (tmp_path / "page/report.html").read_text(encoding="utf-8")
 
 
 def test_looks_that_the_server_does_not_take_are_said(run: Run, description: Path, exported: Path) -> None:

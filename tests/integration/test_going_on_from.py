@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from segserve.errors import UsageError
 from tests import tiny_pspnet
 from tests.integration.painted import CLASSES, config, options
 from training import pspnet, train
+from training.batches import val_batches
 from training.checkpoint import (
+    LAST,
+    SHIPPED,
     CheckpointMeta,
     load_checkpoint,
     load_model,
@@ -23,9 +27,10 @@ from training.checkpoint import (
     save_checkpoint,
 )
 from training.config import TrainConfig
-from training.data import load_dataset
+from training.data import EvalSamples, load_dataset
 from training.distributed import Processes
-from training.run import LAST, SHIPPED, Run
+from training.interruption import as_begun
+from training.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -104,3 +109,26 @@ def test_the_option_is_given_as_before(painted: Path, tmp_path: Path) -> None:
         args = options(painted, tmp_path, **given)
         assert ("--no-align-corners" in args) == (expected is False)
         assert tyro.cli(TrainConfig, args=args).align_corners is expected
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["is gone", "is another one by now"])
+def test_one_that_goes_on_needs_the_file_no_more_that_it_began_with(tuning: TrainConfig, gone: bool) -> None:
+    """Its photos are normalised, and its batch norms compute, as they did before, and as its checkpoint says."""
+    train.main(tuning)
+    began = tuning.pretrained_from
+    assert began is not None
+    state, meta = load_checkpoint(began)
+    if gone:
+        began.unlink()
+    else:
+        save_checkpoint(began, state, replace(meta, mean=(0, 0, 0), std=(1, 1, 1), bn_eps=0.1))
+    again = as_begun(tuning)
+    dataset = load_dataset(tuning.data[0], "val")
+    run = Run(again, Processes(0, 1, torch.device("cpu")), [dataset])
+    run.resume()
+    assert (run.meta.mean, run.meta.std, run.meta.bn_eps) == (meta.mean, meta.std, None)
+    assert {m.eps for m in run.model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-5}
+    with closing(val_batches(again, run.processes, dataset)) as batches:
+        fed = next(iter(batches))[0]
+    began_with = EvalSamples(dataset, *again.input_size, meta.mean, meta.std)
+    torch.testing.assert_close(fed[0], began_with[0][0])

@@ -179,10 +179,29 @@ def test_launch_dry_run_shows_the_job(capsys: pytest.CaptureFixture[str]) -> Non
         "instance_type": "ml.g5.xlarge", "instance_count": 2, "enable_managed_spot_training": True,
     }  # fmt: skip
     assert told["stopping_condition"] == {"max_runtime_in_seconds": 7200, "max_wait_time_in_seconds": 10800}
-    assert told["hyperparameters"] == {"epochs": "50", "save_every_steps": "200"}
+    assert told["hyperparameters"] == {"data": "data0", "epochs": "50", "save_every_steps": "200"}
     assert told["checkpoint_config"]["local_path"] == "/opt/ml/checkpoints"
     assert told["input_data"] == {"data0": "s3://b/rooms"}
     assert any(line.startswith("safetensors==") for line in told["source"]["requirements"])
+
+
+def test_sources_keep_their_order_whatever_sagemaker_makes_of_it(tmp_path: Path) -> None:
+    """Its toolkit sorts channels by name."""
+    sources = tuple(f"s3://b/{number}" for number in range(12))
+    planned = plan(launch(data=sources, options=(f"repeat={' '.join('1' * 11)} 20", "epochs=1")))
+    environ = {"SM_CHANNELS": json.dumps(sorted(planned["input_data"]))}
+    for name in planned["input_data"]:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "dataset.toml").touch()
+        environ[f"SM_CHANNEL_{name.upper()}"] = str(folder)
+    made = arguments(planned["hyperparameters"], environ)
+    assert made[: made.index("--out")] == [
+        "--data", *(str(tmp_path / f"data{number}" / "dataset.toml") for number in range(12))
+    ]  # fmt: skip
+    assert plan(launch(options=("data=data0/kitchens.toml",)))["hyperparameters"] == {
+        "data": "data0/kitchens.toml"
+    }
 
 
 def test_launch_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,18 @@ def test_a_bad_label_leaves_nothing_in_the_way(
     file.write_bytes(good)
     code, _, err = run(exported, "--data", description, "--out", tmp_path / "filled")
     assert code == 0, err
+
+
+def test_a_name_that_no_list_can_hold_is_told_before_the_work(
+    run: Run, description: Path, exported: Path, tmp_path: Path
+) -> None:
+    for folder in ("images", "labels"):
+        file = description.parent / folder / "1.png"
+        file.rename(file.with_name(os.fsdecode(b"k\xfcche.png")))
+    code, _, err = run(exported, "--data", description, "--out", tmp_path / "filled")
+    assert code == 2
+    assert "must be UTF-8; rename k\\udcfcche.png, 1 in all" in err
+    assert not (tmp_path / "filled").exists()
 
 
 def test_a_model_of_other_classes_is_refused(

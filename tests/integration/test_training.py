@@ -221,6 +221,8 @@ def test_datasets_are_joined(painted: Path, tmp_path: Path) -> None:
     assert len(metrics(out)) == 1
     with pytest.raises(UsageError, match="11 training images do not fill one batch of 12"):
         train.main(config(painted, second, out=tmp_path / "none", batch_size=12))
+    with pytest.raises(UsageError, match=r"1 training images .* batch of 2: give more .* \(--repeat\)"):
+        train.main(config(painted, out=tmp_path / "none", limit=1, batch_size=2))
     foreign = paint(tmp_path / "foreign", train=1, val=1, classes=("wall", "floor", "lamp"))
     with pytest.raises(UsageError, match=r"foreign has classes .*they must be equal"):
         train.main(config(painted, foreign, out=tmp_path / "none"))

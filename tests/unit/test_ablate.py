@@ -42,7 +42,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """In the place of training.train: writes what it would; `scratch` fails. Returns the command lines."""
     commands: list[list[str]] = []
 
-    def fake(command: list[str]) -> int:
+    def fake(command: list[str], **_: bool) -> int:
         commands.append(command[3:])
         out = Path(command[command.index("--out") + 1])
         out.mkdir(parents=True)
@@ -83,6 +83,14 @@ def test_each_training_gets_its_options_and_the_table_their_results(
     ]  # fmt: skip
     assert json.loads((out / "table.json").read_text()) == rows
     assert "| no_ema | 65.0 | -5.0 | 65.0 |  | 3 of 4 | 2 |" in (out / "table.md").read_text()
+
+
+def test_what_a_training_tells_is_not_in_the_way_of_json(capfd: pytest.CaptureFixture[str]) -> None:
+    speaking = [sys.executable, "-c", "print('epoch 1')"]
+    assert ablate.train(speaking, as_json=True) == 0
+    assert capfd.readouterr() == ("", "epoch 1\n")
+    assert ablate.train(speaking) == 0
+    assert capfd.readouterr() == ("epoch 1\n", "")
 
 
 def test_variations_may_have_other_classes_and_one_without_scores_is_told(tmp_path: Path) -> None:

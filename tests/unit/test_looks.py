@@ -94,7 +94,7 @@ def test_scales_change_the_input_and_windows_keep_it(photo: NDArray[np.uint8]) -
     assert (mask == truth).mean() > 0.97  # edges of cells apart
 
 
-@pytest.mark.parametrize("size", [(96, 128), (500, 300), (97, 1001), (20, 20)])
+@pytest.mark.parametrize("size", [(96, 128), (500, 300), (97, 1001), (20, 20), (1, 1), (2, 1)])
 @pytest.mark.parametrize("scale", [1.25, 2.0, 3.0])
 def test_windows_cover_the_photo_and_overlap(size: tuple[int, int], scale: float) -> None:
     covered = np.zeros(size, np.int64)

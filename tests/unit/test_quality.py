@@ -161,6 +161,14 @@ def test_pairs_are_ordered_by_what_they_cost() -> None:
     assert pairs(counted(np.diag([3, 4]))) == []
 
 
+def test_a_class_that_is_not_there_is_no_dear_pair() -> None:
+    """One pixel is taken for plant, which no label has: mended, plant would be out of the mean."""
+    dearest, last = pairs(counted(np.array([[900, 99, 1], [99, 900, 0], [0, 0, 0]])))
+    assert (dearest.first, dearest.second) == (0, 1)
+    assert (last.first, last.second) == (0, 2)
+    assert 0 < last.miou_points < 0.1 < dearest.miou_points
+
+
 def test_what_pixels_are_not_counts_in_what_a_pair_costs() -> None:
     """254: not floor. Half of these pixels are taken for floor, and stay so when the pair is mended."""
     matrix = ConfusionMatrix(2, 255, (NotThese(254, (1,)),))

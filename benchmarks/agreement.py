@@ -6,7 +6,7 @@ Locust (as `benchmarks.run` drives it) and the raw asyncio client (benchmarks/cl
 server: closed load, the same photos, PNG. Printed are the ratios of their percentiles; and of the times in the worker
 (`total`) as the answers to Locust told them (Server-Timing) to those that the server counted itself (/metrics): the
 exact mean, and percentiles after putting ours into the same buckets. Exit code 1 if a ratio of the clients at p50 or
-p95, or that of the means, is off by more than `--tolerance`, or if there is none.
+p95, or that of the means, is off by more than `--tolerance`, if there is none, or if Locust itself was the bottleneck.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class AgreementConfig:
 def main(config: AgreementConfig) -> int:
     """Exit code as above."""
     spec = check_package(config.mar)
-    ours, theirs, told = list[Answered](), list[float](), Histogram()
+    ours, theirs, told, busy = list[Answered](), list[float](), Histogram(), list[str]()
     with tempfile.TemporaryDirectory(prefix="agreement-") as folder:
         work = Path(folder)
         with loaded.server(config.mar, spec.name, work) as running:
@@ -79,15 +79,17 @@ def main(config: AgreementConfig) -> int:
             for number in track(range(config.rounds), "rounds", console=Console(stderr=True), transient=True):
                 for of_locust in (True, False) if number % 2 == 0 else (False, True):
                     if of_locust:
-                        rows, counted = locust_turn(config, running, spec, work / f"{number}.jsonl")
+                        file = work / f"{number}.jsonl"
+                        rows, counted = locust_turn(config, running, spec, file)
                         ours += rows
+                        busy += [f"turn {number + 1}: {line}" for line in loaded.bottlenecks(file)]
                         told = plus(told, counted)
                     else:
                         theirs += raw_turn(config, running, spec, number)
     found = ratios(ours, theirs, told)
     report = {**host.describe(), "answers": {"locust": len(ours), "raw": len(theirs)}, "rows": found}
     print(host.json_of(report) if config.json else f"{host.headline(report)}\n\n{host.markdown(found)}")
-    wrong = off(found, config.tolerance)
+    wrong = off(found, config.tolerance) + busy
     for line in wrong:
         Console(stderr=True).print(f"error: {line}", markup=False)
     return 1 if wrong else 0

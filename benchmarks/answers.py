@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,17 @@ ENGINE_HEADER = "x-segserve-engine"
 BATCH_SIZE_HEADER = "x-segserve-batch-size"
 TIMING_HEADER = "server-timing"
 
+NO_ROOM = ("has no worker to serve inference request", '"Overloaded"')
+"""What a 503 says that only asks to come again: TorchServe's words for a full queue (and for a model without workers),
+and the type of error of the front and of our handler where they take no more."""
+
 
 @dataclass(frozen=True)
 class Answered:
     """One answer, or none.
 
     due, sent, done: seconds since 1970; when it should have been sent, was sent, was complete.
-    status: 0 if no answer came. wrong: what was wrong with it; None also for a 503 after which the user comes again.
+    status: 0 if no answer came. wrong: what was wrong with it; None also for a full server's 503 to who comes again.
     format: asked for: png, json, npy, overlay; "error" for a file that deserves one. body: raw or multipart.
     version, device, engine, batch_size: as the answer's headers say, None where it had none.
     server_ms: step -> milliseconds, from Server-Timing. bytes: of the answer's body.
@@ -79,6 +85,15 @@ class Answered:
     def line(self) -> str:
         """As it stands in the file."""
         return json.dumps(dataclasses.asdict(self)) + "\n"
+
+
+def no_room(status: int, said: str) -> bool:
+    """Whether an answer says that the server is full.
+
+    Any other 503 is a lost request: TorchServe gives it to the whole batch of a handler that raised, or that did not
+    return an answer for each request.
+    """
+    return status == 503 and any(words in said for words in NO_ROOM)
 
 
 def append(file: int, row: Answered) -> None:
@@ -129,6 +144,15 @@ def percentiles_ms(rows: Sequence[Answered], percents: Sequence[float] = PERCENT
 def goodput_per_s(rows: Sequence[Answered], seconds: float) -> float:
     """Right masks a second; seconds: how long the load took."""
     return sum(row.good for row in rows) / seconds
+
+
+def mean_batch(sizes: Iterable[int]) -> float:
+    """Of all batches, from the size that each answer's batch had; NaN without an answer.
+
+    A batch of 8 is told by eight answers, so their own mean would count it eight times.
+    """
+    told = list(sizes)
+    return statistics.harmonic_mean(told) if told else math.nan
 
 
 def failure_share(rows: Sequence[Answered]) -> float:

@@ -1,6 +1,6 @@
 """The highest rate at which objectives hold, from trials at several rates: where to try next, and the number.
 
-margin(objectives, rows, seconds) -> 0.8 where the objective that is closest to being missed has 20 % to spare
+margin(objectives, rows) -> 0.8 where the objective that is closest to being missed has 20 % to spare
 knee([Trial(10.0, …), …], objectives) -> Knee(rate_per_s=12.3, low=11.9, high=12.6)
 
 Held or missed is little to learn from a trial. How far it was from its limit says more: of the trials' margins the
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from benchmarks.answers import Answered, failure_share, goodput_per_s, percentiles_ms
+from benchmarks.answers import Answered, failure_share, percentiles_ms
 from benchmarks.slo import Objective
 
 LARGEST_MARGIN = 10.0
@@ -49,8 +49,11 @@ class Knee:
     high: float
 
 
-def margin(objectives: Sequence[Objective], rows: Sequence[Answered], seconds: float) -> float:
-    """Largest of got over allowed, over all limits; up to 1 all hold. From 1 / LARGEST_MARGIN to LARGEST_MARGIN."""
+def margin(objectives: Sequence[Objective], rows: Sequence[Answered]) -> float:
+    """Largest of got over allowed, over all limits; up to 1 all hold. From 1 / LARGEST_MARGIN to LARGEST_MARGIN.
+
+    Of a floor (slo.refuse_floors) nothing is asked here.
+    """
     worst = 1 / LARGEST_MARGIN
     for objective in objectives:
         mine = [row for row in rows if objective.fits(row)]
@@ -59,8 +62,6 @@ def margin(objectives: Sequence[Objective], rows: Sequence[Answered], seconds: f
         for name, got_ms in percentiles_ms(mine).items():
             worst = max(worst, _over(got_ms, getattr(objective, f"{name}_ms")))
         worst = max(worst, _over(failure_share(mine), objective.failures))
-        if objective.goodput_per_s is not None:
-            worst = max(worst, _over(objective.goodput_per_s, goodput_per_s(mine, seconds)))
     return min(worst, LARGEST_MARGIN)
 
 
@@ -89,12 +90,11 @@ def crossing(rates: Sequence[float], margins: Sequence[float]) -> float:
 def knee(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Knee:
     """From all trials. The interval rests on as much chance as the trials showed, not on that between days."""
     rates = [trial.rate_per_s for trial in trials]
-    found = crossing(rates, [margin(objectives, trial.rows, trial.seconds) for trial in trials])
+    found = crossing(rates, [margin(objectives, trial.rows) for trial in trials])
     chance = random.Random(SEED)
     # margins of resampled answers are made once a trial and drawn from: the same bootstrap at a tenth of the time
     pools = [
-        [margin(objectives, _resampled(trial, chance), trial.seconds) for _ in range(RESAMPLES // 5)]
-        for trial in trials
+        [margin(objectives, _resampled(trial, chance)) for _ in range(RESAMPLES // 5)] for trial in trials
     ]
     # the ends of the range are in every draw: without a rate that held there would be nothing to cross from
     ends = sorted(range(len(trials)), key=rates.__getitem__)[:: max(1, len(trials) - 1)]

@@ -110,12 +110,17 @@ def gpus(samples: Sequence[dict[str, Any]]) -> list[str]:
     began, drawn = samples[0]["t"], []
     for key, title, unit, factor in (("busy", "GPUs in use", "%", 100.0), ("power_w", "Power", "W", 1.0)):
         series = [
-            Series(f"GPU {number}", [(s["t"] - began, factor * (s["gpus"][number][key] or 0.0)) for s in samples],
+            Series(f"GPU {number}", [(s["t"] - began, factor * _or_nan(s["gpus"][number][key])) for s in samples],
                    number)
             for number in range(len(samples[0]["gpus"]))
         ]  # fmt: skip
         drawn.append(lines(Chart(title, "seconds from the first sample", unit), series))
     return drawn
+
+
+def _or_nan(value: float | None) -> float:
+    """What the driver did not tell is no point of the line, least of all one at 0."""
+    return math.nan if value is None else value
 
 
 def _sampled(

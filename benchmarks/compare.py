@@ -5,7 +5,7 @@
 
 Two result folders of benchmarks.run: the slices of each figure are compared pair by pair. Both runs need the same
 scenario and should be of the same machine at about the same time: what the machine did between them is in the ratio,
-so the tolerance is wide.
+so the tolerance is wide. Other options, another machine, and that a run had failed, are told before the figures.
 
 Two .mar: both are served at once and take turns under load, A B, B A, A B, … (benchmarks/turns.py), which cancels that.
 That the masks differ is told, as it may be meant. `python -m benchmarks.slowed` makes a .mar to try this with.
@@ -135,11 +135,7 @@ def folders(config: CompareConfig, tolerance: float) -> tuple[list[Row], list[st
     of_a, of_b = a["figures"], b["figures"]
     if not of_a.keys() & of_b.keys():
         raise UsageError(f"{config.a} and {config.b} have no figure in common")
-    notes = [
-        f"{key}: {a.get(key)} against {b.get(key)}"
-        for key in ("cpu", "cores", "gpu")
-        if a.get(key) != b.get(key)
-    ]
+    notes = result_folder.unlike(a, b)
     left = {TOLD, *(name + end for name in (*of_a, *of_b) for end in RANGE)}
     if TOLD in of_a and TOLD in of_b:
         notes.append(f"{TOLD}: {of_a[TOLD]['value']:g} against {of_b[TOLD]['value']:g}")

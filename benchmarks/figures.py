@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from benchmarks.answers import PERCENTS, Answered, failure_share, goodput_per_s, percentiles_ms
+from benchmarks.answers import PERCENTS, Answered, failure_share, goodput_per_s, mean_batch, percentiles_ms
 from benchmarks.session import Phase
 
 SLICES = 12
@@ -94,12 +94,11 @@ def anatomy_row(label: str, rows: Sequence[Answered]) -> dict[str, Any] | None:
 
 def phase_row(phase: Phase) -> dict[str, Any]:
     """A phase as a line of a table."""
-    batches = [row.batch_size for row in phase.rows if row.batch_size]
     return {
         "load": phase.label, "answers": len(phase.rows), "failed": sum(r.wrong is not None for r in phase.rows),
         "right masks/s": completed_per_s(phase),
         **{f"{name} ms": ms for name, ms in percentiles_ms(phase.rows).items()},
-        "mean batch": statistics.fmean(batches) if batches else math.nan,
+        "mean batch": mean_batch(row.batch_size for row in phase.rows if row.batch_size),
     }  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def gpus() -> list[str]:
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except OSError:
+    except (OSError, subprocess.SubprocessError):  # none is there, or it hangs
         return []
     return found.stdout.split("\n")[:-1] if found.returncode == 0 else []
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.judge import Answer, check_type, judge, read_labels, read_overlay, read_png, require_same
 from benchmarks.photos import Photo
+from benchmarks.progress import told
 from benchmarks.truth import Truth
 from deploy.asking import least_agreement
 from segserve.errors import CheckFailed
@@ -48,7 +49,7 @@ class Masks:
 
     def make_ready(self, formats: Collection[str]) -> None:
         """Do now, before the load, the work of judging that needs doing once."""
-        for truth in self._known.values():
+        for truth in told(list(self._known.values()), "masks that answers will be compared with"):
             truth.make_ready(formats)
 
     def check(self, photo: Photo, answer: Answer, asked: Collection[str] = tuple(CONTENT_TYPES)) -> None:

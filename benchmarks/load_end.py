@@ -43,7 +43,10 @@ def refuse(environment: Environment, error: SegserveError) -> None:
 def register(
     environment: Environment, record: Record, objectives: Sequence[Objective], versions: Sequence[str]
 ) -> None:
-    """Take part in Locust's events. versions: of the packages whose golden photos are sent."""
+    """Take part in Locust's events.
+
+    objectives: as they are at the end; each run may have others. versions: of packages whose golden photos are sent.
+    """
     runner = environment.runner
     if isinstance(runner, MasterRunner):
         _register_master(environment, runner, record)

@@ -21,6 +21,8 @@ BUSY_SHARE = 0.9
 """Of one core: a process that uses more was late with its own work, so its latencies are not the server's."""
 WINDOW_S = 10.0
 """Busy for so long counts, even if the rest of the run was calm."""
+BOTTLENECK = "the client was the bottleneck"
+"""How a process says that what was measured is the load generator itself."""
 NO_REPORT = "no last report from"
 """How a master says that answers are missing: what a load process saw that died, or did not hand it over in time."""
 UNWRITTEN = "answers were not written down"
@@ -102,7 +104,7 @@ class Record:
     def bottlenecks(self) -> list[str]:
         """A sentence for each process that was too busy."""
         return [
-            f"the client was the bottleneck: load process {name} used {100 * share:.0f} % of a core, over "
+            f"{BOTTLENECK}: load process {name} used {100 * share:.0f} % of a core, over "
             f"{100 * BUSY_SHARE:.0f} %, so its latencies are its own too. More processes (--processes), less load, or "
             "another machine"
             for name, share in sorted(self.busiest.items())

@@ -34,6 +34,8 @@ from benchmarks.known_masks import Masks
 from benchmarks.load_photos import golden_photos_of, parse_formats, photos_to_send
 from benchmarks.load_record import Record
 from benchmarks.load_users import OpenUser, RoomsUser
+from benchmarks.progress import told
+from benchmarks.slo import Objective
 from deploy.incoming import spec_of
 from deploy.run_folder import read_token
 from segserve.errors import CheckFailed, SegserveError, UsageError
@@ -41,6 +43,8 @@ from segserve.labels import ROOM_CLASSES
 
 FORMATS = "png=6,json=2,npy=1,overlay=1"
 ARRIVALS = ("poisson", "constant")
+OBJECTIVES: list[Objective] = []
+"""Of --slo, as it is given for the run under way; empty in a worker, whose master judges."""
 RATE_HELP = (
     "open load: requests a second of the whole run, shared out among -u users (one a process is enough)"
 )
@@ -75,19 +79,19 @@ def prepare(environment: Environment, **_: Any) -> None:
     options: Any = environment.parsed_options
     RoomsUser.host = environment.host or options.host
     try:
-        objectives = slo.read(Path(options.slo)) if options.slo else ()
         _set_up(options)
+        _read_objectives(environment)
         _choose(environment)
         versions = _photos(options)
         _learn(environment)
         if options.answers and not load_end.is_worker(environment):
             Path(options.answers).write_text("")
-        RoomsUser.record = Record(Path(options.answers) if options.answers else None, bool(objectives))
+        RoomsUser.record = Record(Path(options.answers) if options.answers else None, bool(options.slo))
     except (SegserveError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(getattr(error, "exit_code", 2))
     environment.stats.reset_all()  # the quiet requests are no part of the load
-    load_end.register(environment, RoomsUser.record, objectives, versions)
+    load_end.register(environment, RoomsUser.record, OBJECTIVES, versions)
 
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
@@ -101,6 +105,7 @@ def begin(environment: Environment, **_: Any) -> None:
             options.sharing_users = max(1, runner.target_user_count)
             _choose(environment)
         _set_up(options)
+        _read_objectives(environment)
         if RoomsUser.record is not None:
             RoomsUser.record.keep_rows = bool(options.slo)  # a worker has it from its master
     except UsageError as error:
@@ -117,6 +122,13 @@ def _set_up(options: Any) -> None:
     RoomsUser.multipart_share, RoomsUser.think_s = options.multipart, options.think_s
     OpenUser.rate_per_s = options.rate / options.sharing_users if options.rate else 1.0
     OpenUser.poisson = options.arrivals == "poisson"
+
+
+def _read_objectives(environment: Environment) -> None:
+    """Raises: UsageError."""
+    options: Any = environment.parsed_options
+    there = options.slo and not load_end.is_worker(environment)
+    OBJECTIVES[:] = slo.read(Path(options.slo)) if there else ()
 
 
 def _choose(environment: Environment) -> None:
@@ -157,7 +169,7 @@ def _learn(environment: Environment) -> None:
     if not RoomsUser.host:
         raise UsageError("no server: give --host http://127.0.0.1:8080 (`make serve` starts one there)")
     user = RoomsUser(environment)
-    for photo in RoomsUser.photos:
+    for photo in told(RoomsUser.photos, "photos sent while nothing else runs"):
         if wrong := user.send(photo, "png"):
             raise CheckFailed(
                 f"{RoomsUser.host} gave no right mask of a quiet photo {photo.name}: {wrong}\n"

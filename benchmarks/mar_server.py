@@ -16,6 +16,7 @@ import psutil  # type: ignore[import-untyped]
 from benchmarks import mar_settings
 from benchmarks.mar_settings import Settings
 from benchmarks.ports import free_ports
+from benchmarks.signals import as_ctrl_c
 from deploy import launch, processes, run_folder
 from deploy.management import Management
 from deploy.options import REPOSITORY
@@ -71,15 +72,16 @@ def serving(mar: Path, settings: Settings, work: Path) -> Iterator[MarServer]:
     plan = launch.Plan(
         run_dir, config, store, (f"{MODEL}=model.mar",), (host, inference), (host, metrics), "none"
     )
-    running, process = launch.launch(plan)
-    try:
-        wait_ready(running, process, logs, READY_TIMEOUT_S, lambda _: None)
-        _wait_for_all(running)
-        yield MarServer(running)
-    finally:
-        processes.end_session(running.pid, timeout_s=10)
-        process.wait()
-        run_folder.clear(running)
+    with as_ctrl_c():
+        running, process = launch.launch(plan)
+        try:
+            wait_ready(running, process, logs, READY_TIMEOUT_S, lambda _: None)
+            _wait_for_all(running)
+            yield MarServer(running)
+        finally:
+            processes.end_session(running.pid, timeout_s=10)
+            process.wait()
+            run_folder.clear(running)
 
 
 def _wait_for_all(running: Running) -> None:

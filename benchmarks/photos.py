@@ -25,6 +25,8 @@ from training.rooms import render
 TURN_RIGHT = 6  # Exif orientation: the stored pixels must be turned a quarter to the right to be upright
 
 QUALITIES = (78, 92)
+NO_PHOTO = (OSError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no image, torn, or vast."""
 MIXED_SIZES = ((480, 640), (1040, 780), (960, 1280), (1600, 1200), (1500, 2000))
 """Upright height and width of the load test's photos, 0.3 to 3 megapixels, two of them portrait."""
 
@@ -73,7 +75,7 @@ def photos_of(folder: Path) -> list[Photo]:
             try:
                 with Image.open(path) as image:
                     width, height = ImageOps.exif_transpose(image).size
-            except OSError as error:
+            except NO_PHOTO as error:
                 raise UsageError(f"{path} is not an image: {error}") from None
             found.append(Photo(path.name, path.read_bytes(), height, width))
     if not found:

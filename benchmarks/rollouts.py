@@ -7,7 +7,7 @@ Serves the first package on ports of its own, lets Locust (benchmarks/locustfile
 without a break, judging every mask, and rolls out the second, the first, the second … in turn. Counts answers that
 failed or were wrong, answers of a version that was not the default while its request was on its way, and compares the
 latency while a rollout was at work with that before and after. Exit code 1 if a request was lost or answered wrongly or
-by another version than it may be, or if a rollout failed.
+by another version than it may be, if a rollout failed, or if the client was the bottleneck.
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ def main(config: RolloutsConfig) -> int:
         print(host.json_of(found))
     else:
         show(found)
-    return 1 if found["failed"] or found["of_no_default"] or found["rollouts_failed"] else 0
+    for line in found["bottlenecks"]:
+        print(f"error: {line}", file=sys.stderr)
+    reasons = ("failed", "of_no_default", "rollouts_failed", "bottlenecks")
+    return 1 if any(found[reason] for reason in reasons) else 0
 
 
 def measure(config: RolloutsConfig, name: str, num_classes: int, work: Path) -> dict[str, Any]:
@@ -92,7 +95,8 @@ def measure(config: RolloutsConfig, name: str, num_classes: int, work: Path) -> 
             swaps.append(roll_out(mar, run_dir, config.watch_s))
         _busy_for(config.quiet_s)
         ended = time.time()
-    return summary(sent_between(loaded.read(answers), started, ended), swaps)
+    figures = summary(sent_between(loaded.read(answers), started, ended), swaps)
+    return {**figures, "bottlenecks": loaded.bottlenecks(answers)}
 
 
 def sent_between(rows: Sequence[dict[str, Any]], started: float, ended: float) -> list[dict[str, Any]]:

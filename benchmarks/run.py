@@ -13,7 +13,8 @@ request, open load (capacity) sends when a request is due; latency counts from t
 
 Exit code 1: an objective of --slo was missed, a mask was wrong, a request was lost, or the client was the bottleneck;
 the line says which. Two load more than a server can take, on purpose: capacity goes by its objectives alone (one that
-says nothing of failures allows none), and spike forgives 503, the answer of a full queue, until it is calm again.
+says nothing of failures allows none), and spike forgives the 503 of a full server until it is calm again, which it must
+be in the end.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from benchmarks import charts, host, report_html, scenarios
+from benchmarks import charts, host, report_html, scenario_spike, scenarios
 from benchmarks.figures import failures_of
 from benchmarks.run_options import Capacity, Common, Latency, PerGpu, Soak, Spike, Swap
 from benchmarks.scenario_sweeps import capacity, per_gpu
@@ -85,7 +86,7 @@ def _scenario(options: Common, running: Session) -> tuple[str, Found]:
         case Soak():
             return "soak", scenarios.soak(options, running)
         case Spike():
-            return "spike", scenarios.spike(options, running)
+            return "spike", scenario_spike.spike(options, running)
         case Swap():
             return "swap", scenarios.swap(options, running)
     raise AssertionError(options)

@@ -12,6 +12,8 @@ from segserve.labels import ROOM_CLASSES
 
 DEFAULT_MAR = Path("model_store/rooms.mar")
 DEFAULT_SLO = Path("benchmarks/slo.toml")
+LEAST_CALM_S = 2.0
+"""Of a spike, after the warm-up: without answers from before it there is nothing to come back to."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,11 @@ class Spike(Common):
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive("--calm-users, …", (self.calm_users, self.spike_users, self.calm_s, self.spike_s))
+        if self.calm_s < self.warm_s + LEAST_CALM_S:
+            raise UsageError(
+                f"--calm-s {self.calm_s:g}: expected at least {self.warm_s + LEAST_CALM_S:g}, as the first "
+                f"{self.warm_s:g} s are the warm-up (--warm-s) and what comes after the spike is held against the rest"
+            )
 
 
 @dataclass(frozen=True)

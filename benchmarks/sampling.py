@@ -112,8 +112,9 @@ class Gpus:
             self.missing = f"GPU utilisation, memory, power: no NVIDIA driver answers here ({error})"
         in_cuda = cuda_numbers() if uuids else {}
         self._cuda = [in_cuda.get(uuid) for uuid in uuids]
-        if uuids and not in_cuda:
-            self.missing = "power of cuda:N: torch sees no GPU here, so which board that is is not known"
+        if uuids and not any(uuid in in_cuda for uuid in uuids):
+            why = "CUDA's are no whole boards, as in MIG mode" if in_cuda else "torch sees no GPU here"
+            self.missing = f"power of cuda:N: {why}, so which board that is is not known"
 
     def sample(self) -> list[dict[str, Any]]:
         """Now."""

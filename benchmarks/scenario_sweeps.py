@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import charts, mar_settings, slo
-from benchmarks.answers import Answered, percentiles_ms
+from benchmarks.answers import Answered, mean_batch, percentiles_ms
 from benchmarks.capacity import Knee, Trial, knee, margin
 from benchmarks.figures import Figure, completed_per_s, figure, phase_row
 from benchmarks.report_charts import Chart, Series, lines
@@ -72,7 +70,7 @@ def _capacity_found(
                    "capacity, high": figure(found_knee.high, "/s", "higher"),
                    "closed load": figure(completed_per_s(phases[0]), "/s", "higher")})  # fmt: skip
     found.highlights = ["capacity", "capacity, low", "capacity, high", "closed load"]
-    margins = [margin(objectives, trial.rows, trial.seconds) for trial in trials]
+    margins = [margin(objectives, trial.rows) for trial in trials]
     # the trials load too much on purpose: what is lost in them counts in the objectives that it fits, if any
     found.excused = lambda row: (
         row.status != 200 and row.due >= phases[0].ended and any(one.fits(row) for one in objectives)
@@ -126,7 +124,8 @@ def knee_charts(
 def per_gpu(options: PerGpu) -> tuple[Found, list[Session]]:
     """A server for each package and batch size, loads on each. Answers say which device and engine made them."""
     found, rows, sessions = Found(), list[dict[str, Any]](), list[Session]()
-    for mar, batch_size in itertools.product((options.mar, *options.others), options.batch_sizes):
+    packages = names_of((options.mar, *options.others))
+    for (mar, package), batch_size in itertools.product(packages.items(), options.batch_sizes):
         with tempfile.TemporaryDirectory(prefix="per-gpu-") as work:
             changed = Path(work) / mar.name
             settings = dataclasses.replace(mar_settings.read(mar), batch_size=batch_size)
@@ -134,10 +133,10 @@ def per_gpu(options: PerGpu) -> tuple[Found, list[Session]]:
             with session(options, changed) as running:
                 sessions.append(running)
                 for clients in sorted(options.concurrency):
-                    label = f"{mar.name}, batches up to {batch_size}, {clients} clients"
+                    label = f"{package or mar.name}, batches up to {batch_size}, {clients} clients"
                     phase = running.load(label, users=clients, seconds=options.level_s)
                     found.missed += missed(options, phase, f"{label}: ")
-                    for made in device_rows(phase, batch_size, running.sampler.samples):
+                    for made in device_rows(phase, batch_size, running.sampler.samples, package):
                         rows.append(made)
                         found.figures.update(device_figures(made))
     found.tables["Images a second and p99 per GPU"] = best_rows(rows)
@@ -147,8 +146,21 @@ def per_gpu(options: PerGpu) -> tuple[Found, list[Session]]:
     return found, sessions
 
 
-def device_rows(phase: Phase, batch_size: int, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A line for each device and engine that answered."""
+def names_of(packages: Sequence[Path]) -> dict[Path, str]:
+    """What to call each: its file, or the whole path where files have the same name. A lone one needs no name.
+
+    So runs of one package can be compared, whatever its file is called.
+    """
+    files = [path.name for path in packages]
+    if len(files) == 1:
+        return {packages[0]: ""}
+    return {path: path.name if files.count(path.name) == 1 else str(path) for path in packages}
+
+
+def device_rows(
+    phase: Phase, batch_size: int, samples: Sequence[dict[str, Any]], package: str = ""
+) -> list[dict[str, Any]]:
+    """A line for each device and engine that answered. package: its name, if there are several."""
     by_device: dict[tuple[str, str], list[Answered]] = {}
     for row in phase.rows:
         if row.good:
@@ -164,29 +176,34 @@ def device_rows(phase: Phase, batch_size: int, samples: Sequence[dict[str, Any]]
         kind, _, number = device.partition(":")
         on_gpu = kind == "cuda" and number.isdigit()
         watts = power_w(samples, int(number), phase.began, phase.ended) if on_gpu else None
-        batches = [row.batch_size for row in answered if row.batch_size]
         made.append({
+            **({"package": package} if package else {}),
             "device": device, "engine": engine, "batch up to": batch_size, "clients": phase.users,
             "images/s": images_per_s, **{f"{k} ms": ms for k, ms in percentiles_ms(answered).items()},
-            "mean batch": statistics.fmean(batches) if batches else math.nan, "power W": watts,
+            "mean batch": mean_batch(row.batch_size for row in answered if row.batch_size), "power W": watts,
             "images/joule": images_per_s / watts if watts else None,
         })  # fmt: skip
     return made
 
 
 def best_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each device and engine the combination with most images a second."""
-    best: dict[tuple[str, str], dict[str, Any]] = {}
+    """Of each package, device and engine the combination with most images a second."""
+    best: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in rows:
-        key = row["device"], row["engine"]
+        key = made_by(row)
         if key not in best or row["images/s"] > best[key]["images/s"]:
             best[key] = row
     return [best[key] for key in sorted(best)]
 
 
+def made_by(row: dict[str, Any]) -> tuple[str, ...]:
+    """Package, if there are several, device and engine: two packages may well have the same engine."""
+    return tuple(row[key] for key in ("package", "device", "engine") if key in row)
+
+
 def device_name(row: dict[str, Any]) -> str:
     """As figures name a combination."""
-    return f"{row['device']} {row['engine']} batch {row['batch up to']} clients {row['clients']}"
+    return f"{' '.join(made_by(row))} batch {row['batch up to']} clients {row['clients']}"
 
 
 def device_figures(row: dict[str, Any]) -> dict[str, Figure]:
@@ -197,12 +214,11 @@ def device_figures(row: dict[str, Any]) -> dict[str, Figure]:
 
 
 def devices_chart(rows: Sequence[dict[str, Any]]) -> str:
-    """Images a second over clients, a line for each device, engine and batch size."""
-    keys = list(dict.fromkeys((r["device"], r["engine"], r["batch up to"]) for r in rows))
+    """Images a second over clients, a line for each package, device, engine and batch size."""
+    names = [f"{' '.join(made_by(row))} batch {row['batch up to']}" for row in rows]
     series = [
-        Series(f"{device} {engine} batch {batch}",
-               [(float(r["clients"]), r["images/s"]) for r in rows
-                if (r["device"], r["engine"], r["batch up to"]) == (device, engine, batch)], number)
-        for number, (device, engine, batch) in enumerate(keys)
+        Series(name, [(float(r["clients"]), r["images/s"]) for r, of in zip(rows, names, strict=True) if of == name],
+               number)
+        for number, name in enumerate(dict.fromkeys(names))
     ]  # fmt: skip
     return lines(Chart("Images a second", "clients (closed load)", "/s", spread=True), series)

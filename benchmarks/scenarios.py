@@ -1,4 +1,6 @@
-"""What each scenario of `benchmarks.run` does, and what it says of the answers: latency, soak, spike, swap.
+"""What each scenario of `benchmarks.run` does, and what it says of the answers: latency, soak, swap.
+
+The others are in scenario_spike.py and scenario_sweeps.py.
 
 found = latency(options, session)         # Found: figures, tables, charts, sentences for what did not hold
 """
@@ -6,7 +8,6 @@ found = latency(options, session)         # Found: figures, tables, charts, sent
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
 import time
 from collections import Counter
@@ -30,12 +31,10 @@ from benchmarks.figures import (
 )
 from benchmarks.report_charts import stacked
 from benchmarks.rollouts import roll_out, was_default
-from benchmarks.run_options import Common, Latency, Soak, Spike, Swap
+from benchmarks.run_options import Capacity, Common, Latency, Soak, Swap
 from benchmarks.session import Phase, Session
 from segserve.errors import UsageError
 
-CALM_AGAIN = 1.5
-"""A spike is over when the median of a second is below so many times the calm one."""
 OUT_OF_TURN = "answered by a version out of turn"
 FLAT = 1.05
 """The knee of latency: the fewest clients beyond which throughput grows by less than that."""
@@ -63,12 +62,16 @@ class Found:
 
 def objectives_of(options: Common) -> tuple[slo.Objective, ...]:
     """Of --slo; none without. Raises: UsageError."""
-    return slo.read(options.slo) if options.slo is not None else ()
+    found = slo.read(options.slo) if options.slo is not None else ()
+    if isinstance(options, Capacity):
+        slo.refuse_floors(found)
+    return found
 
 
 def missed(options: Common, phase: Phase, where: str = "") -> list[str]:
     """The objectives that a load did not hold."""
-    return [where + line for line in slo.missed(objectives_of(options), phase.rows, phase.seconds)]
+    objectives = objectives_of(options)
+    return [where + line for line in slo.missed(objectives, phase.rows, phase.seconds, phase.completed)]
 
 
 def latency(options: Latency, session: Session) -> Found:
@@ -128,55 +131,6 @@ def soak(options: Soak, session: Session) -> Found:
     memory, *others = reversed(charts.over_time(phase, session.sampler.samples, []))
     found.charts = [memory, *reversed(others)]
     return found
-
-
-def spike(options: Spike, session: Session) -> Found:
-    """Locust's shape of that name (benchmarks/shapes.py); its clients wait for answers, so they come all at once."""
-    total_s = 2 * options.calm_s + options.spike_s
-    phase = session.load(
-        "calm, spike, calm", users=options.calm_users, seconds=total_s - options.warm_s - 1,
-        file="locustfile.py,benchmarks/shapes.py",
-        arguments=("--shape", "spike", "--calm-users", str(options.calm_users), "--spike-users",
-                   str(options.spike_users), "--calm-s", str(options.calm_s), "--spike-s", str(options.spike_s)),
-    )  # fmt: skip
-    begin = phase.first_due + options.calm_s
-    end = begin + options.spike_s
-    parts = {
-        "before": [row for row in phase.rows if row.done < begin],
-        "spike": [row for row in phase.rows if row.done >= begin and row.due <= end],
-        "after": [row for row in phase.rows if row.due > end],
-    }  # fmt: skip
-    found = Found(figures_of(phase), missed=missed(options, phase))
-    for name, part in parts.items():
-        found.figures[f"p99 {name}"] = figure(percentiles_ms(part, (99,))["p99"], "ms", "lower")
-    calm_s = recovery_s(parts["before"], parts["after"], end)
-    found.figures["calm again after"] = figure(calm_s, "s", "lower")
-    found.excused = refused_between(begin, end if math.isnan(calm_s) else end + calm_s + 1)
-    found.highlights = ["calm again after", "p99 before", "p99 spike", "p99 after", "failures"]
-    found.tables["Before, during, after"] = [part_row(name, part) for name, part in parts.items()]
-    marks = [("spike begins", begin), ("ends", end)]
-    found.charts = charts.over_time(phase, session.sampler.samples, marks)
-    return found
-
-
-def refused_between(begin: float, end: float) -> Callable[[Answered], bool]:
-    """503, which is what a full queue answers at once and clients come again after, to who was on the way meanwhile.
-
-    Before a spike and when it is over there is room: there it is a lost request, as any other status is at any time.
-    """
-    return lambda row: row.status == 503 and row.done >= begin and row.due < end
-
-
-def recovery_s(before: list[Answered], after: list[Answered], end: float) -> float:
-    """Seconds from the end of a spike until the median of a second is near that before it; NaN if it never is."""
-    calm_ms = percentiles_ms(before, (50,))["p50"]
-    by_second: dict[int, list[Answered]] = {}
-    for row in after:
-        by_second.setdefault(int(row.due - end), []).append(row)
-    for second in sorted(by_second):
-        if percentiles_ms(by_second[second], (50,))["p50"] <= CALM_AGAIN * calm_ms:
-            return float(second)
-    return math.nan
 
 
 def swap(options: Swap, session: Session) -> Found:

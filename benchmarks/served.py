@@ -31,6 +31,7 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks import host, json_file, mar_settings
+from benchmarks.answers import BATCH_SIZE_HEADER, mean_batch
 from benchmarks.client import Load, drive, post
 from benchmarks.mar_server import MarServer, serving
 from benchmarks.mar_settings import Settings
@@ -188,7 +189,7 @@ def row(load: Load, workers: int) -> dict[str, Any]:
         "clients": load.concurrency, "answers": len(load.good), "errors": len(load.failed),
         "images/s": steady_images_per_s(load, workers), "served/raw": 0.0,
         "p50 ms": load.latency_ms(50), "p95 ms": load.latency_ms(95), "p99 ms": load.latency_ms(99),
-        "batch": statistics.mean([int(a.headers["x-segserve-batch-size"]) for a in load.good] or [0]),
+        "batch": mean_batch(int(answer.headers[BATCH_SIZE_HEADER]) for answer in load.good),
         **{f"{step} ms": ms for step, ms in steps.items()},
     }  # fmt: skip
 

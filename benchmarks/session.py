@@ -35,7 +35,6 @@ from deploy.run_folder import Running
 from segserve.errors import ServerError
 from segserve.package import check_package
 
-BOTTLENECK = "the client was the bottleneck"
 FIXED = 10_000.0
 """Seconds of a load whose end is what `meanwhile` decides."""
 
@@ -120,7 +119,7 @@ class Session:
 
     def _keep(self, phase: Phase, path: Path) -> Phase:
         log = path.with_suffix(".log").read_text(errors="replace")
-        told = tuple(line.removeprefix("error: ") for line in log.splitlines() if BOTTLENECK in line)
+        told = tuple(loaded.bottlenecks(path))
         seen = answers.read(path)
         rows = tuple(row for row in seen if phase.began <= row.due < phase.ended)
         completed = tuple(row for row in seen if phase.began <= row.done < phase.ended)

@@ -86,9 +86,26 @@ def strict(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
     return tuple(dataclasses.replace(one, failures=one.failures or 0.0) for one in objectives)
 
 
-def missed(objectives: Sequence[Objective], rows: Sequence[Answered], seconds: float) -> list[str]:
-    """A sentence for each limit that does not hold: which, got, expected. seconds: how long the load took."""
-    return [sentence for objective in objectives for sentence in _missed(objective, rows, seconds)]
+def refuse_floors(objectives: Sequence[Objective]) -> None:
+    """Raises: UsageError for a floor: too little load misses it too, so no highest rate is found by it."""
+    if floors := [one.name for one in objectives if one.goodput_per_s is not None]:
+        raise UsageError(
+            f"goodput_per_s of {', '.join(map(repr, floors))}: capacity tries low rates too, which would miss it. Give "
+            "a file without: what is found is itself the right masks a second that the other limits allow"
+        )
+
+
+def missed(
+    objectives: Sequence[Objective], rows: Sequence[Answered], seconds: float,
+    completed: Sequence[Answered] | None = None,
+) -> list[str]:  # fmt: skip
+    """A sentence for each limit that does not hold: which, got, expected.
+
+    rows: answers that were due in the load. seconds: how long it took. completed: those that were complete in that
+    time, where that are others: under too much load answers are due in it and come long after.
+    """
+    done = rows if completed is None else completed
+    return [sentence for objective in objectives for sentence in _missed(objective, rows, done, seconds)]
 
 
 def _objective(path: Path, number: int, fields: dict[str, Any]) -> Objective:
@@ -103,7 +120,9 @@ def _objective(path: Path, number: int, fields: dict[str, Any]) -> Objective:
         raise UsageError(f"{path}, objective {number}: {error}") from None
 
 
-def _missed(objective: Objective, rows: Sequence[Answered], seconds: float) -> list[str]:
+def _missed(
+    objective: Objective, rows: Sequence[Answered], completed: Sequence[Answered], seconds: float
+) -> list[str]:
     mine = [row for row in rows if objective.fits(row)]
     if not mine:
         return [f"SLO {objective.name!r}: no answer fits it, so nothing was shown"]
@@ -112,7 +131,8 @@ def _missed(objective: Objective, rows: Sequence[Answered], seconds: float) -> l
         limit = getattr(objective, f"{name}_ms")
         if limit is not None and not got_ms <= limit:  # NaN, no right answer at all, holds nothing
             sentences.append(f"{name} was {got_ms:.0f} ms, expected at most {limit:g} ms")
-    failures, goodput = failure_share(mine), goodput_per_s(mine, seconds)
+    failures = failure_share(mine)
+    goodput = goodput_per_s([row for row in completed if objective.fits(row)], seconds)
     if objective.failures is not None and failures > objective.failures:
         count = sum(row.wrong is not None for row in mine)
         sentences.append(

@@ -17,7 +17,6 @@ Exit code 1: a request failed, or a mask is wrong; the .mar stays as it was.
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks import host, json_file, mar_settings
+from benchmarks.answers import BATCH_SIZE_HEADER, mean_batch
 from benchmarks.client import Load, drive
 from benchmarks.mar_server import serving
 from benchmarks.mar_settings import Settings
@@ -117,7 +117,7 @@ class _Measurements:
         return Trial(
             settings, machine, steady_images_per_s(full, settings.workers) / machine,
             lone.latency_ms(50) * machine, lone.latency_ms(95) * machine,
-            statistics.mean(int(answer.headers["x-segserve-batch-size"]) for answer in full.good),
+            mean_batch(int(answer.headers[BATCH_SIZE_HEADER]) for answer in full.good),
             full.good[0].headers["x-segserve-device"], max(memory["workers"]),
         )  # fmt: skip
 

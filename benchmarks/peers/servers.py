@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.ports import free_ports
+from benchmarks.signals import as_ctrl_c
 from deploy import processes, run_folder
 from segserve.errors import ServerError
 
@@ -75,16 +76,17 @@ def torchserve(store: Path, mar: str, config: Path, work: Path) -> Iterator[Serv
         "start", "--detach", "--run-dir", run_dir, "--model-store", store, "--models", f"peer={mar}",
         "--port", port, "--metrics-port", metrics_port, "--config", config, "--ready-timeout-s", int(START_TIMEOUT_S),
     ]  # fmt: skip
-    try:
-        _deploy_server(*start)
-        running = run_folder.load(run_dir)
-        if running is None:
-            raise ServerError(f"{run_dir} names no server although it started; see {run_dir / 'logs'}")
-        server = Server(running.url, running.pid, run_dir / "logs" / "model_log.log")
-        with _watched(server):
-            yield server
-    finally:
-        _deploy_server("stop", "--run-dir", run_dir)
+    with as_ctrl_c():
+        try:
+            _deploy_server(*start)
+            running = run_folder.load(run_dir)
+            if running is None:
+                raise ServerError(f"{run_dir} names no server although it started; see {run_dir / 'logs'}")
+            server = Server(running.url, running.pid, run_dir / "logs" / "model_log.log")
+            with _watched(server):
+                yield server
+        finally:
+            _deploy_server("stop", "--run-dir", run_dir)
 
 
 @contextlib.contextmanager
@@ -97,7 +99,7 @@ def process(
     """
     work.mkdir(parents=True, exist_ok=True)
     log = work / "server.log"
-    with log.open("wb") as console:
+    with as_ctrl_c(), log.open("wb") as console:
         started = subprocess.Popen(
             arguments,
             cwd=work,
@@ -107,13 +109,13 @@ def process(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = Server(f"http://127.0.0.1:{settings['port']}", started.pid, log)
-    try:
-        _wait_listening(server, started)
-        with _watched(server):
-            yield server
-    finally:
-        end(server, started)
+        server = Server(f"http://127.0.0.1:{settings['port']}", started.pid, log)
+        try:
+            _wait_listening(server, started)
+            with _watched(server):
+                yield server
+        finally:
+            end(server, started)
 
 
 def environment(settings: Mapping[str, object], python: Path, work: Path) -> dict[str, str]:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
+from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.answers import Answered, append, failure_share, goodput_per_s, percentiles_ms, read
+from benchmarks.answers import (
+    NO_ROOM,
+    Answered,
+    append,
+    failure_share,
+    goodput_per_s,
+    mean_batch,
+    no_room,
+    percentiles_ms,
+    read,
+)
+from segserve.answer import error_body
 from segserve.errors import UsageError
 
 
@@ -49,6 +62,46 @@ def test_counts() -> None:
     assert failure_share(rows) == pytest.approx(1 / 101)
     assert math.isnan(percentiles_ms([])["p50"])
     assert failure_share([]) == 0
+
+
+def test_a_batch_counts_once_however_many_were_in_it() -> None:
+    assert mean_batch([8] * 8 + [1] * 8) == pytest.approx(16 / 9)  # a batch of 8 and eight of 1
+    assert mean_batch([4, 4, 4, 4]) == 4
+    assert math.isnan(mean_batch([]))
+
+
+FULL_QUEUE = (
+    '{\n  "code": 503,\n  "type": "ServiceUnavailableException",\n  "message": "Model \\"rooms\\" Version 1.0 has no '
+    'worker to serve inference request. Please use scale workers API to add workers. If this is a sequence inference, '
+    'please check if it is closed, or expired; or exceeds maxSequenceJobQueueSize"\n}'
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "expected"),
+    [
+        (503, FULL_QUEUE, True),
+        (503, FULL_QUEUE[:200], True),  # as much as a row keeps
+        (503, '{"error": {"type": "Overloaded", "message": "40 requests are being served"}}', True),
+        (503, '{"error": {"type": "FrontFault", "message": "a fault of the front"}}', False),
+        (503, "Prediction failed", False),
+        (503, "Invalid model predict output", False),
+        (503, "number of batch response mismatched", False),
+        (503, "", False),
+        (500, FULL_QUEUE, False),
+    ],
+)
+def test_only_a_full_server_asks_to_come_again(status: int, said: str, expected: bool) -> None:
+    assert no_room(status, said) is expected
+
+
+def test_the_words_are_those_of_this_torchserve_and_of_our_refusals(repo_root: Path) -> None:
+    [jar] = [path for path in files("torchserve") or [] if path.name == "model-server.jar"]
+    with zipfile.ZipFile(str(jar.locate())) as frontend:
+        assert NO_ROOM[0].encode() in frontend.read("org/pytorch/serve/util/ApiUtils.class")
+    front = (repo_root / "deploy/nginx/front.conf").read_text()
+    assert front.count(f'return 503 \'{{"error": {{"type": {NO_ROOM[1]}') == 1
+    assert NO_ROOM[1].encode() in error_body("Overloaded", "no memory")
 
 
 @pytest.mark.parametrize(

@@ -48,15 +48,14 @@ def test_one_trial_that_breaks_the_order_moves_the_crossing_a_little() -> None:
         (Objective("a", p50_ms=50), 2.0),
         (Objective("a", failures=0.5), 0.5),
         (Objective("a", failures=0.0), LARGEST_MARGIN),
-        (Objective("a", goodput_per_s=6.0), 2.0),
         (Objective("a", version="9", p50_ms=1e6), LARGEST_MARGIN),
     ],
 )
 def test_margin_is_got_over_allowed(objective: Objective, expected: float) -> None:
     rows = [row(1000 + n, 100) for n in range(3)] + [row(1004, 100, "status 503", status=503)]
-    assert margin([objective], rows, 1.0) == pytest.approx(expected)
+    assert margin([objective], rows) == pytest.approx(expected)
 
 
 def test_the_objective_that_is_closest_counts() -> None:
     rows = [row(1000.0, 100)]
-    assert margin([Objective("a", p50_ms=400), Objective("b", p99_ms=125)], rows, 1.0) == pytest.approx(0.8)
+    assert margin([Objective("a", p50_ms=400), Objective("b", p99_ms=125)], rows) == pytest.approx(0.8)

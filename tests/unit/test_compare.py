@@ -42,6 +42,7 @@ def test_folders_are_compared_figure_by_figure(
         ({"schema": 9}, "schema 9, expected 1"),
         ({"figures": {}}, "no figure in common"),
         ({"figures": {"p50": {"value": 1.0}}}, "not as benchmarks.run writes it"),
+        ({"command": "python 'latency"}, "not as benchmarks.run writes it"),
     ],
 )
 def test_folders_that_cannot_be_compared_are_wrong_usage(
@@ -52,6 +53,32 @@ def test_folders_that_cannot_be_compared_are_wrong_usage(
     b = folder(tmp_path / "b", [1.0] * 9, [1.0] * 9, **changed)
     assert ended(monkeypatch, compare.CompareConfig, compare.main, a, b) == 2
     assert message in capsys.readouterr().err
+
+
+def test_other_options_and_a_run_that_failed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which package and which folder are meant to differ."""
+    command = "python -m benchmarks.run latency --mar {0}.mar --out runs/{0} --concurrency {1} --level-s=30"
+    lost = ["9 requests were lost, the first: status 500", "SLO 'all': no answer fits it"]
+    a = folder(tmp_path / "a", [1.0] * 9, [1.0] * 9, command=command.format("a", "1 8"), failures=[])
+    b = folder(
+        tmp_path / "b",
+        [1.0] * 9,
+        [1.0] * 9,
+        command=command.format("b", "1 16") + " --json --warm_s 9",
+        failures=lost,
+    )
+    ended(monkeypatch, compare.CompareConfig, compare.main, a, b, "--json")
+    assert json.loads(capsys.readouterr().out)["notes"] == [
+        "--concurrency: 1 8 against 1 16",
+        "--warm-s: left out against 9",
+        f"B had failed itself: {lost[0]}, and 1 more",
+    ]
+    ended(monkeypatch, compare.CompareConfig, compare.main, b, b)
+    shown = capsys.readouterr().out
+    assert "A had failed itself: 9 requests were lost" in shown
+    assert "--concurrency" not in shown
 
 
 def test_a_folder_and_a_file_or_nothing_are_wrong_usage(tmp_path: Path) -> None:

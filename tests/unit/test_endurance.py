@@ -28,6 +28,15 @@ def test_only_right_masks_are_good() -> None:
     assert found["goodput_per_s"] == pytest.approx((90 - 3) / 9.0)
     assert (found["wrong"], found["asked_to_wait"], found["errors_5xx"]) == (1, 1, 0)
     assert found["wrong_most"] == {"another mask": 1}
+    assert found["masks"] == 98
+
+
+def test_a_503_of_a_broken_handler_is_no_full_queue() -> None:
+    rows = [answer(k / 10) for k in range(101)]
+    rows[20] = answer(2.0, 503, wrong="status 503: Prediction failed")
+    rows[30] = answer(3.0, 507, wrong="status 507: Out of resources")
+    found = summary(rows, requests=101)
+    assert (found["wrong"], found["asked_to_wait"], found["errors_5xx"]) == (2, 0, 2)
 
 
 def test_who_was_told_to_come_again_waited_since_the_first_time() -> None:

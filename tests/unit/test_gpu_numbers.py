@@ -54,3 +54,11 @@ def test_it_is_told_where_torch_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> 
     gpus = Gpus()
     assert [one["cuda"] for one in gpus.sample()] == [None, None, None]
     assert "torch sees no GPU here" in gpus.missing
+
+
+def test_it_is_told_where_cuda_sees_parts_of_boards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In MIG mode: what CUDA numbers has another UUID than the board."""
+    play_cuda(monkeypatch, "dddd")
+    gpus = Gpus()
+    assert [one["cuda"] for one in gpus.sample()] == [None, None, None]
+    assert "CUDA's are no whole boards, as in MIG mode" in gpus.missing

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from benchmarks import decode, generator, input_shapes, masks, train_steps
+from benchmarks import decode, generator, host, input_shapes, masks, train_steps
 from benchmarks.host import json_of
 from benchmarks.peers import __main__ as peers
 from segserve.labels import ROOM_CLASSES
@@ -77,6 +78,14 @@ def test_a_peer_of_which_nothing_is_known_is_null_in_both_reports(
     peers.show(config, document)  # type: ignore[arg-type]
     for text in ((tmp_path / "out" / "peers.json").read_text(), capsys.readouterr().out):
         assert json.loads(text, parse_constant=pytest.fail)["rows"] == [row | {"p95 ms": None}]
+
+
+def test_a_driver_that_hangs_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(*_: object, **__: object) -> None:
+        raise subprocess.TimeoutExpired("nvidia-smi", 20)
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    assert host.gpus() == []
 
 
 def test_it_can_be_indented_for_people() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,11 +19,12 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from benchmarks import endurance, kills, loaded, rollouts
+from benchmarks import endurance, kills, loaded, progress, rollouts
 from benchmarks.endurance import EnduranceConfig
 from benchmarks.kills import KillsConfig
 from benchmarks.load_record import UNWRITTEN
 from benchmarks.rollouts import RolloutsConfig
+from deploy import run_folder
 from segserve.errors import ServerError, UsageError
 
 ROW = {"due": 1.0, "sent": 1.0, "done": 1.1, "status": 200, "wrong": None, "version": "1.0"}
@@ -35,7 +37,7 @@ HANGS = "child = os.fork()\nif child: print(os.getpid(), child, flush=True)\nwhi
 def fake_locust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Puts a script in Locust's place, which writes an answer and then does as told; SIGTERM ends it with code 1."""
 
-    def install(then: str, at_the_end: str = "") -> None:
+    def install(then: str, at_the_end: str = "", before: str = "") -> None:
         script = tmp_path / "python"
         script.write_text(
             f"#!{sys.executable}\n"
@@ -45,6 +47,7 @@ def fake_locust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "    os._exit(1)  # as after wrong answers\n"
             "signal.signal(signal.SIGTERM, end)\n"
             "answers = sys.argv[sys.argv.index('--answers') + 1]\n"
+            f"{before}\n"
             f"open(answers, 'w').write({json.dumps(ROW)!r} + chr(10))\n"
             f"{then}\n"
         )
@@ -82,6 +85,58 @@ def test_a_load_that_ends_when_it_is_told_to_is_whole(tmp_path: Path, fake_locus
     fake_locust(LOADS)
     assert run_locust(tmp_path, wait=False).returncode == 1
     assert loaded.read(tmp_path / "a.jsonl") == [ROW]
+
+
+def test_who_is_told_to_stop_ends_the_load_and_the_server(
+    tmp_path: Path, fake_locust: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called, started = list[str](), list[subprocess.Popen[bytes]]()
+    monkeypatch.setattr(loaded, "module", lambda *words: called.append(" ".join(words[:2])))
+    monkeypatch.setattr(run_folder, "require_running", lambda _: None)
+    fake_locust(LOADS)
+
+    def measure() -> None:
+        with (
+            loaded.server(mar(tmp_path), "rooms", work(tmp_path)),
+            loaded.locust("http://127.0.0.1:1", "rooms", 3, 1, tmp_path / "a.jsonl") as process,
+        ):
+            started.append(process)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure()
+    assert started[0].returncode == 1  # as Locust ends after SIGTERM
+    assert called == ["deploy.server start", "deploy.server stop"]
+
+
+def test_many_photos_take_as_long_as_they_take(
+    tmp_path: Path, fake_locust: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the load each is sent once; Locust says how far it is."""
+    monkeypatch.setattr(loaded, "LOCUST_START_S", 2.5)
+    fake_locust(LOADS, before="import time\nfor _ in range(12): time.sleep(0.3); print('photos', flush=True)")
+    began = time.monotonic()
+    assert run_locust(tmp_path, wait=False).returncode == 1
+    assert time.monotonic() - began > 2.5
+
+
+def test_one_that_says_nothing_for_long_is_not_waited_for(
+    tmp_path: Path, fake_locust: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded, "LOCUST_START_S", 1.0)
+    fake_locust(LOADS, before="print('the last word', flush=True)\nsignal.pause()")
+    with pytest.raises(ServerError, match="Locust got no answer: the last word"):
+        run_locust(tmp_path, wait=False)
+
+
+def test_progress_is_said_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list(progress.told("abc", "photos sent")) == ["a", "b", "c"]
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(progress, "TELL_EVERY_S", 0.0)
+    assert list(progress.told("ab", "photos sent")) == ["a", "b"]
+    assert capsys.readouterr().out == "photos sent: 0 of 2\nphotos sent: 1 of 2\n"
 
 
 def test_a_load_generator_that_dies_is_an_error_with_its_last_words(tmp_path: Path, fake_locust: Any) -> None:
@@ -187,6 +242,13 @@ def mar(folder: Path) -> Path:
     """A file of that kind, as far as options look."""
     path = folder / "rooms.mar"
     path.touch()
+    return path
+
+
+def work(folder: Path) -> Path:
+    """An empty folder."""
+    path = folder / "work"
+    path.mkdir()
     return path
 
 

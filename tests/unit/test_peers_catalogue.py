@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import zipfile
 from email import message_from_bytes
@@ -119,6 +120,21 @@ def test_every_process_of_a_peer_ends_even_if_it_will_not(
         assert os.getsid(child) != server.pid
     assert not exists(server.pid)
     assert not exists(child)
+
+
+def test_a_peer_ends_with_who_is_told_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "STOP_TIMEOUT_S", 0.1)
+    settings = {"port": free_ports(1)[0], "threads": 1}
+    arguments, started = [sys.executable, "-c", STUBBORN], list[int]()
+
+    def measure() -> None:
+        with servers.process(arguments, settings, Path(sys.executable), tmp_path / "work") as server:
+            started.append(server.pid)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure()
+    assert not exists(started[0])
 
 
 def test_a_peer_that_does_not_start_is_an_error_with_its_last_words(tmp_path: Path) -> None:

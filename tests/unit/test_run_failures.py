@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from benchmarks import host, run, scenarios
+from benchmarks import host, run, scenario_spike, scenarios
 from benchmarks.answers import Answered
 from benchmarks.capacity import Trial, knee
 from benchmarks.figures import failures_of
@@ -20,9 +20,11 @@ from benchmarks.run_options import Capacity, Latency, Spike
 from benchmarks.scenario_sweeps import capacity
 from benchmarks.session import Phase, Session
 from benchmarks.slo import Objective, strict
+from segserve.errors import UsageError
 from tests.run_rows import BEGAN, phase, row
 
 SERVER = "http://127.0.0.1:1"
+FULL = "status 503: Model rooms has no worker to serve inference request."
 LATENCY_ONLY = '[[objective]]\nname = "fast"\np95_ms = 1000\n'
 
 
@@ -192,6 +194,26 @@ def test_capacity_fails_for_what_it_lost_and_no_objective_counts(tmp_path: Path)
     ]
 
 
+def test_goodput_is_of_what_was_complete_in_the_load_not_of_what_was_due_in_it(tmp_path: Path) -> None:
+    """A server of 1 mask a second under a load of 10: nine of ten answers come when it is over."""
+    objectives = tmp_path / "slo.toml"
+    objectives.write_text('[[objective]]\nname = "enough"\ngoodput_per_s = 5\n')
+    rows = [row(BEGAN + n / 10, 900 * n + 1000) for n in range(120)]
+    options = Latency(tmp_path / "out", SERVER, slo=objectives)
+    assert scenarios.missed(options, phase(rows)) == [
+        "SLO 'enough': 0.917 right masks a second, expected at least 5"
+    ]
+
+
+def test_capacity_takes_no_floor_for_it_is_missed_by_low_rates_too(tmp_path: Path) -> None:
+    objectives = tmp_path / "slo.toml"
+    objectives.write_text(LATENCY_ONLY + "goodput_per_s = 5\n")
+    options = Capacity(tmp_path / "out", SERVER, slo=objectives)
+    with pytest.raises(UsageError, match=r"goodput_per_s of 'fast': capacity tries low rates too"):
+        run.main(options)
+    assert not options.out.exists()  # nothing was started
+
+
 def test_silence_on_failures_means_none() -> None:
     fast, half = Objective("fast", p95_ms=1000), Objective("half", failures=0.5)
     assert [one.failures for one in strict([fast, half])] == [0.0, 0.5]
@@ -204,37 +226,56 @@ def test_silence_on_failures_means_none() -> None:
 def spiked(*more: Answered) -> Sequence[Answered]:
     """30 s of calm, 15 s of spike in which every other request is refused, 30 s of calm."""
     rows = [row(BEGAN + n / 4, 100) for n in range(300)]
-    rows += [row(BEGAN + 30 + n / 4, 2, "status 503: full", status=503) for n in range(60)]
+    rows += [row(BEGAN + 30 + n / 4, 2, FULL, status=503) for n in range(60)]
     return sorted([*rows, *more], key=lambda one: one.due)
 
 
 @pytest.mark.parametrize(
-    ("due", "status", "said"),
+    ("due", "status", "wrong", "forgiven"),
     [
-        (10.0, 503, ["1 requests were lost, the first: status 503"]),  # before
-        (35.0, 500, ["1 requests were lost, the first: status 500"]),
-        (35.0, 0, ["1 requests were lost, the first: status 0"]),
-        (44.0, 503, []),
-        (45.5, 503, []),  # the spike is over, the queue still full
-        (60.0, 503, ["1 requests were lost, the first: status 503"]),  # it was calm again
+        (10.0, 503, FULL, False),  # before
+        (35.0, 500, "status 500", False),
+        (35.0, 0, "status 0", False),
+        (44.0, 503, FULL, True),
+        (
+            44.0,
+            503,
+            "status 503: Prediction failed",
+            False,
+        ),  # a handler that raised, whoever was in its batch
+        (45.5, 503, FULL, True),  # the spike is over, the queue still full
+        (60.0, 503, FULL, False),  # it was calm again
     ],
 )
 def test_a_spike_may_be_refused_while_it_lasts(
-    tmp_path: Path, due: float, status: int, said: list[str]
+    tmp_path: Path, due: float, status: int, wrong: str, forgiven: bool
 ) -> None:
-    rows = spiked(row(BEGAN + due, 2, f"status {status}", status=status))
+    rows = spiked(row(BEGAN + due, 2, wrong, status=status))
     loads = Loads(lambda *_: phase(rows, seconds=75))
     options = Spike(tmp_path / "out", SERVER, calm_s=30, spike_s=15)
-    found = scenarios.spike(options, cast(Session, loads))
+    found = scenario_spike.spike(options, cast(Session, loads))
     assert found.figures["calm again after"]["value"] == 0
     assert found.figures["failures"]["value"] == pytest.approx(61 / 361)
+    said = [] if forgiven else [f"1 requests were lost, the first: {wrong}"]
     assert failures("spike", found, loads) == said
 
 
 def test_a_server_that_never_is_calm_again_loses_what_it_refuses_after_the_spike(tmp_path: Path) -> None:
     rows = [row(BEGAN + n / 4, 100) for n in range(120)]
-    rows += [row(BEGAN + 30 + n / 4, 2, "status 503: full", status=503) for n in range(180)]
+    rows += [row(BEGAN + 30 + n / 4, 2, FULL, status=503) for n in range(180)]
     loads = Loads(lambda *_: phase(rows, seconds=75))
-    found = scenarios.spike(Spike(tmp_path / "out", SERVER, calm_s=30, spike_s=15), cast(Session, loads))
+    found = scenario_spike.spike(Spike(tmp_path / "out", SERVER, calm_s=30, spike_s=15), cast(Session, loads))
     assert math.isnan(found.figures["calm again after"]["value"])
-    assert failures("spike", found, loads) == ["120 requests were lost, the first: status 503: full"]
+    never, lost = failures("spike", found, loads)
+    assert never == (
+        "it never was calm again: no second after the spike had a median of at most 1.5 times the 100 ms before it"
+    )
+    assert lost == f"120 requests were lost, the first: {FULL}"
+
+
+def test_a_spike_without_a_calm_before_it_shows_nothing(tmp_path: Path) -> None:
+    """A model so slow that no answer came in that time."""
+    loads = Loads(lambda *_: phase([row(BEGAN + n, 40_000) for n in range(30)], seconds=75))
+    found = scenario_spike.spike(Spike(tmp_path / "out", SERVER, calm_s=30, spike_s=15), cast(Session, loads))
+    [said] = failures("spike", found, loads)
+    assert said.startswith("no right mask came before the spike")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
-from benchmarks import scenarios
+from benchmarks import scenario_spike, scenarios
 from benchmarks.figures import (
     LATE,
     OUTSIDE,
@@ -17,10 +18,11 @@ from benchmarks.figures import (
     anatomy_row,
     completed_per_s,
     figures_of,
+    phase_row,
     slope_per_hour,
 )
 from benchmarks.host import json_of
-from benchmarks.scenario_sweeps import best_rows, device_rows
+from benchmarks.scenario_sweeps import best_rows, device_figures, device_rows, devices_chart, names_of
 from tests.run_rows import BEGAN, phase, row
 
 STEPS = {
@@ -89,8 +91,8 @@ def test_the_knee_is_the_fewest_clients_that_fill_the_server() -> None:
 def test_a_spike_is_over_when_the_median_is_back() -> None:
     before = [row(BEGAN, 100)]
     after = [row(1100 + s + 0.5, latency) for s, latency in enumerate((900, 400, 140, 100))]
-    assert scenarios.recovery_s(before, after, 1100) == 2
-    assert math.isnan(scenarios.recovery_s(before, after[:2], 1100))
+    assert scenario_spike.recovery_s(before, after, 1100) == 2
+    assert math.isnan(scenario_spike.recovery_s(before, after[:2], 1100))
 
 
 def test_which_version_answered_when() -> None:
@@ -117,3 +119,33 @@ def test_energy_is_told_where_power_is_known() -> None:
     assert (second["device"], second["power W"], second["images/joule"]) == ("cuda:1", None, None)
     slower = {**first, "images/s": 1.0}
     assert best_rows([slower, first, second]) == [first, second]
+
+
+def test_packages_with_the_same_engine_are_told_apart() -> None:
+    """Two trainings of one preset: neither hides the other in the table, the figures and the chart."""
+    names = names_of([Path("a/rooms.mar"), Path("b/rooms.mar"), Path("wide.mar")])
+    assert list(names.values()) == ["a/rooms.mar", "b/rooms.mar", "wide.mar"]
+    made = []
+    for number, name in enumerate(names.values()):
+        rows = [row(BEGAN + n / 10, 50) for n in range(100 - 10 * number)]
+        made += device_rows(phase(rows, 10), 8, [], name)
+    assert [one["package"] for one in best_rows(made)] == list(names.values())
+    figures = {name: one["value"] for each in made for name, one in device_figures(each).items()}
+    assert figures["b/rooms.mar cpu onnx batch 8 clients 2: images/s"] == 9.0
+    assert len(figures) == 6
+    for name in names.values():
+        assert f"{name} cpu onnx batch 8" in devices_chart(made)
+
+
+def test_a_lone_package_has_no_name_so_that_its_runs_can_be_compared() -> None:
+    assert names_of([Path("old.mar")]) == {Path("old.mar"): ""}
+    [one] = device_rows(phase([row(BEGAN, 50)], 10), 8, [])
+    assert set(device_figures(one)) == {
+        "cpu onnx batch 8 clients 2: images/s", "cpu onnx batch 8 clients 2: p99"
+    }  # fmt: skip
+
+
+def test_the_mean_batch_is_of_batches_not_of_answers() -> None:
+    rows = [dataclasses.replace(row(BEGAN + n, 50), batch_size=8 if n < 8 else 1) for n in range(10)]
+    assert phase_row(phase(rows))["mean batch"] == pytest.approx(10 / 3)  # a batch of 8 and two of 1
+    assert device_rows(phase(rows), 8, [])[0]["mean batch"] == pytest.approx(10 / 3)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import charts, report_html
 from benchmarks.report_charts import Chart, Series, lines, nice_ticks, stacked
-from benchmarks.run_options import Capacity, Latency, PerGpu, Swap
+from benchmarks.run_options import Capacity, Latency, PerGpu, Spike, Swap
 from benchmarks.slo import Objective
 from segserve.errors import UsageError
 from tests.run_rows import BEGAN, phase, row
@@ -58,6 +58,19 @@ def test_clients_stand_at_equal_distances_and_the_knee_among_them() -> None:
     assert {"SLO p99 4000", "knee", "1", "2", "64"} <= set(texts(svg))
 
 
+def test_what_a_driver_does_not_tell_is_no_line_at_zero() -> None:
+    """As in MIG mode, where no board tells its use and one tells its power."""
+    samples = [
+        {"t": BEGAN + n, "gpus": [{"busy": None, "power_w": None}, {"busy": None, "power_w": 200.0 + n}]}
+        for n in range(3)
+    ]
+    busy, power = charts.gpus(samples)
+    assert busy == ""
+    first, second = ElementTree.fromstring(power).iter("polyline")
+    assert first.attrib["points"] == ""
+    assert len(second.attrib["points"].split()) == 3
+
+
 def test_bars_are_to_scale() -> None:
     svg = stacked("t", "ms", [("1", {"engine": 60.0, "mask": 20.0})])
     rects = [node for node in ElementTree.fromstring(svg).iter("rect") if node.find("title") is not None]
@@ -94,6 +107,10 @@ def test_options_that_make_no_sense(tmp_path: Path) -> None:
         Latency(out, server, concurrency=(0, 4))
     with pytest.raises(UsageError, match="--slo"):
         Capacity(out, server, slo=None)
+    with pytest.raises(
+        UsageError, match=r"--calm-s 5: expected at least 7, as the first 5 s are the warm-up"
+    ):
+        Spike(out, server, calm_s=5)
     with pytest.raises(UsageError, match="give --mar"):
         PerGpu(out, server)
     with pytest.raises(UsageError, match="no such file"):

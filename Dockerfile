@@ -3,7 +3,7 @@
 # image: a CUDA build of torch brings the CUDA libraries along, so the host only needs the driver and NVIDIA's
 # container toolkit. Pass PIP_ARGS with the index of PyTorch's CPU builds to keep those gigabytes out of `cpu`.
 #
-#   docker run --init --rm -p 127.0.0.1:8080:8080 --name segserve segserve:cpu
+#   docker run --init --rm -p 127.0.0.1:8080:8080 -p 127.0.0.1:8082:8082 --name segserve segserve:cpu
 #   docker exec segserve cat run/key_file.json       # the tokens: they are on for whatever listens beyond loopback
 #
 # With a root that cannot be written to. What is written: run/ (sockets, tokens, logs, unpacked models; netty loads a
@@ -37,10 +37,12 @@ COPY --chown=segserve:segserve config.properties ./
 COPY --chown=segserve:segserve segserve segserve
 COPY --chown=segserve:segserve deploy deploy
 COPY --from=build --chown=segserve:segserve /app/model_store/rooms.mar model_store/
-EXPOSE 8080
+# 8082 is /metrics, which never asks for a token: only who shares a network with the container reaches it. Publish it to
+# Prometheus alone, as above, or let Prometheus join that network.
+EXPOSE 8080 8082
 # Not /ping, which is content before any worker is ready: a READY worker for every model.
 HEALTHCHECK --interval=30s --timeout=20s --start-period=2m CMD [".venv/bin/python", "-m", "deploy.status"]
-CMD [".venv/bin/python", "-m", "deploy.server", "start", "--host", "0.0.0.0"]
+CMD [".venv/bin/python", "-m", "deploy.server", "start", "--host", "0.0.0.0", "--metrics-host", "0.0.0.0"]
 
 FROM runtime AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility

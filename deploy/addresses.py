@@ -19,7 +19,8 @@ def address(properties: dict[str, str], key: str, host: str | None, port: int | 
     if not found.startswith("http://") or not all(known):
         raise UsageError(f"{key}={found} in the configuration; expected http://HOST:PORT")
     if host and ":" in host:
-        raise UsageError(f"--host {host}: TorchServe takes an IPv4 address or a host name, no IPv6 address")
+        option = "--metrics-host" if key == "metrics_address" else "--host"
+        raise UsageError(f"{option} {host}: TorchServe takes an IPv4 address or a host name, no IPv6 address")
     return host or known[0], port or known[1]
 
 

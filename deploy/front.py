@@ -28,6 +28,9 @@ from deploy.run_folder import Running
 from segserve.cli import command, run
 from segserve.errors import ServerError, UsageError
 
+FEWEST_MORE = 4
+"""Beside the queue a worker holds a batch, of 2 by default. Many more would not fit where memory is short."""
+
 
 def start(options: Start) -> int:
     """Exit code 0."""
@@ -49,6 +52,7 @@ def start(options: Start) -> int:
             )
         if left:  # it was killed: its workers may still be there
             front_process.end(left)
+            front_process.clear(left)
         processes.require_free(settings.host, settings.port, "--port")
         front = front_process.launch(settings)
     print(f"front: {front.url} before {running.url}, {settings.max_in_flight} requests at a time")
@@ -69,12 +73,20 @@ def _settings(options: Start, running: Running) -> FrontSettings:
         host=options.host,
         port=options.port,
         max_body_bytes=largest,
-        max_in_flight=queue if options.max_in_flight is None else options.max_in_flight,
+        max_in_flight=more_than(queue) if options.max_in_flight is None else options.max_in_flight,
         names=options.names,
         # not resolved: certbot and Kubernetes renew by pointing a link elsewhere, and `reload` must follow it
         certificate=str(options.certificate.absolute()) if options.certificate else None,
         key=str(options.key.absolute()) if options.key else None,
     )
+
+
+def more_than(queue: int) -> int:
+    """Requests at a time before a queue of that length: some more than it holds, and the server refuses these.
+
+    That is what its metrics count. Were all refused here, no alarm and no graph would show that clients are.
+    """
+    return queue + max(FEWEST_MORE, queue // 10)
 
 
 def status(options: Status) -> int:
@@ -98,7 +110,10 @@ def stop(options: Stop) -> int:
     if front is None:
         print(f"no front runs in {options.run_dir}")
         return 0
-    front_process.end(front)
+    front_process.end(front)  # may take a minute, in which others are not to wait for the lock
+    if front.folder.is_dir():
+        with run_folder.exclusive(front.folder):
+            front_process.clear(front)
     print(f"stopped {front.url}")
     return 0
 

@@ -26,7 +26,9 @@ class Start:
     names: tuple[str, ...] = ()
     """Host names that requests may be for; others get 421 (default: any)."""
     max_in_flight: int | None = None
-    """Requests that are taken at a time, the others get 503 at once (default: the server's job_queue_size)."""
+    """Requests that are taken at a time, the others get 503 at once (default: the server's job_queue_size and a tenth,
+    so that the server refuses some too, and its metrics show that). Give more where workers have large batches: beside
+    its queue a server holds batchSize for each."""
     run_dir: Path = Path("run")
     """Run folder of the server."""
 

@@ -165,15 +165,24 @@ def rotate(front: Front) -> None:
 
 
 def end(front: Front) -> None:
-    """Answer what is in flight, up to FINISH_TIMEOUT_S, then end; nothing is left behind but the logs."""
+    """Answer what is in flight, up to FINISH_TIMEOUT_S, then end. `clear` does the rest."""
     if front.alive():
         processes.send([front.pid], signal.SIGQUIT)
         processes.wait_until(lambda: not front.alive(), FINISH_TIMEOUT_S)
         if front.alive():
             processes.end_session(front.pid, 5.0)
     _end_orphans(front)
-    shutil.rmtree(front.folder / "tmp", ignore_errors=True)
-    (front.folder / STATE_FILE).unlink(missing_ok=True)
+
+
+def clear(front: Front) -> None:
+    """After one that has ended nothing is left behind but the logs, and what is the next front's, if one was started.
+
+    The caller holds the lock of `run_folder.exclusive` of its folder, so that none is started meanwhile.
+    """
+    last = load(front.folder.parent)
+    if last is not None and (last.pid, last.identity) == (front.pid, front.identity):
+        shutil.rmtree(front.folder / "tmp", ignore_errors=True)
+        (front.folder / STATE_FILE).unlink(missing_ok=True)
 
 
 def save(front: Front) -> None:

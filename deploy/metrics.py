@@ -17,6 +17,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from deploy.addresses import reachable
 from segserve.errors import ServerError
 
 TIMEOUT_S = 10.0
@@ -128,7 +129,7 @@ def parse(text: str) -> Scrape:
 
 def scrape(metrics_url: str) -> Scrape:
     """metrics_url: address of the metrics API (`Running.metrics_url`), without the path. Raises: ServerError."""
-    url = f"{metrics_url.rstrip('/')}/metrics"
+    url = f"{reachable(metrics_url).rstrip('/')}/metrics"
     try:
         answer = httpx.get(url, timeout=TIMEOUT_S, trust_env=False)
         answer.raise_for_status()

@@ -27,7 +27,10 @@ class Start:
     port: int | None = None
     """Port of the inference API (default: as in --config)."""
     metrics_port: int | None = None
-    """Port of /metrics on loopback (default: as in --config)."""
+    """Port of /metrics (default: as in --config)."""
+    metrics_host: str | None = None
+    """Address that /metrics listens on (default: as in --config, which is loopback). It never asks for a token, so give
+    another one only where nobody but Prometheus reaches it, as in a container."""
     run_dir: Path = Path("run")
     """Folder of this server: sockets, logs, tokens. Made private."""
     auth: Literal["none", "token"] = "none"

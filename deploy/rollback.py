@@ -4,9 +4,11 @@
     python -m deploy.rollback --model rooms --run-dir run
 
 The version that was left stays warm in its turn: the same command goes forward again. So it does where a rollout was
-interrupted before it had retired the old version; others that had to go with that one go now. Exit code: 0 done; 2 if
-nothing was kept or the kept version is not READY, and where it is in service, but that could not be written down (a
-full disk), the front's canary could not be switched off, or the server went away when all but that had been done.
+interrupted before it had retired the old version; others that had to go with that one go now. One that was killed
+before its version was to stay is undone, and no more, as that is the way back already. Exit code: 0 done; 1 if such a
+rollout could not be undone; 2 if nothing was kept or the kept version is not READY, and where it is in service, but
+that could not be written down (a full disk), the front's canary could not be switched off, or the server went away when
+all but that had been done.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from deploy.journal import Journal
 from deploy.management import Management
 from deploy.run_folder import Running, require_running
 from deploy.served import Served
-from deploy.undo import canary_off, left_over, retire
+from deploy.undo import canary_off, commit, left_over, recover, retire
 from segserve.cli import command, run
 from segserve.errors import ServerError, UsageError
 
@@ -39,38 +41,51 @@ def main(config: RollbackConfig) -> int:
     running = require_running(config.run_dir)
     run_dir = Path(running.run_dir)
     with journal.exclusive(run_dir), Management.of(running) as management:
-        models, left = served.load(run_dir), journal.load(run_dir)
-        if left is not None and not (
-            left.committed and left.name in models and models[left.name].default == left.new
-        ):
-            raise UsageError(
-                "a rollout was cut off; `python -m deploy.rollout FILE.mar` clears up after it, and then rolls out"
-            )
+        left = journal.load(run_dir)
+        if left is not None and not _stays(left, management, run_dir):
+            recover(running, management, print)
+            if config.model in (None, left.name):
+                return 0
+            left = None
+        models = served.load(run_dir)
         name = _name(config.model, models)
-        before = models[name]
-        kept = before.kept
-        assert kept is not None
-        state = management.version(name, kept)
-        if state is None or not state.ready:
-            raise ServerError(
-                f"{name} {kept} was kept, but has no READY worker; see `python -m deploy.status`"
-            )
-        if left is not None and left.name == name:
-            journal.clear(run_dir)  # the old version is not to be retired after all
-        management.set_default(name, kept)
-        unwritten = _write_down(run_dir, models, name)
-        trouble = canary_off(running, name)
-        if left is not None and left.name == name:
-            rest = _rest(left, kept, before)
-            if not unwritten:
-                _end(running, management, rest)
-            elif rest.going:
-                unwritten += (
-                    f"; {', '.join(rest.going)} stay loaded until a start with --models leaves them out"
-                )
+        _go_back(running, management, models, name, left if left and left.name == name else None)
+    return 0
+
+
+def _go_back(
+    running: Running, management: Management, models: dict[str, Served], name: str, left: Journal | None
+) -> None:
+    """left: the rollout of that model whose end is still to be done. Raises: ServerError, as the exit code 2 above."""
+    run_dir, before = Path(running.run_dir), models[name]
+    kept = before.kept
+    assert kept is not None
+    state = management.version(name, kept)
+    if state is None or not state.ready:
+        raise ServerError(f"{name} {kept} was kept, but has no READY worker; see `python -m deploy.status`")
+    if left is not None:
+        journal.clear(run_dir)  # the old version is not to be retired after all
+    management.set_default(name, kept)
+    unwritten = _write_down(run_dir, models, name)
+    trouble = canary_off(running, name)
+    if left is not None:
+        rest = _rest(left, kept, before)
+        if not unwritten:
+            _end(running, management, rest)
+        elif rest.going:
+            unwritten += f"; {', '.join(rest.going)} stay loaded until a start with --models leaves them out"
     if unwritten or trouble:
         raise ServerError("\n".join(filter(None, (unwritten, trouble))))
-    return 0
+
+
+def _stays(left: Journal, management: Management, run_dir: Path) -> bool:
+    """Whether the version of a rollout that was cut off is in service for good; then models.json says so too."""
+    known = served.load(run_dir).get(left.name)
+    if left.committed and not (known and known.default == left.new):
+        if management.version(left.name, left.new) is None:  # the server was started again, with the old one
+            return False
+        commit(run_dir, management, left)
+    return left.committed
 
 
 def _write_down(run_dir: Path, models: dict[str, Served], name: str) -> str:

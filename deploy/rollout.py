@@ -6,9 +6,10 @@
 1 checks the package, 2 registers it beside the version in service and waits until it is READY, 3 probes it: golden
 photos, time, memory, 4 lets both versions segment the same photos, 5 gives it a share of the traffic (--canary),
 6 makes it the default, 7 watches it, 8 retires the old version, or keeps it warm. Whatever fails up to 7, Ctrl-C
-included, undoes what was done, and a rollout that was killed until then is undone by the next one; what is left of 8 is
-done by the next one. Exit code: 0 in service, however 8 ended; 1 rolled back, with the reason and, where masks differ
-too much, a picture; 2 wrong usage, nothing touched, or the server went away in 8; 130 interrupted, rolled back.
+included, undoes what was done, and a rollout that was killed until then is undone by the next one, by `deploy.rollback`
+or by the next start of the server; what is left of 8 is done by the next one. Exit code: 0 in service, however 8 ended;
+1 rolled back, with the reason and, where masks differ too much, a picture; 2 wrong usage, nothing touched, or the
+server went away in 8; 130 interrupted, rolled back.
 """
 
 from __future__ import annotations

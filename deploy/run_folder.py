@@ -32,6 +32,9 @@ STATE_FILE = "server.json"
 KEY_FILE = "key_file.json"
 LOCK_FILE = ".lock"
 """In every run folder from its first start on, so it also tells a run folder from any other."""
+LINGERING = Path("/var/lib/systemd/linger")
+"""Has a file of the name of each user who lingers."""
+SOCKETS_PREFIX = ".segserve-"
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path of a unix socket is 108 bytes, one of them the end mark."""
 
@@ -105,18 +108,32 @@ def exclusive(run_dir: Path) -> Iterator[None]:
 def socket_dir(run_dir: Path) -> Path:
     """Where sockets go: RUN, or a short private folder where paths in RUN are too long for a unix socket.
 
-    That is made in the user's runtime folder ($XDG_RUNTIME_DIR, which nobody else can enter and no clean-up of old
-    files touches), or in /tmp where there is none or it is too long as well.
+    That has to be there for as long as the server runs, unpacked models included. So it is made in the user's runtime
+    folder ($XDG_RUNTIME_DIR) only where that outlives the user's last logout, otherwise in the home folder, which no
+    clean-up of old files touches; in /tmp where these are not there, or too long as well.
     """
     if _short_enough(run_dir):
         return run_dir
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
-    usable = (
-        runtime.is_absolute()
-        and os.access(runtime, os.W_OK | os.X_OK)
-        and _short_enough(runtime / "segserve-12345678")
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "")) if _lingers() else Path()
+    home = Path(os.environ.get("HOME", ""))
+    where = next((folder for folder in (runtime, home) if _has_room(folder)), Path("/tmp"))
+    return Path(tempfile.mkdtemp(prefix=SOCKETS_PREFIX, dir=where))
+
+
+def _lingers() -> bool:
+    """Whether logind keeps what belongs to this user when nobody is logged in (`loginctl enable-linger`)."""
+    try:
+        return (LINGERING / pwd.getpwuid(os.getuid()).pw_name).exists()
+    except KeyError:  # a container's number without a name
+        return False
+
+
+def _has_room(folder: Path) -> bool:
+    return (
+        folder.is_absolute()
+        and os.access(folder, os.W_OK | os.X_OK)
+        and _short_enough(folder / f"{SOCKETS_PREFIX}12345678")
     )
-    return Path(tempfile.mkdtemp(prefix="segserve-", dir=runtime if usable else "/tmp"))
 
 
 def _short_enough(folder: Path) -> bool:

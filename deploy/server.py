@@ -6,7 +6,8 @@
     python -m deploy.status                        # what it serves
 
 Started without --models it comes back with what it served last. A default version that does not load ends the start; a
-spare one (kept for a rollback, say) is reported, left out, and tried again by the next start.
+spare one (kept for a rollback, say) is reported, left out, and tried again by the next start. What a rollout left that
+the end of the server cut off goes.
 
 One run folder (--run-dir, default run) is one server. Inference listens on loopback without tokens; `--auth token`
 turns tokens on for inference and management, and any `--host` that other machines can reach does so by itself. Behind
@@ -19,11 +20,12 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 
-from deploy import front_process, launch, processes, run_folder, served
+from deploy import front_process, journal, launch, processes, run_folder, served
 from deploy.addresses import address, is_loopback
 from deploy.interrupts import Asked, Interrupts
 from deploy.management import Management
@@ -31,8 +33,9 @@ from deploy.options import Attach, Options, RenewTokens, Start, Stop
 from deploy.ready import StartLogs, wait_ready
 from deploy.run_folder import Running
 from deploy.served import Wanted
+from deploy.undo import recover
 from segserve.cli import command, run
-from segserve.errors import UsageError
+from segserve.errors import SegserveError, UsageError
 
 STOP_TIMEOUT_S = 30.0
 INTERRUPTED = 130
@@ -50,6 +53,7 @@ def start(options: Start) -> int:
         with Management.of(running) as management:
             if not without:  # else the record stays as it is: the next start tries them again
                 served.remember(Path(running.run_dir), management)
+            _forget_rollout(running, management)
             defaults = {name: management.default_version(name) for name in running.models}
         _print_ready(running, defaults)
         ready = True
@@ -70,7 +74,7 @@ def start(options: Start) -> int:
 def _launch(options: Start) -> tuple[Wanted, Running, subprocess.Popen[bytes], StartLogs]:
     properties = launch.read_properties(options.config)
     inference = address(properties, "inference_address", options.host, options.port)
-    metrics = address(properties, "metrics_address", None, options.metrics_port)
+    metrics = address(properties, "metrics_address", options.metrics_host, options.metrics_port)
     auth = options.auth if is_loopback(inference[0]) else "token"
     if inference[1] == metrics[1]:
         raise UsageError(f"--port and --metrics-port are both {metrics[1]}; they need one each")
@@ -109,12 +113,30 @@ def _require_tokens_behind_front(run_dir: Path, auth: str) -> None:
     front = front_process.load(run_dir) if auth != "token" else None
     if front and not front.alive():  # it was killed: its workers may still be there, and answer
         front_process.end(front)
+        with run_folder.exclusive(front.folder):
+            front_process.clear(front)
     elif front and not is_loopback(front.settings.host):
         stop_it = command("deploy.front", "stop", "--run-dir", run_dir)
         raise UsageError(
             f"the front {front.url} (process {front.pid}) lets other machines in, and this server would ask nobody for "
             f"a token; start it with --auth token, or stop the front first: {stop_it}"
         )
+
+
+def _forget_rollout(running: Running, management: Management) -> None:
+    """One that was killed before its version was to stay: what was started now is all that there is to serve."""
+    run_dir = Path(running.run_dir)
+    try:
+        with journal.exclusive(run_dir):
+            left = journal.load(run_dir)
+            if left is not None and management.version(left.name, left.new) is None:
+                recover(running, management, _say)
+            elif left is not None and not left.committed:
+                journal.clear(run_dir)  # --models named its version, so nobody shall take it back
+    except (
+        SegserveError
+    ) as error:  # a rollout that is at work looks after itself; a good start is no less good
+        _say(str(error))
 
 
 def attach(options: Attach) -> int:
@@ -191,6 +213,8 @@ def _print_ready(running: Running, defaults: dict[str, str]) -> None:
     print(
         f"  metrics {running.metrics_url}/metrics, management {running.management_socket}, logs {running.log_dir}"
     )
+    if not is_loopback(urlsplit(running.metrics_url).hostname or ""):
+        _say(f"{running.metrics_url}/metrics asks nobody for a token: let only Prometheus reach it")
     print(f"  tokens: {key_file}" if running.auth == "token" else "  tokens: off (loopback only)", flush=True)
 
 

@@ -15,7 +15,10 @@ MAX_COPIED_BYTES: Final = 8_000_000_000
 
 
 def do_not_fit(sizes_bytes: Sequence[int]) -> set[int]:
-    """Positions of the replies that the batch is better sent without: the largest, as few as possible."""
+    """Positions of the replies that the batch is better sent without: the largest, as few as possible.
+
+    One alone is never among them, so whoever gets none is told to come again.
+    """
     kept = copied = 0
     left_out = set()
     for position in sorted(range(len(sizes_bytes)), key=lambda position: sizes_bytes[position]):

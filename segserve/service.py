@@ -29,7 +29,7 @@ from segserve import answer, encode
 from segserve.batch_bytes import do_not_fit
 from segserve.decode_pool import DECODE_TIMEOUT_S, DecodePool
 from segserve.engines import Logits
-from segserve.errors import ImageTooLarge, Overloaded, RequestError
+from segserve.errors import Overloaded, RequestError
 from segserve.inference import Inference
 from segserve.reply import Reply
 from segserve.request import CONTENT_TYPES, Request, Wanted, parse
@@ -184,14 +184,13 @@ class Service:
 
     @staticmethod
     def _refuse(job: _Job) -> None:
-        """It is fine by itself, but would keep the others of the batch waiting."""
+        """It is fine by itself, but would keep the others of the batch waiting: in another company it goes out."""
         assert job.wanted is not None
-        advice = ", or ".join(
-            [*answer.smaller(job.wanted.format), "send it again when the server has less to do"]
-        )
-        job.error = ImageTooLarge(
-            f"the answer as {job.wanted.format} has {len(job.body):,} bytes, too many to go out beside other large "
-            f"answers; {advice}"
+        advice = ", or ".join(["send it again", *answer.smaller(job.wanted.format)])
+        job.error = Overloaded(
+            f"the answer as {job.wanted.format} has {len(job.body):,} bytes, too many to go out beside the other large "
+            f"answers of its batch; {advice}",
+            retry_after_s=1,
         )
         job.body = b""
 

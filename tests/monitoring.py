@@ -17,7 +17,8 @@ def dashboard_queries() -> list[str]:
     panels = json.loads((FOLDER / "grafana.json").read_text())["panels"]
     queries = [target["expr"] for panel in panels for target in panel["targets"]]
     values = {"$__rate_interval": "1m", "$instance": ".*", "$model": ".*"}
-    return [re.sub(r"\$\w+", lambda found: values[found[0]], query) for query in queries]
+    # label_replace's $1 is no variable
+    return [re.sub(r"\$[a-z_]\w*", lambda found: values[found[0]], query) for query in queries]
 
 
 def alarm_queries() -> list[str]:

@@ -22,15 +22,15 @@ from tests.e2e.fronts import NEEDS_NGINX, Upstream, front_of, logged, run_folder
 from tests.e2e.serving import Server, error_of, labels_of
 
 pytestmark = NEEDS_NGINX
-IN_FLIGHT = 40
+QUEUE, IN_FLIGHT = 36, 40
 
 
 @pytest.fixture
 def slow(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[tuple[Upstream, Front]]:
-    """Four at a time, 20 ms each; the front takes 40, as many as the server's queue holds."""
+    """Four at a time, 20 ms each; the front takes 40, somewhat more than the server's queue holds."""
     upstream = Upstream(delay_s=0.02, at_a_time=4)
     with stand_in(upstream):
-        running = run_folder_of(upstream.url, tmp_path / "run", queue=IN_FLIGHT)
+        running = run_folder_of(upstream.url, tmp_path / "run", queue=QUEUE)
         with front_of(running.run_dir, free_ports(1)[0]) as front:
             assert front.settings.max_in_flight == IN_FLIGHT
             yield upstream, front

@@ -100,6 +100,7 @@ def test_waiting_before_the_server_is_known_where_a_proxy_says_when_it_began(
 def test_what_alarms_and_dashboard_ask_for_is_there(server: Server, room: Photo) -> None:
     before = scrape(server.running.metrics_url).server_errors()
     send_unreadable_form(server, b"")
+    assert server.post(room.jpeg, "/predictions/none").status_code == 404
     assert server.post(room.jpeg, "/predictions/rooms/1.0").status_code == 200
     when(server, lambda look: look.server_errors() > before and look.images("rooms", "1.0") > 0)
     text = httpx.get(f"{server.running.metrics_url}/metrics").text
@@ -115,6 +116,28 @@ def test_what_alarms_and_dashboard_ask_for_is_there(server: Server, room: Photo)
         for label in listed.split(", ")
     }  # fmt: skip
     assert grouped - {"instance"} <= set().union(*there.values())
+
+
+def test_only_what_a_worker_shall_answer_counts_as_a_request(server: Server, room: Photo) -> None:
+    """Else SegserveNoWorker would come for forms that can't be read and for models that nobody has."""
+
+    def of_torchserve(name: str) -> float:
+        samples = scrape(server.running.metrics_url).samples
+        return sum(sample.value for sample in samples if sample.name == name)
+
+    # as the parser calls them: TorchServe says Requests4XX
+    names = ("ts_inference_requests_total", "Requests4XX_total", "Requests5XX_total")
+    before = {name: of_torchserve(name) for name in names}
+
+    def more() -> list[float]:
+        return [of_torchserve(name) - before[name] for name in names]
+
+    send_unreadable_form(server, b"")
+    for path in ("/predictions/none", "/predictions/rooms/9.9"):
+        assert server.post(room.jpeg, path).status_code == 404
+    assert more() == [0, 2, 1]
+    assert server.post(b"no image", "/predictions/rooms/1.0").status_code == 400
+    assert more() == [1, 3, 1]  # the worker's own refusals too
 
 
 def test_a_worker_that_is_started_anew_says_so_under_its_old_name(server: Server) -> None:

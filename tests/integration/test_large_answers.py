@@ -43,7 +43,19 @@ def test_large_answers_do_not_keep_their_batch_waiting(
     assert packed[0] == 200
     for served in refused:
         status, error_type, message = error_of(served)
-        assert (status, error_type) == (413, "ImageTooLarge")
-        assert "accept gzip (curl --compressed)" in message
+        assert (status, error_type) == (503, "Overloaded")
+        assert served[1]["retry-after"] == "1"
+        assert "send it again, or accept gzip (curl --compressed)" in message
     assert neighbour[0] == 200
     assert np.load(io.BytesIO(neighbour[2])).shape == (48, 64)
+    [alone] = serve(large)  # so it was worth sending again
+    assert alone[0] == 200
+
+
+def test_an_answer_that_is_too_large_alone_is_refused_for_good(
+    colour_segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = Caller(colour_segmenter, monkeypatch, {"segserve": {"max_response_bytes": 5000}})
+    [refused] = serve({"body": photo(RED, BLUE, height=200, width=300), "format": "npy"})
+    assert error_of(refused)[:2] == (413, "ImageTooLarge")
+    assert "retry-after" not in refused[1]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.launch import read_properties
+
 
 @pytest.fixture(scope="module")
 def instructions(repo_root: Path) -> list[tuple[str, str]]:
@@ -78,10 +80,21 @@ def test_the_image_starts_the_server_beyond_loopback(
     repo_root: Path, instructions: list[tuple[str, str]]
 ) -> None:
     (start,) = (json.loads(args) for instruction, args in instructions if instruction == "CMD")
-    assert start[-2:] == ["--host", "0.0.0.0"]
+    listening = start[start.index("start") + 1 :]
+    assert listening == [
+        "--host",
+        "0.0.0.0",
+        "--metrics-host",
+        "0.0.0.0",
+    ]  # as neither is reached from outside else
+    properties = read_properties(repo_root / "config.properties")
+    (exposed,) = [args.split() for instruction, args in instructions if instruction == "EXPOSE"]
+    keys = ("inference_address", "metrics_address")
+    assert exposed == [properties[key].rpartition(":")[2] for key in keys]
     program = [sys.executable, *start[1 : start.index("start") + 1], "--help"]
     done = subprocess.run(program, cwd=repo_root, capture_output=True, text=True, check=True)
-    assert "--host" in done.stdout
+    assert re.search(r" --host\b", done.stdout)
+    assert re.search(r" --metrics-host\b", done.stdout)
 
 
 def test_the_user_is_a_number_and_owns_what_is_written(instructions: list[tuple[str, str]]) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from deploy import front, front_process
+from deploy import front, front_process, run_folder
 from deploy.front_config import TEMPLATE, Canary, FrontSettings, fill, render
-from deploy.front_options import CanaryOptions, Start
+from deploy.front_options import CanaryOptions, Start, Stop
 from deploy.front_process import Front
 from segserve.errors import ServerError, UsageError
 from tests.e2e.fronts import NEEDS_NGINX, run_folder_of
@@ -149,6 +150,48 @@ def test_links_to_certificates_stay_links(
     text = lines(render(launched[0], {}))
     assert f'ssl_certificate "{tmp_path}/cert.pem";' in text
     assert f'ssl_certificate_key "{tmp_path}/key.pem";' in text
+
+
+@pytest.mark.parametrize(("queue", "at_a_time"), [(1, 5), (15, 19), (61, 67), (300, 330)])
+def test_it_takes_more_than_the_queue_holds(queue: int, at_a_time: int) -> None:
+    """So the server refuses some, and what it refuses its metrics count: nobody sees what nginx refuses."""
+    assert front.more_than(queue) == at_a_time
+
+
+def test_the_default_is_that_and_the_option_wins(tmp_path: Path) -> None:
+    running = run_folder_of("http://127.0.0.1:1", tmp_path / "run", queue=100)
+    assert front._settings(Start(run_dir=tmp_path / "run"), running).max_in_flight == 110
+    assert front._settings(Start(max_in_flight=7, run_dir=tmp_path / "run"), running).max_in_flight == 7
+
+
+@pytest.mark.parametrize("another", [True, False], ids=["another was started", "none was started"])
+def test_a_stop_leaves_what_the_next_front_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another: bool
+) -> None:
+    """The first ends, somebody starts the next one, and only then does the stop get round to clearing up."""
+    folder = tmp_path / "front"
+    (folder / "tmp").mkdir(parents=True)
+    first, second = (Front(2**22 + n, f"boot {n}", settings(folder)) for n in (1, 2))
+    front_process.save(first)
+    if another:
+        monkeypatch.setattr(front_process, "_end_orphans", lambda _: front_process.save(second))
+    assert front.stop(Stop(tmp_path)) == 0
+    assert front_process.load(tmp_path) == (second if another else None)
+    assert (folder / "tmp").is_dir() is another
+
+
+def test_a_stop_clears_up_when_no_start_is_on_its_way(tmp_path: Path) -> None:
+    folder = tmp_path / "front"
+    folder.mkdir()
+    front_process.save(Front(2**22 + 1, "boot 1", settings(folder)))
+    stopping = threading.Thread(target=lambda: front.stop(Stop(tmp_path)), daemon=True)
+    with run_folder.exclusive(folder):
+        stopping.start()
+        stopping.join(0.3)
+        assert stopping.is_alive()
+        assert front_process.load(tmp_path) is not None
+    stopping.join(30)
+    assert front_process.load(tmp_path) is None
 
 
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from deploy.rollback import RollbackConfig
 from deploy.run_folder import Running
 from deploy.served import Served
 from deploy.undo import recover, retire
-from segserve.errors import CheckFailed, ServerError, UsageError
+from segserve.errors import CheckFailed, ServerError
 from tests.fake_management import NEW_FILE, OLD_FILE, FakeManagement, between_versions, folders, unpacked
 
 
@@ -152,15 +152,54 @@ def test_on_a_full_disk_what_had_to_go_beside_it_is_named(
     assert management.default == "2.0"
 
 
-def test_rollback_leaves_a_rollout_alone_that_was_cut_off_before(
+@pytest.mark.parametrize("model", [None, "rooms"])
+def test_rollback_undoes_a_rollout_that_was_cut_off_before_and_no_more(
+    running: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: str | None,
+) -> None:
+    """0.9 was kept before: one step back is what was asked for."""
+    unpacked(running, "rooms-0.9")
+    management, run_dir = (
+        FakeManagement({"1.0": OLD_FILE, "0.9": "rooms-0.9", "2.0": NEW_FILE}),
+        Path(running.run_dir),
+    )
+    monkeypatch.setattr(Management, "of", lambda _: management)
+    management.default = "2.0"
+    before = {"rooms": Served("1.0", {"1.0": OLD_FILE, "0.9": "rooms-0.9"}, kept="0.9")}
+    served.save(run_dir, before)
+    Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True).save(run_dir)
+    assert rollback.main(RollbackConfig(model, run_dir=run_dir)) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "the rollout of rooms 2.0 was cut off; clearing up after it",
+        "rolled back: rooms 1.0 is in service, 2.0 is gone",
+    ]
+    assert management.asked == ["default 1.0", "drain 2.0", "unregister 2.0"]
+    assert (served.load(run_dir), journal.load(run_dir)) == (before, None)
+    assert folders(running) == ["rooms-0.9", OLD_FILE]
+
+
+def test_rollback_of_another_model_goes_on_when_that_is_undone(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    management, run_dir = FakeManagement({"1.0": OLD_FILE, "2.0": NEW_FILE}), Path(running.run_dir)
+    management, run_dir = with_1_0_kept(running, monkeypatch)
+    Journal("floors", "7", "floors-7-0000007f", "6").save(run_dir)
+    assert rollback.main(RollbackConfig("rooms", run_dir)) == 0
+    assert (management.default, journal.load(run_dir)) == ("1.0", None)
+
+
+def test_rollback_goes_back_where_only_the_journal_says_that_the_new_version_stays(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was cut off before models.json said so too."""
+    management, run_dir = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE}), Path(running.run_dir)
     monkeypatch.setattr(Management, "of", lambda _: management)
-    Journal("rooms", "2.0", NEW_FILE, "1.0", reached=True).save(run_dir)
-    with pytest.raises(UsageError, match="a rollout was cut off"):
-        rollback.main(RollbackConfig(run_dir=run_dir))
-    assert management.asked == []
+    Journal("rooms", "2.0", NEW_FILE, "1.0", True, True, ("1.0",), {"1.0": OLD_FILE}).save(run_dir)
+    assert rollback.main(RollbackConfig(run_dir=run_dir)) == 0
+    assert management.asked == ["default 1.0"]
+    assert served.load(run_dir)["rooms"] == Served("1.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "2.0")
+    assert journal.load(run_dir) is None
 
 
 def test_a_front_that_cannot_be_told_does_not_bring_back_what_was_left(

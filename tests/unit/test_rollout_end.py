@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from deploy import canary, incoming, journal, rollout, served, status
+from deploy.canary import Canary
 from deploy.interrupts import Asked
 from deploy.journal import Journal
 from deploy.management import Management
@@ -287,7 +288,7 @@ def test_cut_off_as_it_is_written_down_that_the_new_version_stays_it_goes(
 
 @pytest.mark.parametrize(("committed", "healthy"), [(False, False), (True, True)])
 def test_only_a_rollout_that_was_cut_off_before_is_an_alarm(committed: bool, healthy: bool) -> None:
-    rows = [{"name": "rooms", "version": "2.0", "workers_ready": 1, "default": True}]
+    rows = [{"name": "rooms", "version": "2.0", "workers_ready": 1, "default": True, "canary": False}]
     left = Journal("rooms", "2.0", NEW_FILE, "1.0", committed=committed, going=("1.0",))
     assert status.is_ready(rows, left, at_work=False) is healthy
     assert status.is_ready(rows, left, at_work=True)
@@ -305,3 +306,22 @@ def test_status_is_good_and_names_what_did_not_load(
     found = json.loads(capsys.readouterr().out)
     assert (found["ready"], found["missing"]) == (True, [f"rooms={OLD_FILE}"])
     assert [(row["version"], row["default"]) for row in found["versions"]] == [("2.0", True)]
+
+
+@pytest.mark.parametrize("canary_share", [None, 0.05])
+def test_a_kept_version_whose_worker_died_is_named_and_an_alarm_only_where_it_gets_requests(
+    running: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    canary_share: float | None,
+) -> None:
+    run_dir = Path(running.run_dir)
+    management = FakeManagement({"2.0": NEW_FILE, "1.0": OLD_FILE}, dying=("1.0",))
+    monkeypatch.setattr(Management, "of", lambda _: management)
+    canaries = {"rooms": Canary("1.0", canary_share)} if canary_share else {}
+    monkeypatch.setattr(status, "front_running", lambda _: SimpleNamespace(canaries=canaries))
+    served.save(run_dir, {"rooms": Served("2.0", {"2.0": NEW_FILE, "1.0": OLD_FILE}, "1.0")})
+    assert status.main(StatusConfig(run_dir)) == (1 if canary_share else 0)
+    assert "rooms 1.0 has no READY worker; why is in" in capsys.readouterr().out
+    management.dying = ("2.0",)
+    assert status.main(StatusConfig(run_dir)) == 1

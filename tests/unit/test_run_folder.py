@@ -52,10 +52,17 @@ def test_a_run_folder_is_used_again(tmp_path: Path) -> None:
     assert run_folder.create(folder) == folder
 
 
+def lingers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `loginctl enable-linger`."""
+    monkeypatch.setattr(run_folder, "LINGERING", tmp_path)
+    (tmp_path / pwd.getpwuid(os.getuid()).pw_name).touch()
+
+
 def test_sockets_go_where_their_paths_are_short_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_folder.socket_dir(Path("/srv/run")) == Path("/srv/run")
+    lingers(tmp_path, monkeypatch)
     with tempfile.TemporaryDirectory(dir="/tmp") as runtime:
         monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
         short = run_folder.socket_dir(tmp_path / ("d" * 100))
@@ -65,13 +72,28 @@ def test_sockets_go_where_their_paths_are_short_enough(
             listener.bind(str(short / "management.sock"))
 
 
-@pytest.mark.parametrize("runtime", ["", "not/absolute", "/no/such/folder", "too long"])
-def test_without_a_usable_runtime_folder_sockets_go_to_tmp(
-    runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_sockets_do_not_go_where_the_last_logout_removes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """logind removes the runtime folder of a user who does not linger."""
+    monkeypatch.setattr(run_folder, "LINGERING", tmp_path)
+    with tempfile.TemporaryDirectory(dir="/tmp") as runtime, tempfile.TemporaryDirectory(dir="/tmp") as home:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        monkeypatch.setenv("HOME", home)
+        short = run_folder.socket_dir(tmp_path / ("d" * 100))
+        assert short.parent == Path(home)
+        assert stat.S_IMODE(short.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("unusable", ["", "not/absolute", "/no/such/folder", "too long"])
+def test_without_a_usable_runtime_or_home_folder_sockets_go_to_tmp(
+    unusable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lingers(tmp_path, monkeypatch)
     long = tmp_path / ("d" * 100)
     long.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long) if runtime == "too long" else runtime)
+    for variable in ("XDG_RUNTIME_DIR", "HOME"):
+        monkeypatch.setenv(variable, str(long) if unusable == "too long" else unusable)
     short = run_folder.socket_dir(long)
     short.rmdir()
     assert short.parent == Path("/tmp")
@@ -83,11 +105,12 @@ def test_a_launch_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytes
     config = tmp_path / "config.properties"
     config.write_text("job_queue_size=many\n")
     plan = launch.Plan(run_dir, config, tmp_path, ("a=a.mar",), ("127.0.0.1", 1), ("127.0.0.1", 2), "none")
-    with tempfile.TemporaryDirectory(dir="/tmp") as runtime:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+    monkeypatch.setattr(run_folder, "LINGERING", tmp_path)
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        monkeypatch.setenv("HOME", home)
         with pytest.raises(UsageError, match="must be numbers"):
             launch.launch(plan)
-        assert list(Path(runtime).iterdir()) == []
+        assert list(Path(home).iterdir()) == []
 
 
 def test_state_survives_the_file_and_a_clean_stop_removes_it(tmp_path: Path) -> None:

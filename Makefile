@@ -17,9 +17,11 @@ READY := $(VENV)/.ready
 fail = { echo "error: $(1)" >&2; exit 2; }
 GET_PYTHON := Install it (Debian, Ubuntu: apt install python3.11 python3.11-venv), or name another: make setup PYTHON=/path/to/python3.11
 # The packages are named in one place only. The project itself is not installed: a copy of segserve in .venv would
-# hide it from the tests if the .mar came without one.
+# hide it from the tests if the .mar came without one. onnxruntime-gpu takes the place of onnxruntime: both write the
+# same folder, and the one that pip happens to install last would decide what is in it.
 LIST_REQUIREMENTS := import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-	print(*p["dependencies"], *(r for e in sys.argv[1:] for r in p["optional-dependencies"][e]), sep="\n")
+	print(*(r for r in p["dependencies"] if r != "onnxruntime" or "gpu" not in sys.argv), \
+	*(r for e in sys.argv[1:] for r in p["optional-dependencies"][e]), sep="\n")
 
 DEMO := model_store/demo/rooms.safetensors
 MAR := model_store/rooms.mar
@@ -112,7 +114,7 @@ demo-model: $(READY) ## Train the demo model on rendered rooms (at most 40 minut
 	cp runs/demo/model.json $(DEMO:.safetensors=.json)
 
 export: $(READY) ## Checkpoint to artefacts, proof of parity and .mar (CHECKPOINT=x.safetensors, OUT=build/export, ARGS='--name …')
-	$(PY) -m export.build $(CHECKPOINT) --out $(OUT) $(ARGS)
+	$(PY) -m export.build "$(CHECKPOINT)" --out "$(OUT)" $(ARGS)
 
 package: $(MAR) ## The demo model as model_store/rooms.mar, exported and compared again only when something changed (ENGINE=torchscript, to be given to serve too)
 

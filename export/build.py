@@ -5,7 +5,8 @@
 
 Writes model.onnx, model.pt (with --engine auto also whatever else this host can run), model_spec.json, parity.json and
 NAME.mar into the folder. If an artefact answers otherwise than the checkpoint, the exit code is 1, no .mar is made, and
-parity.json says where they differ. With --engine auto, a lower precision or a further engine that does not hold is
+parity.json says where they differ. model.pt is left out where it cannot run (a GPU that torch sees and cannot use) and
+another engine was asked for. With --engine auto, a lower precision or a further engine that does not hold is
 left out instead, the others are timed on this host, and the best is packed together with what can stand in for it.
 """
 
@@ -18,7 +19,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy
 import onnx
@@ -27,14 +28,14 @@ import PIL
 import torch
 import tyro
 
-from export import build_output, calibration, cases, choose, golden, parity
+from export import build_output, calibration, cases, choose, golden, parity, verdict
 from export.choose import Objective
-from export.package import package
+from export.package import package, remove_unfinished
 from export.variants import NEUTRAL, VARIANTS, Source, Variant, proven_floats, variants, write_file
 from segserve import cli, cpu
 from segserve import parity_report as report
-from segserve.engines import load_engine
-from segserve.errors import CheckFailed, EngineError, UsageError
+from segserve.engines import load_engine, require_running
+from segserve.errors import EngineError, UsageError
 from segserve.spec import PARITY_FILE, SPEC_FILE, Artefact, ModelSpec, sha256_file
 from training.checkpoint import CheckpointMeta, load_model
 from training.pspnet import PSPNet
@@ -102,23 +103,24 @@ def main(config: BuildConfig) -> None:
             lambda done, total: progress.update(task, completed=done, total=total),
         )
         checked["notes"] = notes
-        failed = leave_out(checked, left_out) if config.engine == "auto" else {}
+        failed = verdict.leave_out(checked, left_out, config.engine)
         report.save(checked, config.out / PARITY_FILE)
         summaries = {entry["name"]: entry["summary"] for entry in checked["artefacts"]}
         if config.as_json and not checked["passed"]:
-            print(build_output.as_json(spec, summaries, checked["files"], None))
-        require_parity(checked, config.out)
+            print(build_output.as_json(spec, summaries, checked["files"], None, left_out))
+        verdict.require_parity(checked, config.out)
+        spec = verdict.without(spec, left_out)
         if config.engine == "auto":
             spec = choose_engine(config, spec, failed, left_out, say)
         say("package")
-        goldens = golden.write(checkpoint_segmenter(config.checkpoint), config.images, config.out)
+        goldens = golden.write(golden.reference(config.checkpoint, spec), config.images, config.out)
         spec = dataclasses.replace(spec, parity={"passed": True, **summaries}, golden=goldens)
         spec.save(config.out / SPEC_FILE)
         mar = package(config.out)
     if config.as_json:
-        print(build_output.as_json(spec, summaries, checked["files"], mar))
+        print(build_output.as_json(spec, summaries, checked["files"], mar, left_out))
     else:
-        build_output.show(config.checkpoint.name, spec, summaries)
+        build_output.show(config.checkpoint.name, spec, summaries, left_out)
         if config.images is not None:
             build_output.show_photos(config.images, checked["files"])
         print(f"{mar}: {spec.name} {spec.version}, engine {spec.engine}")
@@ -144,6 +146,7 @@ def prepare_folder(config: BuildConfig) -> None:
         config.out.mkdir(parents=True, exist_ok=True)
         for name in {SPEC_FILE, PARITY_FILE, f"{config.name}.mar"} | {variant.file for variant in VARIANTS}:
             (config.out / name).unlink(missing_ok=True)
+        remove_unfinished(config.out)
     except OSError as error:
         raise UsageError(f"--out {config.out}: {error.strerror}") from error
 
@@ -157,7 +160,7 @@ def export(
 ) -> tuple[ModelSpec, dict[str, str]]:
     """Write every file and the spec that describes them; with it a note on each file that needs one.
 
-    With --engine auto, a further engine that cannot be made or loaded after all goes to `left_out`.
+    What is spare (export.verdict) and cannot be made, loaded or called after all goes to `left_out`.
 
     Raises EngineError; UsageError for a photo that went bad since it was looked at.
     """
@@ -175,24 +178,17 @@ def export(
     notes: dict[str, str] = {}
     artefacts: list[Artefact] = []
     for variant in made:
-        path = config.out / variant.file
         try:
             if variant.file not in notes:
                 notes[variant.file] = write_file(variant.file, source, config.out, say)
-            digest = sha256_file(path)
-            artefact = Artefact(
-                path.name, variant.engine, variant.precision, digest, path.stat().st_size,
-                needs_int8_dot=variant.file == "model.int8.onnx" and cpu.has_int8_dot(),
-                floats=proven_floats(variant),
-            )  # fmt: skip
-            if config.engine == "auto":
-                load_engine(
-                    dataclasses.replace(spec, artefacts=(artefact,), engine=artefact.name), config.out
-                )
+            artefact = artefact_of(variant, config.out)
+            if verdict.spare(variant.name, config.engine, raised=True):
+                one = dataclasses.replace(spec, artefacts=(artefact,), engine=artefact.name)
+                require_running(load_engine(one, config.out), one)
         except UsageError:  # of a photo: no engine's fault
             raise
         except Exception as error:  # converters raise what they like
-            if config.engine != "auto" or variant.name in NEUTRAL:
+            if not verdict.spare(variant.name, config.engine, raised=isinstance(error, EngineError)):
                 raise
             left_out[variant.name] = str(error) or type(error).__name__
             continue
@@ -203,17 +199,14 @@ def export(
     return spec, {file: note for file, note in notes.items() if note}
 
 
-def leave_out(checked: dict[str, Any], left_out: dict[str, str]) -> dict[str, str]:
-    """Move what fails parity to "left_out" of the report, and say why; NEUTRAL ones stay, and fail the build.
-
-    Returns: of those that can be timed all the same. What raised in a comparison goes to `left_out`, as it would again.
-    """
-    failing = [e for e in checked["artefacts"] if not e["passed"] and e["name"] not in NEUTRAL]
-    checked["artefacts"] = [entry for entry in checked["artefacts"] if entry not in failing]
-    checked["left_out"] = failing
-    checked["passed"] = not checked["spec_failures"] and all(e["passed"] for e in checked["artefacts"])
-    left_out |= {entry["name"]: entry["problems"][0] for entry in failing if entry["problems"]}
-    return {entry["name"]: entry["failures"][0] for entry in failing if not entry["problems"]}
+def artefact_of(variant: Variant, folder: Path) -> Artefact:
+    """What the spec says of a file that was written."""
+    path = folder / variant.file
+    return Artefact(
+        path.name, variant.engine, variant.precision, sha256_file(path), path.stat().st_size,
+        needs_int8_dot=variant.file == "model.int8.onnx" and cpu.has_int8_dot(),
+        floats=proven_floats(variant),
+    )  # fmt: skip
 
 
 def choose_engine(
@@ -229,9 +222,7 @@ def choose_engine(
     """
     eager = checkpoint_segmenter(config.checkpoint).engine
     engines = {
-        a.name: load_engine(dataclasses.replace(spec, engine=a.name), config.out)
-        for a in spec.artefacts
-        if a.name not in left_out
+        a.name: load_engine(dataclasses.replace(spec, engine=a.name), config.out) for a in spec.artefacts
     }
     size = (spec.input.height, spec.input.width)
     timings = choose.measure({"eager": eager, **engines}, size, config.batch_sizes, say, left_out)
@@ -251,19 +242,6 @@ def versions() -> dict[str, str]:
     """Of what takes part in export and comparison."""
     modules = {"torch": torch, "onnx": onnx, "onnxruntime": onnxruntime, "numpy": numpy, "pillow": PIL}
     return {"python": platform.python_version()} | {name: m.__version__ for name, m in modules.items()}
-
-
-def require_parity(checked: dict[str, Any], folder: Path) -> None:
-    """Raises CheckFailed naming the artefact, the picture and the class that went wrong."""
-    reasons = list(checked["spec_failures"])
-    for entry in checked["artefacts"]:
-        reasons += [f"{entry['file']} ({entry['name']}): {failure}" for failure in entry["failures"]]
-    if not checked["passed"]:
-        shown = "".join(f"\n  {reason}" for reason in reasons[:12])
-        more = f"\n  and {len(reasons) - 12} more" if len(reasons) > 12 else ""
-        raise CheckFailed(
-            f"no package: not what the checkpoint answers{shown}{more}\nSee {folder / PARITY_FILE}"
-        )
 
 
 if __name__ == "__main__":

@@ -24,9 +24,13 @@ def progress_bar() -> Progress:
 
 
 def as_json(
-    spec: ModelSpec, summaries: dict[str, dict[str, Any]], files: dict[str, int], mar: Path | None
+    spec: ModelSpec,
+    summaries: dict[str, dict[str, Any]],
+    files: dict[str, int],
+    mar: Path | None,
+    left_out: Mapping[str, str],
 ) -> str:
-    """The figures of every artefact; `mar` is None where the comparison failed."""
+    """The figures of every artefact, and why others are not among them; `mar` is None where the comparison failed."""
     document = {
         "passed": mar is not None,
         "mar": None if mar is None else str(mar),
@@ -35,12 +39,18 @@ def as_json(
         "files": files,
         "parity": summaries,
         "choice": spec.choice,
+        "left_out": dict(left_out),
     }
     return json.dumps(document)
 
 
-def show(checkpoint: str, spec: ModelSpec, summaries: Mapping[str, dict[str, Any]]) -> None:
-    """Print tables: each artefact against the checkpoint, and the choice if one was made."""
+def show(
+    checkpoint: str,
+    spec: ModelSpec,
+    summaries: Mapping[str, dict[str, Any]],
+    left_out: Mapping[str, str],
+) -> None:
+    """Print tables: each artefact against the checkpoint, and the choice if one was made; then what was left out."""
     console = Console()
     table = Table(title=escape(f"{checkpoint} against its exports"), title_justify="left")
     for column in (
@@ -66,8 +76,8 @@ def show(checkpoint: str, spec: ModelSpec, summaries: Mapping[str, dict[str, Any
     console.print(table)
     if spec.choice:
         console.print(choice_table(spec.choice))
-        for name, reason in spec.choice["left_out"].items():
-            print(f"not here: {name}: {reason}")
+    for name, reason in left_out.items():
+        print(f"not here: {name}: {reason}")
 
 
 def choice_table(choice: dict[str, Any]) -> Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ PHOTOS = ((480, 640, 1), (640, 427, 1), (360, 480, 6), (301, 533, 1), (97, 211, 
 
 # times the input's height and width: a JPEG so large that the server decodes it at half its size
 LARGE_TIMES = 4
+LARGE_PIXELS = 16_000_000  # of that JPEG at most: where the input is large it is a wide strip
+RENDERED_PIXELS = 4_000_000  # what is larger is rendered at this size, 600 MB and 10 s, and enlarged
 
 # Odd ones, non-multiples of 8, maps smaller than the finest pyramid level, and the usual training crops.
 INPUT_SIZES = (
@@ -75,8 +78,7 @@ def pictures(served_size: tuple[int, int], files: Sequence[Path]) -> list[Pictur
     A room at an input size is followed by its mirror image, which it shares a batch with.
     """
     listed = []
-    large = (LARGE_TIMES * served_size[0], LARGE_TIMES * served_size[1], 1)
-    for index, (height, width, orientation) in enumerate((*PHOTOS, large)):
+    for index, (height, width, orientation) in enumerate((*PHOTOS, (*large_size(*served_size), 1))):
         read = functools.partial(room_jpeg, FIRST_SEED + index, height, width, orientation)
         listed.append(Picture(AS_SERVED, f"room-{height}x{width}.jpg", read))
     listed += [Picture(AS_SERVED, path.name, path.read_bytes, yours=True) for path in files]
@@ -87,13 +89,23 @@ def pictures(served_size: tuple[int, int], files: Sequence[Path]) -> list[Pictur
     return listed
 
 
+def large_size(input_height: int, input_width: int) -> tuple[int, int]:
+    """Height and width of a JPEG that the server decodes at half its size, of LARGE_PIXELS at most.
+
+    The photo's longer way through the input decides by how much it is reduced, so a strip as wide does as well.
+    """
+    width = LARGE_TIMES * input_width
+    return min(LARGE_TIMES * input_height, LARGE_PIXELS // width), width
+
+
 def build_case(picture: Picture, reference: Segmenter) -> Case:
     """Ask the checkpoint. Raises UsageError for a file that is no image, CheckFailed for logits that are no numbers."""
     content = picture.read()
     try:
         prepared = prepare(content, reference)
     except RequestError as error:
-        raise UsageError(f"--images: {picture.name}: {error}") from error
+        what = "--images" if picture.yours else "a test photo of export's own"
+        raise UsageError(f"{what}: {picture.name}: {error}") from error
     logits = reference.logits([prepared])[0]
     if not np.isfinite(logits).all():
         raise CheckFailed(
@@ -153,10 +165,15 @@ def _mirrored(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def room_jpeg(seed: int, height: int, width: int, orientation: int) -> bytes:
-    """A rendered room as a JPEG file; `orientation` is written to its EXIF, the pixels stay as they are."""
-    image, _ = render(seed, height, width)
+    """A rendered room as a JPEG file; `orientation` is written to its EXIF, the pixels stay as they are.
+
+    A room of more than RENDERED_PIXELS is rendered smaller and enlarged: rendering takes 150 bytes a pixel.
+    """
+    scale = min(1.0, math.sqrt(RENDERED_PIXELS / (height * width)))
+    image, _ = render(seed, max(1, int(scale * height)), max(1, int(scale * width)))
+    photo = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=90, exif=exif)
+    photo.save(file, "JPEG", quality=90, exif=exif)
     return file.getvalue()

@@ -14,16 +14,32 @@ from pathlib import Path
 
 from export import cases
 from segserve.encode import png
-from segserve.errors import RequestError, UsageError
+from segserve.errors import CheckFailed, RequestError, UsageError
 from segserve.segmenter import Segmenter
-from segserve.spec import Golden
+from segserve.spec import Golden, ModelSpec
 from training.spread import spread
+from training.torch_engine import checkpoint_segmenter
 
 COUNT = 4
 FIRST_SEED = 93_000_000  # seen by no training, comparison or calibration
 OURS = re.compile(r"golden-\d+(-mask)?\.\w+")
 MAX_BYTES = 4_000_000
 """Of one photo: they travel with every package."""
+
+
+def reference(checkpoint: Path, spec: ModelSpec) -> Segmenter:
+    """The checkpoint that the artefacts of `spec` were compared with.
+
+    Raises CheckFailed if another one has its name by now: a training may write it while it is exported.
+    """
+    segmenter = checkpoint_segmenter(checkpoint)
+    got, expected = segmenter.spec.checkpoint_sha256, spec.checkpoint_sha256
+    if got != expected:
+        raise CheckFailed(
+            f"no package: {checkpoint} changed while it was exported: its sha256 is {got[:12]}, what was compared had "
+            f"{expected[:12]}. Export it again when nothing writes it, or a copy of it."
+        )
+    return segmenter
 
 
 def write(reference: Segmenter, photos: Path | None, folder: Path) -> tuple[Golden, ...]:

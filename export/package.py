@@ -35,6 +35,8 @@ HANDLER = REPOSITORY / "handlers" / HANDLER_FILE
 MODEL_CONFIG = REPOSITORY / "handlers" / MODEL_CONFIG_FILE
 TORCH_STAND_IN = REPOSITORY / "handlers" / "torch_stand_in.py"
 ANYWHERE = "model.onnx"
+WORK_PREFIX, STAGED, SCRATCH, MADE = "package-", "files", "tmp", "out"
+WORK_FILES = {STAGED, SCRATCH, MADE, MODEL_CONFIG_FILE}
 
 
 def package(folder: Path) -> Path:
@@ -53,8 +55,9 @@ def package(folder: Path) -> Path:
         parity_report.require_passed(report, spec, artefact)
     spec = dataclasses.replace(spec, artefacts=packed)
 
-    with tempfile.TemporaryDirectory(prefix="package-", dir=folder) as work:
-        staged = Path(work) / "files"
+    # absolute, because the archiver runs in it
+    with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=folder.absolute()) as work:
+        staged = Path(work) / STAGED
         shutil.copytree(CORE, staged / "segserve", ignore=_all_but_sources)
         (staged / TORCH_STAND_IN_PLACE).parent.mkdir()
         shutil.copyfile(TORCH_STAND_IN, staged / TORCH_STAND_IN_PLACE)
@@ -63,9 +66,22 @@ def package(folder: Path) -> Path:
         for file in {PARITY_FILE, *beside, *golden_files(spec)}:
             shutil.copyfile(folder / file, staged / file)
         (Path(work) / MODEL_CONFIG.name).write_text(model_config(spec), encoding="utf-8")
-        made = _archive(spec, folder / packed[0].file, staged, Path(work))
+        made = _archive(spec, folder.absolute() / packed[0].file, Path(work))
         check_package(made)
         return Path(shutil.move(made, folder / made.name))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Take away what a packaging left that was ended from outside (SIGTERM, no power): copies of all that it packs.
+
+    Another folder, whatever its name, stays. Raises OSError.
+    """
+    for path in folder.glob(f"{WORK_PREFIX}*"):
+        is_ours = re.fullmatch(rf"{WORK_PREFIX}[a-z0-9_]{{8}}", path.name)  # as tempfile names its folders
+        if not is_ours or path.is_symlink() or not path.is_dir():
+            continue
+        if {entry.name for entry in path.iterdir()} <= WORK_FILES:
+            shutil.rmtree(path)
 
 
 def to_pack(spec: ModelSpec) -> tuple[Artefact, ...]:
@@ -90,9 +106,12 @@ def _all_but_sources(folder: str, names: list[str]) -> set[str]:
     }  # fmt: skip
 
 
-def _archive(spec: ModelSpec, artefact: Path, staged: Path, work: Path) -> Path:
-    """Run torch-model-archiver. It stages in TMPDIR/NAME and clears that first, so it gets a TMPDIR of its own."""
-    scratch, out = work / "tmp", work / "out"
+def _archive(spec: ModelSpec, artefact: Path, work: Path) -> Path:
+    """Run torch-model-archiver. It stages in TMPDIR/NAME and clears that first, so it gets a TMPDIR of its own.
+
+    It takes --extra-files for a list with commas and wildcards, so it runs where that folder has a plain name.
+    """
+    scratch, out = work / SCRATCH, work / MADE
     scratch.mkdir()
     out.mkdir()
     command = [
@@ -101,13 +120,13 @@ def _archive(spec: ModelSpec, artefact: Path, staged: Path, work: Path) -> Path:
         "--version", spec.version,
         "--serialized-file", str(artefact),
         "--handler", str(HANDLER),
-        "--extra-files", str(staged),
+        "--extra-files", STAGED,
         "--config-file", str(work / MODEL_CONFIG.name),
         "--export-path", str(out),
         "--archive-format", "zip-store",
     ]  # fmt: skip
     environment = os.environ | {"TMPDIR": str(scratch)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         reason = result.stderr.strip().splitlines()[-1:] or ["no message"]
         raise CheckFailed(f"torch-model-archiver failed: {reason[0]}")

@@ -158,9 +158,11 @@ def compile_plan(
 
 
 def _attach_timings(config: Any, known: bytes) -> None:
-    """Of another GPU or version they are refused, and measuring starts anew."""
-    if not config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False):
-        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+    """Those of another GPU or version, or of a damaged file, are refused, and measuring starts anew."""
+    for content in (known, b""):
+        cache = config.create_timing_cache(content)  # None for what TensorRT cannot read
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return
 
 
 def _listed(reasons: list[str]) -> str:

@@ -30,7 +30,7 @@ from training.checkpoint import CheckpointMeta
 from training.pspnet import PSPNet
 
 NEUTRAL = ("onnx", "torchscript")
-"""Always made and compared: one of them runs wherever the model may go."""
+"""Always made: one of them runs wherever the model may go. The first is in every package, and always compared."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ def variants(engine: str) -> tuple[list[Variant], dict[str, str]]:
     Raises UsageError for a name that is none, or that cannot run here.
     """
     wanted = engine.removesuffix("-fp32")
-    if wanted != "auto" and wanted not in NAMES:
+    if engine != "auto" and wanted not in NAMES:
         raise UsageError(f"--engine {engine!r}: choose auto or one of {', '.join(NAMES)}")
     left_out = {variant.name: reason for variant in VARIANTS if (reason := why_not(variant))}
     if wanted in left_out:
         raise UsageError(f"--engine {engine}: {left_out[wanted]}")
-    if wanted == "auto":
+    if engine == "auto":
         return [variant for variant in VARIANTS if variant.name not in left_out], left_out
     return [variant for variant in VARIANTS if variant.name in (*NEUTRAL, wanted)], {}
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from segserve import cpu
 from segserve.errors import EngineError
+from segserve.resize import PAD_VALUE
 from segserve.spec import Artefact, ModelSpec, sha256_file
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def load_engine(
 ) -> Engine:
     """Load the spec's chosen artefact from `folder` after checking its sha256; threads 0 means all cores.
 
-    With `fallback`, a host that cannot run it gets the first of the others that it can run, and the log says so.
+    With `fallback`, a host that cannot run it gets the first of the others that it can run, and the log says so. To
+    run is to answer once: a GPU may let a model be loaded and then fail to compute with it.
 
     Raises EngineError for an engine that cannot be loaded or a file that is not the one that passed parity (for that
     there is no fallback), SpecError for a missing file.
@@ -57,6 +59,8 @@ def load_engine(
         _require_proven(artefact, folder)
         try:
             engine = _load(artefact, folder / artefact.file, spec, threads, device_id)
+            if fallback:
+                require_running(engine, spec)
         except EngineError as error:
             reasons.append(f"{artefact.name}: {error}")
             continue
@@ -65,6 +69,17 @@ def load_engine(
                            "; ".join(reasons))  # fmt: skip
         return engine
     raise EngineError("; ".join(reasons))
+
+
+def require_running(engine: Engine, spec: ModelSpec) -> None:
+    """One call with a grey input of the spec's size. Raises EngineError, with the engine's own words, if it fails."""
+    grey = np.full((1, spec.input.height, spec.input.width, 3), PAD_VALUE, np.uint8)
+    try:
+        engine(grey)
+    except Exception as error:  # engines raise what they like
+        raise EngineError(
+            f"it was loaded, and its first call failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _require_proven(artefact: Artefact, folder: Path) -> None:

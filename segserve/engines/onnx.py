@@ -38,11 +38,9 @@ class OnnxEngine:
 
     `threads` work inside operators on the CPU. On a GPU the batch is copied to the device and the logits back, once
     each; `device_id` counts as CUDA does. The TensorRT provider builds an engine when it is loaded, for batches of up
-    to `largest_batch`, the shape (N, H, W, 3), and keeps it beside the model; it wants a graph in that precision
-    (export.half).
+    to `largest_batch`, the shape (N, H, W, 3), and keeps it beside the model; a larger batch goes in pieces. It wants a
+    graph in that precision (export.half).
     """
-
-    name = "onnx"
 
     def __init__(
         self,
@@ -54,6 +52,7 @@ class OnnxEngine:
         largest_batch: tuple[int, int, int, int] | None = None,
     ) -> None:
         """Raises EngineError for a file that does not load, and for a provider that is not really there."""
+        self.name = "onnx" if provider == "cpu" else f"onnx_{provider}"  # as in segserve.engines.ENGINES
         self.precision, self.device = precision, "cpu" if provider == "cpu" else f"cuda:{device_id}"
         self._device_id = device_id
         wanted = PROVIDERS[provider]
@@ -71,14 +70,33 @@ class OnnxEngine:
             )
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
+        self._step: int | None = None
         if provider == "tensorrt" and largest_batch is not None:
-            self(np.zeros(largest_batch, np.uint8))  # builds the engine now, not under the first request
+            self._step = largest_batch[0]
+            self._build(path, largest_batch)
 
     def __call__(self, images_nhwc: NDArray[np.uint8]) -> Logits:
         """Logits (N, num_classes, h, w), in the type that the graph gives them."""
         if self.device == "cpu":
             logits: Logits = self._session.run(None, {self._input: images_nhwc})[0]
             return logits
+        count = max(1, len(images_nhwc))
+        step = self._step or count
+        pieces: list[Any] = [self._on_gpu(images_nhwc[at : at + step]) for at in range(0, count, step)]
+        logits = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return logits
+
+    def _build(self, path: Path, largest_batch: tuple[int, int, int, int]) -> None:
+        """Have TensorRT build its engine now, not under the first request. Raises EngineError if it cannot."""
+        try:
+            self(np.zeros(largest_batch, np.uint8))
+        except Exception as error:  # onnxruntime raises its own many kinds
+            raise EngineError(
+                f"onnxruntime {onnxruntime.__version__} cannot build a TensorRT engine of {path} for a batch of "
+                f"{largest_batch[0]}: {error}"
+            ) from error
+
+    def _on_gpu(self, images_nhwc: NDArray[np.uint8]) -> Logits:
         binding = self._session.io_binding()
         images = np.ascontiguousarray(images_nhwc)
         on_device = onnxruntime.OrtValue.ortvalue_from_numpy(images, "cuda", self._device_id)
@@ -95,7 +113,8 @@ def require_provider(wanted: str) -> None:
     if wanted not in available:
         raise EngineError(
             f"onnxruntime {onnxruntime.__version__} here has no {wanted}, only {', '.join(available)}: "
-            "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            "pip uninstall onnxruntime, then pip install --force-reinstall -c constraints.txt "
+            "'onnxruntime-gpu[cuda,cudnn]', for both write to one folder, and the first takes it away"
         )
     with contextlib.redirect_stdout(sys.stderr):  # it prints what it cannot find; stdout may be JSON
         onnxruntime.preload_dlls()

@@ -18,7 +18,7 @@ from segserve.errors import EngineError
 
 MAGIC = b"segserve-plan-1 "
 MAX_HEADER_BYTES = 4096
-REBUILD = "Build it again on this host: python -m export.build CHECKPOINT --out FOLDER"
+REBUILD = "Build it again on this host: python -m export.build CHECKPOINT --out FOLDER --engine auto"
 
 
 @dataclass(frozen=True)

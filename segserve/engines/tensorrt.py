@@ -10,6 +10,7 @@ replayed, which saves the launches of a small network's many kernels.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import threading
@@ -66,7 +67,10 @@ class _Batch:
 
 
 class TensorRTEngine:
-    """A plan of export.to_tensorrt. Calls are serialised; one larger than the plan's max_batch goes in pieces."""
+    """A plan of export.to_tensorrt. Calls are serialised; one larger than the plan's max_batch goes in pieces.
+
+    An engine that nobody holds any more gives its memory back, as the other engines do: an export loads many.
+    """
 
     name = "tensorrt"
 
@@ -80,6 +84,7 @@ class TensorRTEngine:
         self.device = f"cuda:{device_id}"
         self._device_id, self._cuda_graph, self._lock = device_id, cuda_graph, threading.Lock()
         self._batches: dict[int, _Batch] = {}
+        self._held = contextlib.ExitStack()
         self._trt, self._logger = trt, messages(trt)
         cuda.call("cudaSetDevice", device_id)
         self._runtime = trt.Runtime(self._logger)
@@ -87,7 +92,11 @@ class TensorRTEngine:
         if self._engine is None:
             raise EngineError(f"TensorRT cannot load {path}: {self._reasons()}. {REBUILD}")
         self._input, self._output = self._tensor_names(path)
-        self._allocate()
+        try:
+            self._allocate()
+        except BaseException:
+            self.close()  # whoever keeps the exception keeps this engine
+            raise
 
     def __call__(self, images_nhwc: NDArray[np.uint8]) -> Logits:
         """Logits (N, num_classes, h, w), float16 if the plan gives it. Raises EngineError for another image size."""
@@ -155,7 +164,9 @@ class TensorRTEngine:
             self._enqueue(batch)
         finally:
             graph = cuda.call("cudaStreamEndCapture", self._stream)
-        return cuda.call("cudaGraphInstantiate", graph, 0)
+        executable = cuda.call("cudaGraphInstantiate", graph, 0)
+        self._held.callback(cuda.call, "cudaGraphExecDestroy", executable)
+        return executable
 
     def _context(self) -> Any:
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -185,27 +196,37 @@ class TensorRTEngine:
         )
         image_bytes = self.header.max_batch * self.header.height * self.header.width * 3
         logit_bytes = self.header.max_batch * math.prod(one) * np.dtype(self._logits_type).itemsize
-        self._stream = cuda.call("cudaStreamCreateWithFlags", cuda.runtime().cudaStreamNonBlocking)
-        self._scratch = cuda.call("cudaMalloc", max(1, self._engine.device_memory_size_v2))
-        self._device_images = cuda.call("cudaMalloc", image_bytes)
-        self._device_logits = cuda.call("cudaMalloc", logit_bytes)
-        self._host_images = cuda.call("cudaMallocHost", image_bytes)
-        self._host_logits = cuda.call("cudaMallocHost", logit_bytes)
+        flags = cuda.runtime().cudaStreamNonBlocking
+        self._stream = self._hold("cudaStreamDestroy", "cudaStreamCreateWithFlags", flags)
+        self._scratch = self._hold("cudaFree", "cudaMalloc", max(1, self._engine.device_memory_size_v2))
+        self._device_images = self._hold("cudaFree", "cudaMalloc", image_bytes)
+        self._device_logits = self._hold("cudaFree", "cudaMalloc", logit_bytes)
+        self._host_images = self._hold("cudaFreeHost", "cudaMallocHost", image_bytes)
+        self._host_logits = self._hold("cudaFreeHost", "cudaMallocHost", logit_bytes)
+
+    def _hold(self, give_back: str, function: str, argument: int) -> Any:
+        """What that function of CUDA gives, until `close` hands it to the one that takes it back."""
+        value = cuda.call(function, argument)
+        self._held.callback(cuda.call, give_back, value)
+        return value
 
     def close(self) -> None:
-        """Give the GPU's memory back; a server never needs to, its process ends."""
+        """Give the GPU's memory back, the last taken first; once is enough, and a second time does nothing.
+
+        CUDA finds the GPU of what it frees by itself. The current device stays as it is, for an engine may be collected
+        in the middle of whatever another one does.
+        """
         with self._lock:
-            cuda.call("cudaSetDevice", self._device_id)
-            for batch in self._batches.values():
-                if batch.graph is not None:
-                    cuda.call("cudaGraphExecDestroy", batch.graph)
             self._batches.clear()
-            for address in (self._scratch, self._device_images, self._device_logits):
-                cuda.call("cudaFree", address)
-            for address in (self._host_images, self._host_logits):
-                cuda.call("cudaFreeHost", address)
-            cuda.call("cudaStreamDestroy", self._stream)
-            self._engine = self._runtime = None
+            try:
+                self._held.close()
+            finally:
+                self._engine = self._runtime = None
+
+    def __del__(self) -> None:
+        # there is nothing to give back of a plan that was refused, by a GPU that fell over, or at a process's end
+        with contextlib.suppress(Exception):
+            self.close()
 
     def _reasons(self) -> str:
         return "; ".join(self._logger.errors) or "it gave no reason"

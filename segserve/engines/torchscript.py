@@ -1,4 +1,4 @@
-"""TorchScript on the CPU, or on the GPU that torch sees."""
+"""TorchScript on the CPU, or on the GPU that torch sees; in bf16 always on the CPU."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from segserve import cpu
 from segserve.errors import EngineError
 
 
 class TorchScriptEngine:
     """model.pt, loaded by torch.jit; `threads` is set for the process, as torch knows no other way.
 
-    `device_id` counts as CUDA does; without a GPU it means nothing, and "fp16" is an EngineError.
+    `device_id` counts as CUDA does; without a GPU it means nothing, and "fp16" is an EngineError. "bf16" is for
+    processors that multiply it, and proven on one: beside a GPU it stays there, and elsewhere it is an EngineError.
     """
 
     name = "torchscript"
 
     def __init__(self, path: Path, threads: int, precision: str, device_id: int = 0) -> None:
-        """Raises EngineError for a file that does not load, and for fp16 without a GPU."""
-        on_gpu = torch.cuda.is_available()
+        """Raises EngineError for a file that does not load, and where nothing computes in that precision."""
+        on_gpu = torch.cuda.is_available() and precision != "bf16"
         if precision == "fp16" and not on_gpu:
             raise EngineError(
                 f"torch {torch.__version__} sees no GPU here, and fp16 was proven on one: see what nvidia-smi says, or "
                 "take onnx or torchscript"
+            )
+        if precision == "bf16" and not cpu.has_bf16():
+            raise EngineError(
+                f"{cpu.name()} does not multiply bf16 in hardware, which torchscript-bf16 was proven with: take "
+                "torchscript, or run export.build on this host"
             )
         torch.set_num_threads(threads)
         if precision == "fp32":
@@ -35,16 +42,16 @@ class TorchScriptEngine:
             torch.backends.cuda.matmul.allow_tf32 = False
         self.precision = precision
         self.device = f"cuda:{device_id}" if on_gpu else "cpu"
-        self.provider = torch.cuda.get_device_name(device_id) if on_gpu else "cpu"
         try:
+            self.provider = torch.cuda.get_device_name(device_id) if on_gpu else "cpu"
             with warnings.catch_warnings():
                 # deprecated in torch 2.13, and still what many servers take
                 warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=DeprecationWarning)
                 self._module = torch.jit.load(  # type: ignore[no-untyped-call]
                     str(path), map_location=self.device
                 ).eval()
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, AssertionError) as error:  # torch asserts that there is such a GPU
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise EngineError(f"torch {torch.__version__} cannot load {path}: {reason}") from error
 
     def __call__(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from export import build, build_output, golden, variants
+from export import build, build_output, golden, package, variants, verdict
 from segserve import cpu
-from segserve.errors import SegserveError, UsageError
+from segserve.errors import CheckFailed, SegserveError, UsageError
 from segserve.spec import SPEC_FILE, ModelSpec
+from tests import tiny_pspnet
 from tests.integration.conftest import RunHere
 from training.torch_engine import checkpoint_segmenter
 
@@ -76,6 +78,64 @@ def test_only_golden_photos_of_a_build_are_replaced(tiny_build: Path, tmp_path: 
     }
 
 
+def test_golden_masks_are_those_of_the_checkpoint_that_was_compared(tiny_build: Path, tmp_path: Path) -> None:
+    """A training may write its checkpoint anew while it is exported."""
+    spec = ModelSpec.load(tiny_build / SPEC_FILE)
+    checkpoint = tmp_path / "tiny.safetensors"
+    checkpoint.write_bytes((tiny_build / "tiny.safetensors").read_bytes())
+    assert golden.reference(checkpoint, spec).spec.checkpoint_sha256 == spec.checkpoint_sha256
+    tiny_pspnet.save(checkpoint, seed=1)
+    with pytest.raises(
+        CheckFailed, match=r"no package: .*tiny\.safetensors changed while it was exported: .*again"
+    ):
+        golden.reference(checkpoint, spec)
+
+
+def test_what_an_ended_packaging_left_is_taken_away_and_nothing_else(
+    tiny_build: Path, tmp_path: Path
+) -> None:
+    names = (
+        "package-a1b2c_d3",
+        "package-00000000",
+        "package-photos",
+        "package-photos99",
+        "package-lock.json",
+    )
+    for name in names:
+        (tmp_path / name / "files" / "segserve").mkdir(parents=True)
+    (tmp_path / "package-00000000" / "out").mkdir()
+    (tmp_path / "package-photos99" / "a.jpg").write_bytes(b"somebody's")
+    (tmp_path / "package-elsewher").symlink_to(tiny_build)
+    (tmp_path / "package-list.txt").write_text("somebody's")
+    config = build.BuildConfig(tiny_build / "tiny.safetensors", tmp_path)
+    build.prepare_folder(config)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {
+        "package-photos",
+        "package-photos99",
+        "package-lock.json",
+        "package-elsewher",
+        "package-list.txt",
+    }
+    assert (tiny_build / "tiny.safetensors").exists()
+
+
+def test_a_packaging_works_in_a_folder_that_is_known_for_its_own(
+    good_build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves when it is ended at its very end is what the next build takes away."""
+    kept: list[Path] = []
+
+    def ended(mar: Path) -> None:
+        kept.append(Path(shutil.copytree(mar.parents[1], good_build / f"{mar.parents[1].name[:-1]}0")))
+
+    monkeypatch.setattr(package, "check_package", ended)
+    package.package(good_build)
+    assert kept[0].is_dir()
+    package.remove_unfinished(good_build)
+    assert not kept[0].exists()
+
+
 def test_it_is_told_when_no_photo_is_small_enough_to_be_golden(
     tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,7 +163,7 @@ def test_what_raised_in_a_comparison_is_not_timed() -> None:
     ]  # fmt: skip
     checked: dict[str, Any] = {"artefacts": entries, "spec_failures": []}
     left_out = {"onnx_cuda": "no GPU"}
-    assert build.leave_out(checked, left_out) == {"onnx-int8": "floor lost"}
+    assert verdict.leave_out(checked, left_out, "auto") == {"onnx-int8": "floor lost"}
     assert left_out == {"onnx_cuda": "no GPU", "tensorrt": "no memory"}
     assert checked["passed"] is True
     assert [entry["name"] for entry in checked["left_out"]] == ["onnx-int8", "tensorrt"]

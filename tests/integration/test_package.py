@@ -87,6 +87,18 @@ def test_models_of_one_name_can_be_packed_at_once(tiny_build: Path, tmp_path: Pa
     }
 
 
+@pytest.mark.parametrize("name", ["rooms, v2", "[a-c]*?"])
+def test_a_folder_may_have_a_name_with_commas_and_brackets(
+    tiny_build: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_build, tmp_path / name)
+    (tmp_path / name / "tiny.mar").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert package(Path(name)) == Path(name, "tiny.mar")
+    assert set(contents(tmp_path / name / "tiny.mar")) == set(contents(tiny_build / "tiny.mar"))
+    assert not [path for path in (tmp_path / name).iterdir() if path.is_dir()]
+
+
 def test_an_unpacked_package_segments_by_itself(tiny_build: Path, tmp_path: Path) -> None:
     """In a Python that does not see the repository, as in a TorchServe worker."""
     model_dir = tmp_path / "model"

@@ -187,6 +187,26 @@ def test_options_that_make_no_sense() -> None:
         PlanOptions("fp16", 16, 16, ())
 
 
+@pytest.mark.parametrize("damaged", ["cannot be read", "is of another GPU"])
+def test_timings_that_are_refused_are_measured_anew(damaged: str) -> None:
+    """TensorRT makes nothing at all of a file that it cannot read."""
+    attached: list[bytes] = []
+
+    class Config:
+        def create_timing_cache(self, content: bytes) -> bytes | None:
+            return None if content and damaged == "cannot be read" else content
+
+        def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+            assert (type(cache), ignore_mismatch) == (bytes, False)
+            if cache:
+                return False
+            attached.append(cache)
+            return True
+
+    export._attach_timings(Config(), b"torn")
+    assert attached == [b""]
+
+
 # --- the file -----------------------------------------------------------------------------------------------
 
 

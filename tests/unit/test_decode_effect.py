@@ -13,6 +13,7 @@ from PIL import Image
 from export import cases, decode_effect
 from export.cases import Picture, build_case, pictures
 from segserve.engines import Engine
+from segserve.errors import UsageError
 from segserve.image import decode, read
 from segserve.parity_row import AS_SERVED, AT_INPUT_SIZE
 from segserve.segmenter import Segmenter
@@ -67,14 +68,48 @@ def test_reduced_photos_are_compared_with_all_of_their_pixels() -> None:
     assert decode_effect.figures(made[:1], reference) == {"photos": 0}
 
 
-@pytest.mark.parametrize("size", [(64, 64), (97, 129), (48, 80)])
+@pytest.mark.parametrize(
+    "size", [(64, 64), (97, 129), (48, 80), (1024, 1024), (2048, 2048), (8192, 96), (96, 8192)]
+)
 def test_every_parity_check_looks_at_a_reduced_photo(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cases, "PHOTOS", ())
+    rendered = []
+
+    def flat(seed: int, height: int, width: int) -> tuple[NDArray[np.uint8], None]:
+        rendered.append(height * width)
+        return np.full((height, width, 3), 90, np.uint8), None
+
+    monkeypatch.setattr(cases, "render", flat)
     [large] = [picture for picture in pictures(size, []) if picture.kind == AS_SERVED]
     data = large.read()
     assert isinstance(data, bytes)
     photo = read(data, input_size=size)
     assert photo.reduced == 2
     assert large.name == f"room-{photo.height}x{photo.width}.jpg"
+    # a room of 33 megapixels takes 90 s and 5 GiB
+    assert photo.height * photo.width <= cases.LARGE_PIXELS
+    assert rendered[0] <= cases.RENDERED_PIXELS
+
+
+def test_a_room_that_is_enlarged_is_the_same_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = decode(cases.room_jpeg(7, 240, 320, 1))
+    monkeypatch.setattr(cases, "RENDERED_PIXELS", 240 * 320 // 4)
+    enlarged = decode(cases.room_jpeg(7, 240, 320, 1))
+    assert enlarged.shape == whole.shape
+    small = [
+        np.asarray(Image.fromarray(photo).resize((32, 24), Image.Resampling.BOX), np.float64).ravel()
+        for photo in (whole, enlarged)
+    ]
+    assert np.corrcoef(small[0], small[1])[0, 1] > 0.98  # only its exposure differs a little
+
+
+@pytest.mark.parametrize(
+    ("yours", "says"), [(True, "--images: bad"), (False, "a test photo of export's own: bad")]
+)
+def test_a_photo_that_cannot_be_read_is_blamed_on_whose_it_is(yours: bool, says: str) -> None:
+    with pytest.raises(UsageError, match=f"^{says}"):
+        build_case(
+            Picture(AS_SERVED, "bad.jpg", lambda: b"bad", yours), Segmenter(make_spec(), cast("Engine", None))
+        )

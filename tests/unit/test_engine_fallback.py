@@ -23,6 +23,22 @@ def artefact(folder: Path, file: str, engine: str, precision: str = "fp32") -> A
     return Artefact(file, engine, precision, sha256_file(folder / file), (folder / file).stat().st_size)
 
 
+def fails_when_called(folder: Path) -> None:
+    """broken.onnx: it is loaded, and no input of the spec's size has the shape that it wants."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images_nhwc"], ["cast"], to=TensorProto.FLOAT),
+            helper.make_node("Reshape", ["cast", "shape"], ["logits_nchw"]),
+        ],
+        "broken",
+        [helper.make_tensor_value_info("images_nhwc", TensorProto.UINT8, ["n", "h", "w", 3])],
+        [helper.make_tensor_value_info("logits_nchw", TensorProto.FLOAT, [7, 11])],
+        [helper.make_tensor("shape", TensorProto.INT64, [2], [7, 11])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save_model(model, str(folder / "broken.onnx"))
+
+
 @pytest.fixture
 def spec(tmp_path: Path) -> ModelSpec:
     """Chosen: a TensorRT plan that no host can read; instead of it a graph for ONNX Runtime."""
@@ -50,6 +66,29 @@ def test_the_next_one_that_runs_is_served_and_the_log_says_why(
     assert (engine.name, engine.precision) == ("onnx", "fp32")
     assert "serving with onnx, because the chosen engine does not run here: tensorrt-fp16: " in caplog.text
     assert engine(np.full((1, 2, 2, 3), 7, np.uint8)).tolist() == [[[[7.0] * 3] * 2] * 2]
+
+
+def test_an_engine_that_loads_and_cannot_compute_is_passed_over(
+    spec: ModelSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A GPU may let a model be loaded and fail the first call: the worker would start again and again."""
+    fails_when_called(tmp_path)
+    broken = artefact(tmp_path, "broken.onnx", "onnx", "int8")
+    chosen = dataclasses.replace(spec, artefacts=(broken, spec.artefacts[1]), engine="onnx-int8")
+    with caplog.at_level(logging.WARNING):
+        assert load_engine(chosen, tmp_path, 1, fallback=True).precision == "fp32"
+    said = "the chosen engine does not run here: onnx-int8: it was loaded, and its first call failed: "
+    assert said in caplog.text
+    assert "Reshape" in caplog.text  # in the engine's own words
+    assert load_engine(chosen, tmp_path, 1).precision == "int8"  # nobody asked for another
+
+
+def test_where_nothing_can_compute_all_reasons_are_told(spec: ModelSpec, tmp_path: Path) -> None:
+    fails_when_called(tmp_path)
+    broken = artefact(tmp_path, "broken.onnx", "onnx")
+    neither = dataclasses.replace(spec, artefacts=(spec.artefacts[0], broken))
+    with pytest.raises(EngineError, match=r"^tensorrt-fp16: .*; onnx: it was loaded, and its first call"):
+        load_engine(neither, tmp_path, 1, fallback=True)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,13 +176,45 @@ def test_serve_does_not_forget_what_others_serve_from_the_run_folder(packaged: P
     assert packaged.calls() == []
 
 
-def test_a_photo_may_have_spaces_in_its_name(packaged: Project) -> None:
+@pytest.mark.parametrize(
+    ("target", "odd", "plain"),
+    [
+        ("segment", ["PHOTO=my room (1).jpg"], ["PHOTO=room.jpg"]),
+        ("export", ["CHECKPOINT=my run/best.safetensors", "OUT=my builds/x"], ["CHECKPOINT=y", "OUT=x"]),
+    ],
+)
+def test_files_may_have_spaces_in_their_names(
+    packaged: Project, target: str, odd: list[str], plain: list[str]
+) -> None:
     python = packaged.folder / ".venv/bin/python"
     python.write_text(python.read_text().replace('"$*" >> calls', '"$#" >> calls'))
-    packaged.make("segment", "PHOTO=my room (1).jpg")
-    packaged.make("segment", "PHOTO=room.jpg")
+    packaged.make(target, *odd)
+    packaged.make(target, *plain)
     first, second = packaged.calls()
     assert first == second  # as many arguments
+
+
+@pytest.mark.parametrize(
+    ("extras", "runtimes"),
+    [
+        ("dev", ["onnxruntime"]),
+        ("gpu", ["onnxruntime-gpu[cuda,cudnn]"]),
+        ("dev gpu", ["onnxruntime-gpu[cuda,cudnn]"]),
+    ],
+)
+def test_a_set_up_has_one_onnxruntime(
+    project: Project, repo_root: Path, extras: str, runtimes: list[str]
+) -> None:
+    """Both write the same folder: with both, what is in it is what pip installed last, or half of each."""
+    shutil.copy(repo_root / "pyproject.toml", project.folder)
+    python = project.folder / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\ncase "$1" in -c) exec {sys.executable} "$@";; esac\n')
+    project.touch("constraints.txt", 300)
+    assert project.make("setup", f"EXTRAS={extras}").returncode == 0
+    listed = (project.folder / ".venv/requirements.txt").read_text().splitlines()
+    assert [line for line in listed if line.startswith("onnxruntime")] == runtimes
+    assert "numpy" in listed
+    assert ("pytest" in listed) is ("dev" in extras)
 
 
 def test_serve_leaves_no_server_behind_when_the_photo_cannot_be_segmented(packaged: Project) -> None:

@@ -96,6 +96,7 @@ def bind_to_cpu(engine: OnnxEngine) -> None:
 def test_the_cpu(path: Path) -> None:
     engine = OnnxEngine(path, 1)
     assert (engine.device, engine.provider, engine.precision) == ("cpu", "CPUExecutionProvider", "fp32")
+    assert engine.name == "onnx"
     np.testing.assert_array_equal(engine(BATCH), BATCH.transpose(0, 3, 1, 2).astype(np.float16))
 
 
@@ -103,7 +104,8 @@ def test_a_provider_that_is_not_in_this_build(path: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this build of onnxruntime has CUDA")
     with pytest.raises(
-        EngineError, match=r"no CUDAExecutionProvider, only .*CPUExecution.*onnxruntime-gpu\[cuda"
+        EngineError,
+        match=r"no CUDAExecutionProvider, only .*CPUExecution.*--force-reinstall .*onnxruntime-gpu\[cuda",
     ):
         OnnxEngine(path, 1, provider="cuda")
 
@@ -130,6 +132,7 @@ def test_cuda(path: Path, gpu_host: SimpleNamespace, capsys: pytest.CaptureFixtu
     engine = OnnxEngine(path, 1, provider="cuda", device_id=1)
     assert gpu_host.asked == [("CUDAExecutionProvider", {"device_id": 1, "use_tf32": False})]
     assert (engine.device, engine.provider, gpu_host.preloaded) == ("cuda:1", "CUDAExecutionProvider", 1)
+    assert engine.name == "onnx_cuda"  # a fall from TensorRT to CUDA shows in every answer
     assert capsys.readouterr() == ("", "Failed to load libcudnn.so.9\n")
 
 
@@ -153,6 +156,47 @@ def test_tensorrt(path: Path, gpu_host: SimpleNamespace, monkeypatch: pytest.Mon
     assert options["trt_profile_max_shapes"] == "images_nhwc:8x4x4x3"
     assert built == [(8, 4, 4, 3)]  # before the first request
     assert engine.provider == "TensorrtExecutionProvider"
+    assert engine.name == "onnx_tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("provider", "count", "pieces"),
+    [("tensorrt", 1, [1]), ("tensorrt", 8, [8]), ("tensorrt", 19, [8, 8, 3]), ("cuda", 19, [19])],
+)
+def test_a_batch_beyond_what_tensorrt_was_built_for_goes_in_pieces(
+    path: Path,
+    gpu_host: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: module.Provider,
+    count: int,
+    pieces: list[int],
+) -> None:
+    called: list[int] = []
+
+    def run(self: OnnxEngine, images: Any) -> Any:
+        called.append(len(images))
+        return images.transpose(0, 3, 1, 2)
+
+    monkeypatch.setattr(OnnxEngine, "_on_gpu", run)
+    engine = OnnxEngine(path, 1, provider, precision="fp16", largest_batch=(8, 4, 4, 3))
+    called.clear()
+    images = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), np.uint8)
+    np.testing.assert_array_equal(engine(images), images.transpose(0, 3, 1, 2))
+    assert called == pieces
+
+
+def test_an_engine_that_tensorrt_cannot_build_is_an_engine_error(
+    path: Path, gpu_host: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the next of the package is served."""
+
+    def run(self: OnnxEngine, images: Any) -> Any:
+        raise RuntimeError("TensorRT EP failed to create engine from network")
+
+    monkeypatch.setattr(OnnxEngine, "_on_gpu", run)
+    says = r"cannot build a TensorRT engine of .*model\.onnx for a batch of 8: TensorRT EP failed to create"
+    with pytest.raises(EngineError, match=says):
+        OnnxEngine(path, 1, "tensorrt", precision="fp16", largest_batch=(8, 4, 4, 3))
 
 
 def test_other_weights_never_meet_an_old_engine(path: Path, gpu_host: SimpleNamespace) -> None:

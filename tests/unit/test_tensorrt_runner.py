@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 from pathlib import Path
 
@@ -95,6 +96,35 @@ def test_close_gives_everything_back(trt: FakeTensorRT, gpu: FakeCuda, plan: Pat
     engine.close()
     assert gpu.blocks == {}
     assert gpu.graphs == {}
+    engine.close()
+    del engine
+    gc.collect()
+    assert gpu.log.count("cudaStreamDestroy") == 1  # twice is a crash on a GPU
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_an_engine_that_nobody_holds_gives_everything_back(
+    trt: FakeTensorRT, gpu: FakeCuda, plan: Path, cuda_graph: bool
+) -> None:
+    """An export loads one after the other, and closes none."""
+    engine = runner.TensorRTEngine(plan, cuda_graph=cuda_graph)
+    engine(images(1))
+    assert gpu.blocks
+    del engine
+    gc.collect()
+    assert (gpu.blocks, gpu.graphs) == ({}, {})
+    assert gpu.log.count("cudaStreamDestroy") == 1
+    assert gpu.log[-1] != "cudaSetDevice"  # it may be in the middle of what another engine does
+
+
+def test_a_gpu_that_fell_over_makes_no_noise_when_an_engine_is_let_go(
+    trt: FakeTensorRT, gpu: FakeCuda, plan: Path
+) -> None:
+    engine = runner.TensorRTEngine(plan)
+    gpu.failing = "cudaFree"
+    del engine
+    gc.collect()  # pytest makes an error of what is raised in here
+    assert gpu.log.count("cudaFreeHost") == 2  # the rest was given back all the same
 
 
 @pytest.mark.parametrize("shape", [(1, HEIGHT, WIDTH + 8, 3), (1, WIDTH, HEIGHT, 3), (0, HEIGHT, WIDTH, 3)])
@@ -116,7 +146,8 @@ def test_of_another_version_or_gpu(
     path = tmp_path / "foreign.plan"
     write_plan(path, dataclasses.replace(HEADER, **changes), b"plan")  # type: ignore[arg-type]
     with pytest.raises(
-        EngineError, match=f"{built}.*this host has TensorRT 10.13.3.9 and.*8.6.*Build it again"
+        EngineError,
+        match=f"{built}.*this host has TensorRT 10.13.3.9 and.*8.6.*Build it again on this host: .*--engine auto$",
     ):
         runner.TensorRTEngine(path)
 
@@ -137,8 +168,12 @@ def test_no_such_gpu(trt: FakeTensorRT, plan: Path) -> None:
 
 def test_cuda_failures_name_the_call(trt: FakeTensorRT, gpu: FakeCuda, plan: Path) -> None:
     gpu.failing = "cudaMallocHost"
-    with pytest.raises(EngineError, match=r"cudaMallocHost: out of memory \(cudaErrorMemoryAllocation\)"):
+    with pytest.raises(
+        EngineError, match=r"cudaMallocHost: out of memory \(cudaErrorMemoryAllocation\)"
+    ) as kept:
         runner.TensorRTEngine(plan)
+    assert (kept.type, gpu.blocks) == (EngineError, {})  # what it had until then is free for the next one
+    assert gpu.log.count("cudaFree") == 3
 
 
 def test_without_tensorrt(monkeypatch: pytest.MonkeyPatch, plan: Path) -> None:

@@ -127,8 +127,10 @@ def _forget_rollout(running: Running, management: Management) -> None:
     """One that was killed before its version was to stay: what was started now is all that there is to serve."""
     run_dir = Path(running.run_dir)
     try:
+        if journal.load(run_dir) is None:
+            return
         with journal.exclusive(run_dir):
-            left = journal.load(run_dir)
+            left = journal.load(run_dir)  # now that nobody else has it
             if left is not None and management.version(left.name, left.new) is None:
                 recover(running, management, _say)
             elif left is not None and not left.committed:

@@ -107,7 +107,8 @@ def test_large_label_maps_at_once_come_packed_and_keep_nobody_waiting(
     # 12 MB each: the fourth would make it 13 GB to copy
     assert len(sent) == 3
     [refused] = [answer for answer in unpacked if not answer.is_success]
-    assert (refused.status_code, error_of(refused)["type"]) == (413, "ImageTooLarge")
+    assert (refused.status_code, error_of(refused)["type"]) == (503, "Overloaded")
+    assert refused.headers["retry-after"] == "1"
 
 
 def test_two_versions_side_by_side(

@@ -132,7 +132,7 @@ def test_status_attach_second_start_and_stop(
     assert model["memory_mib"] > 10
     assert {**model, "worker_pids": None, "memory_mib": None} == {
         "name": "echo", "version": "1.0", "workers_ready": 1, "workers": 1, "default": True, "worker_pids": None,
-        "pending": 0, "file": "echo.mar", "kept": False, "memory_mib": None,
+        "pending": 0, "file": "echo.mar", "kept": False, "canary": False, "memory_mib": None,
     }  # fmt: skip
 
     second = run("deploy.server", "start", "--detach", *options)

@@ -127,7 +127,9 @@ def test_a_packaging_works_in_a_folder_that_is_known_for_its_own(
     kept: list[Path] = []
 
     def ended(mar: Path) -> None:
-        kept.append(Path(shutil.copytree(mar.parents[1], good_build / f"{mar.parents[1].name[:-1]}0")))
+        name = mar.parents[1].name
+        another = f"{name[:-1]}{'1' if name.endswith('0') else '0'}"
+        kept.append(Path(shutil.copytree(mar.parents[1], good_build / another)))
 
     monkeypatch.setattr(package, "check_package", ended)
     package.package(good_build)

@@ -247,7 +247,10 @@ def test_two_servers_roll_out_the_same_version_to_one_store(
         assert [one.versions() for one in (place, other)] == [{"3.0": "default"}, {"2.0": "default"}]
         file = served.load(other.run_dir)["rooms"].files["2.0"]
         assert (place.store / file / "model_spec.json").is_file()
-        processes.send(other.worker_pids(), signal.SIGKILL)  # the next worker loads that folder again
+        killed = other.worker_pids()
+        processes.send(killed, signal.SIGKILL)  # the next worker loads that folder again
+        # TorchServe loses a request that it hands to a worker which is just dying
+        assert processes.wait_until(lambda: bool(other.worker_pids() - killed), timeout_s=100)
         assert processes.wait_until(
             lambda: (
                 httpx.post(f"{other.running.url}/predictions/rooms", content=room.jpeg, timeout=60).is_success

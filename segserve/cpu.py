@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segserve import cgroup
+from segserve.errors import EngineError
 
 _SPEED_DECIDING = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
@@ -38,6 +39,15 @@ def features() -> list[str]:
 def has_bf16() -> bool:
     """Whether bfloat16 is multiplied in hardware; elsewhere it is slower than float32."""
     return bool({"avx512_bf16", "amx_bf16"} & set(features()))
+
+
+def require_bf16(engine: str, precision: str) -> None:
+    """Raises EngineError, with what to take instead, where an artefact that was proven with bf16 would crawl."""
+    if not has_bf16():
+        raise EngineError(
+            f"{name()} does not multiply bf16 in hardware, which {engine}-{precision} was proven with: take {engine}, "
+            "or run export.build on this host"
+        )
 
 
 def has_int8_dot() -> bool:

@@ -70,11 +70,8 @@ def main(config: AblateConfig) -> int:
         if not finished(config.out / name):
             console.print(f"{name}: training", markup=False)
             record(recipe[name], config.out / name)
-            failed += (
-                [name]
-                if train(command(recipe[name], config.out / name, config.root), as_json=config.json)
-                else []
-            )
+            if train(command(recipe[name], config.out / name, config.root), as_json=config.json):
+                failed.append(name)
     rows = [row(name, recipe[name], config.out / name) for name in recipe if finished(config.out / name)]
     compare(rows)
     config.out.mkdir(parents=True, exist_ok=True)

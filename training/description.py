@@ -104,6 +104,11 @@ def is_photo(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def shown(text: object) -> str:
+    """As every file and terminal takes it: file names that are not UTF-8 with backslash escapes."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _find(root: Path, entry: dict[str, str], where: str) -> tuple[Sample, ...]:
     images_folder, labels_folder = root / entry["images"], root / entry["labels"]
     for folder in (images_folder, labels_folder):

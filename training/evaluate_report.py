@@ -24,10 +24,10 @@ from PIL import Image
 from segserve import encode
 from training.confusions import pairs, svg
 from training.data import Dataset, read_image
+from training.description import shown
 from training.metrics import ConfusionMatrix
 from training.quality import BoundaryScore, Calibration
 from training.seen import Seen
-from training.sources.item import shown
 
 WORST = 12
 THUMB_SIDE = 380

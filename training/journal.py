@@ -28,9 +28,9 @@ from training.board import Board
 from training.checkpoint import CheckpointMeta
 from training.cost import sentence
 from training.data import Dataset
+from training.description import shown
 from training.distributed import Processes
 from training.metrics import Scores
-from training.sources.item import shown
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

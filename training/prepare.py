@@ -31,11 +31,11 @@ from segserve import cli
 from segserve.errors import CheckFailed, UsageError
 from segserve.labels import IGNORE_LABEL
 from training import contact_sheet, duplicates, pairs, prepare_report, remap, splits
-from training.description import IMAGE_SUFFIXES
+from training.description import IMAGE_SUFFIXES, shown
 from training.pairs import Checked, Checker
 from training.prepare_options import LEFT_OUT, PrepareConfig
 from training.sources import coco, colour_png, index_png, labelme, yolo
-from training.sources.item import Found, Item, LeftOut, shown
+from training.sources.item import Found, Item, LeftOut
 from training.splits import Split
 
 DEFAULT_VAL = 0.1

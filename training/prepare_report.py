@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from training.description import shown
 from training.pairs import Checked
-from training.sources.item import LeftOut, shown
+from training.sources.item import LeftOut
 from training.splits import Split
 
 SCHEMA = 1

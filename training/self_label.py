@@ -30,12 +30,12 @@ from segserve.labels import IGNORE_LABEL
 from segserve.segmenter import Segmenter
 from training import label_sets, pairs, prepare, prepare_report
 from training.data import Dataset, load_dataset
-from training.description import Sample
+from training.description import Sample, shown
 from training.evaluated_model import load_segmenter, require_same_classes, unpacked
 from training.looks import Ways, fuse, look_at
 from training.prepare_options import require_empty
 from training.remap import Remap
-from training.sources.item import Item, shown
+from training.sources.item import Item
 from training.splits import Split
 
 LOOKS = Ways(flip=True)

@@ -22,8 +22,8 @@ from segserve.errors import UsageError
 from training import checkpoint, pspnet
 from training.checkpoint import LAST
 from training.config import TrainConfig
+from training.description import shown
 from training.layout import Layout
-from training.sources.item import shown
 
 TRUNK = "backbone."
 

@@ -95,9 +95,6 @@ def _floats(precision: str, proven: str | None) -> str:
         floats = proven or ("bf16" if cpu.has_bf16() else "f32")
     else:
         floats = "bf16" if precision == "bf16" else "f32"
-    if floats == "bf16" and not cpu.has_bf16():
-        raise EngineError(
-            f"{cpu.name()} does not multiply bf16 in hardware, which openvino-{precision} was proven with: take "
-            "openvino, or run export.build on this host"
-        )
+    if floats == "bf16":
+        cpu.require_bf16("openvino", precision)
     return floats

@@ -30,11 +30,8 @@ class TorchScriptEngine:
                 f"torch {torch.__version__} sees no GPU here, and fp16 was proven on one: see what nvidia-smi says, or "
                 "take onnx or torchscript"
             )
-        if precision == "bf16" and not cpu.has_bf16():
-            raise EngineError(
-                f"{cpu.name()} does not multiply bf16 in hardware, which torchscript-bf16 was proven with: take "
-                "torchscript, or run export.build on this host"
-            )
+        if precision == "bf16":
+            cpu.require_bf16(self.name, precision)
         torch.set_num_threads(threads)
         if precision == "fp32":
             # on GPUs torch lets convolutions drop to TF32, 10 bits of mantissa: not what was proven

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segserve.errors import DatasetError, UsageError
-from training.description import IMAGE_SUFFIXES
+from training.description import IMAGE_SUFFIXES, shown
 
 UNLABELLED: Final = -1
 MAX_SOURCE_VALUE: Final = 65_535
@@ -143,11 +143,6 @@ def _below(folder: Path, above: tuple[os.stat_result, ...] = ()) -> list[Path]:
         if path.is_dir() and not any(os.path.samestat(path.stat(), one) for one in above):
             found += _below(path, above)
     return sorted(found)
-
-
-def shown(text: object) -> str:
-    """As every file and terminal takes it: file names that are not UTF-8 with backslash escapes."""
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def unique(items: list[Item]) -> tuple[list[Item], list[LeftOut]]:

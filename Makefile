@@ -102,7 +102,7 @@ check: $(READY) ## Formatting, lint, types
 test: package ## Every test, against the real server where it matters (ARGS='-k name tests/unit')
 	$(PY) -m pytest $(if $(ARGS),$(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0)
 
-train: $(READY) ## Train on your data (ARGS='…', see the README; NPROC=2 for two processes or GPUs)
+train: $(READY) ## Train on your data (ARGS='…', see docs/training.md; NPROC=2 for two processes or GPUs)
 	$(PY) -m $(if $(filter 1,$(NPROC)),training.train,torch.distributed.run --nproc-per-node $(NPROC) -m training.train) $(ARGS)
 
 demo-model: $(READY) ## Train the demo model on rendered rooms (at most 40 minutes on two cores)

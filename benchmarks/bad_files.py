@@ -14,7 +14,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class BadRequest:
-    """A body with its headers, and the status that README promises for it."""
+    """A body with its headers, and the status that docs/http.md promises for it."""
 
     name: str
     status: int

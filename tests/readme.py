@@ -1,4 +1,4 @@
-"""Reads the command blocks of the README for the tests that check them."""
+"""Reads the command blocks of the README and of the pages in docs/ for the tests that check them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
+PAGES = (REPO / "README.md", *sorted((REPO / "docs").glob("*.md")))
 BLOCK = re.compile(r"(?:<!-- check: (\w+) -->\n)?```sh\n(.*?)```", re.DOTALL)
 
 
@@ -20,9 +21,9 @@ class Block:
 
 
 def blocks(text: str | None = None) -> list[Block]:
-    """All blocks of the README, or of `text`."""
-    readme = (REPO / "README.md").read_text() if text is None else text
-    return [Block(check, body) for check, body in BLOCK.findall(readme)]
+    """All blocks of the README and the pages, or of `text`."""
+    pages = [page.read_text() for page in PAGES] if text is None else [text]
+    return [Block(check, body) for page in pages for check, body in BLOCK.findall(page)]
 
 
 def lines(block: Block) -> list[str]:

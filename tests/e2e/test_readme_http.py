@@ -1,4 +1,4 @@
-"""The README's curl lines, run as they stand against a real server (only its address differs)."""
+"""The curl lines of README and docs/, run as they stand against a real server (only its address differs)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.photos import Photo
 from tests.e2e.serving import Server
 from tests.readme import blocks, lines
 
-LINES = [line for block in blocks() if block.check == "server" for line in lines(block)]
+LINES = list(dict.fromkeys(line for block in blocks() if block.check == "server" for line in lines(block)))
 
 
 def test_there_are_lines_to_run() -> None:

@@ -1,4 +1,4 @@
-"""The README's commands exist: each `sh` block says in a comment before it how it is checked.
+"""The commands of the README and of docs/ exist: each `sh` block says in a comment before it how it is checked.
 
 `check: usage`: every make target is there, every module takes these options (here).
 `check: server`: the block is run, line by line, against a real server (tests/e2e/test_readme_http.py).
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.readme import REPO, Block, blocks, lines
+from tests.readme import PAGES, REPO, Block, blocks, lines
 from training.data import load_dataset
 
 HARMLESS = {".", "cp", "export"}
@@ -23,14 +23,9 @@ HARMLESS = {".", "cp", "export"}
 
 
 def commands(word: str) -> list[str]:
-    """Lines of the usage blocks that begin with this word."""
-    return [
-        line
-        for block in blocks()
-        if block.check == "usage"
-        for line in lines(block)
-        if line.split()[0] == word
-    ]
+    """Lines of the usage blocks that begin with this word, each once."""
+    usage = (line for block in blocks() if block.check == "usage" for line in lines(block))
+    return list(dict.fromkeys(line for line in usage if line.split()[0] == word))
 
 
 def module_of(line: str) -> tuple[str, list[str]]:
@@ -43,7 +38,7 @@ def module_of(line: str) -> tuple[str, list[str]]:
 def test_every_block_says_how_it_is_checked() -> None:
     found = blocks()
     assert {block.check for block in found} == {"usage", "server"}
-    assert len(found) == (REPO / "README.md").read_text().count("```sh")
+    assert len(found) == sum(page.read_text().count("```sh") for page in PAGES)
 
 
 def test_no_line_is_left_unchecked() -> None:
@@ -75,7 +70,7 @@ def test_module_takes_these_options(line: str) -> None:
 
 
 def test_the_description_of_a_dataset_is_one(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```toml\n(name = .*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+    (text,) = re.findall(r"```toml\n(name = .*?)```", (REPO / "docs/data.md").read_text(), re.DOTALL)
     file = tmp_path / "dataset.toml"
     file.write_text(text)
     for split in ("train", "val"):
@@ -86,11 +81,25 @@ def test_the_description_of_a_dataset_is_one(tmp_path: Path) -> None:
         assert (dataset.read(dataset.samples[0])[1] == dataset.ignore_label).all()
 
 
-def test_links_and_pictures_are_there() -> None:
-    text = (REPO / "README.md").read_text()
-    targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("http")]
-    assert targets
-    assert [target for target in targets if not (REPO / target).exists()] == []
+def anchors(page: Path) -> set[str]:
+    """What a link can name in a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_are_there(page: Path) -> None:
+    targets = [to for to in re.findall(r"\]\(([^)]+)\)", page.read_text()) if not to.startswith("http")]
+    for target in targets:
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = re.findall(r"\]\((docs/\w[\w-]*\.md)", (REPO / "README.md").read_text())
+    assert {REPO / target for target in linked} == set(PAGES[1:])
 
 
 def test_blocks_are_read_as_they_stand() -> None:

@@ -7,7 +7,9 @@
 #   docker exec segserve cat run/key_file.json       # the tokens: they are on for whatever listens beyond loopback
 #
 # With a root that cannot be written to. What is written: run/ (sockets, tokens, logs, unpacked models; netty loads a
-# library from there, so it must be `exec`, which Docker's tmpfs is not by itself), the cache of compiled code, /tmp.
+# library from there, so it must be `exec`, which Docker's tmpfs is not by itself), the cache of compiled code, /tmp. A
+# rollout also writes to model_store/: mount one, as docs/operating.md has it, and a volume instead of the first tmpfs
+# where a new container shall know what was in service.
 #
 #   docker run --init --rm --read-only --cap-drop=ALL --security-opt=no-new-privileges \
 #     --tmpfs /app/run:exec,uid=10001,mode=0700 --tmpfs /home/segserve/.cache:uid=10001,mode=0700 \

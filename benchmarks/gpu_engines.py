@@ -1,6 +1,6 @@
 """The engines that `make gpu-check` tries on one GPU: is the library here, load it, compare it, time it.
 
-subject = Subject("tensorrt", "fp16", cuda_graph=True)
+subject = Subject("tensorrt", "fp16")
 subject.missing() or subject.load(folder, gpu, 480, 480, (1, 8))
 """
 
@@ -35,12 +35,11 @@ class Subject:
 
     engine: Literal["tensorrt", "onnx_cuda", "onnx_tensorrt", "torchscript"]
     precision: str
-    cuda_graph: bool = False
 
     @property
     def name(self) -> str:
         """As it stands in the table."""
-        return f"{self.engine}-{self.precision}{'-graph' if self.cuda_graph else ''}"
+        return f"{self.engine}-{self.precision}"
 
     @property
     def source(self) -> str:
@@ -80,7 +79,7 @@ class Subject:
             if not plan.exists():
                 options = PlanOptions(self.precision, height, width, batch_sizes)
                 to_tensorrt(path, plan, options, folder / f"timing-gpu{device_id}.cache", device_id)
-            return TensorRTEngine(plan, device_id, self.cuda_graph)
+            return TensorRTEngine(plan, device_id)
         if self.engine == "torchscript":
             return _torchscript(path, self.precision, device_id)
         provider: Literal["cuda", "tensorrt"] = "cuda" if self.engine == "onnx_cuda" else "tensorrt"
@@ -91,9 +90,7 @@ class Subject:
 SUBJECTS = (
     Subject("tensorrt", "fp32"),
     Subject("tensorrt", "fp16"),
-    Subject("tensorrt", "fp16", cuda_graph=True),
     Subject("tensorrt", "int8"),
-    Subject("tensorrt", "int8", cuda_graph=True),
     Subject("onnx_cuda", "fp32"),
     Subject("onnx_cuda", "fp16"),
     Subject("onnx_tensorrt", "fp16"),

@@ -3,10 +3,10 @@
     set_canary(running, "rooms", "2.0", 0.05)   # 5 % of what asks for rooms, naming no version, is answered by 2.0
     clear_canary(running, "rooms")
 
-What the canary can't answer (an error of the server, or the version is gone), and what it refuses with 400 or 413, the
-default version does, so a client never meets a bad canary's errors: look for them in RUN/front/logs/access.log, where
-`canary` names the version and `upstream_status` has both answers ("503 : 200"). A wrong mask is no error: that is what
-a watch is for.
+What the canary can't answer (an error of the server, or the version is gone), and what it refuses (400, 406, 413, 415,
+422), the default version does, so a client never meets a bad canary's errors: look for them in
+RUN/front/logs/access.log, where `canary` names the version and `upstream_status` has both answers ("503 : 200"). A
+wrong mask is no error: that is what a watch is for.
 """
 
 from __future__ import annotations

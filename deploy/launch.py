@@ -33,9 +33,9 @@ JAVA_OPTIONS = (
     "--sun-misc-unsafe-memory-access=allow",  # netty's buffers; only quiets a warning
     "-XX:+ExitOnOutOfMemoryError",  # a server without memory answers nobody: better to end and be started anew
 )
-# Otherwise a body of Content-Type application/json is parsed on the thread that receives it, before the handler can
-# judge it: 32 MB of brackets take 1.3 s and 790 MiB of the worker. All bodies and fields are bytes then, text too. As a
-# variable (TS_DECODE_INPUT_REQUEST) it would not do: TorchServe gives the workers its setting's value over that.
+# As in config.properties, which says why, also where another configuration has it otherwise or not at all. All bodies
+# and fields are bytes then, text too. As a variable (TS_DECODE_INPUT_REQUEST) it would not do: TorchServe gives the
+# workers its setting's value over that.
 BODIES_AS_SENT = {"decode_input_request": "false"}
 PROPERTIES = "latin-1"
 """How Java reads such files."""

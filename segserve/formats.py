@@ -56,6 +56,7 @@ _REFUSED_SIGNATURES: Final = (
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (0, b"qoif", "QOI"),
+    (0, b"P7\n", "PAM"),
     (0, b"DDS ", "DDS"),
     (0, b"icns", "ICNS"),
     (0, b"\x00\x00\x02\x00\x00\x00", "TGA"),

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from segserve import jpeg_scans, limited_file
+from segserve import jpeg_scans, limited_file, shortage
 from segserve.errors import BadImage, ImageFormatNotServed, ImageTooLarge, RequestError
 from segserve.formats import (
     OPENED_FORMATS,
@@ -122,8 +122,6 @@ def read(
             message = limited_file.too_large(int(pixels[0]) if pixels else -1, max_pixels)
             raise ImageTooLarge(message) from error
         except Exception as error:  # Pillow raises some twenty types on corrupt files: no list stays complete
-            if "out of memory" in str(error):
-                raise MemoryError(str(error)) from error
             raise BadImage(_corrupt(data, error)) from error
 
 
@@ -131,12 +129,15 @@ def _read(data: bytes | bytearray, max_pixels: int, input_size: tuple[int, int] 
     """As `read`, but with Pillow's errors."""
     limited_file.check(data)
     scans = jpeg_scans.count(data)
-    with _open(data, max_pixels) as image:
+    with _open(data, max_pixels) as image, shortage.told_apart(image.width * image.height):
         if image.format in ("JPEG", "MPO"):
             jpeg_scans.check(scans, image.width * image.height)
             return _read_jpeg(image, input_size)
         limited_file.check_opened(image, data, max_pixels)
         scale_transparent_colour(image)
+        # a TIFF may have text or numbers there, on which Pillow fails: it looks for an orientation in the bytes
+        if not isinstance(image.info.get("xmp", b""), bytes):
+            del image.info["xmp"]
         image.load()
         limited_file.check_size(image, max_pixels)  # an ICO's real size is known only now
         return _as_stored(to_rgb(image), _turn(image), image.size)
@@ -171,7 +172,8 @@ def _as_stored(
 def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
     """Parse the header only."""
     try:
-        image = Image.open(limited_file.LimitedFile(data), formats=OPENED_FORMATS)
+        with shortage.told_apart(min(shortage.webp_pixels(data), max_pixels)):
+            image = Image.open(limited_file.LimitedFile(data), formats=OPENED_FORMATS)
     except UnidentifiedImageError as error:
         if (reason := refusal(data)) is not None:
             raise ImageFormatNotServed(reason) from error

@@ -2,10 +2,12 @@
 
 The engine is called once for all images. If that fails they are halved until the call succeeds or one image is left,
 which is then the culprit. Where memory was not enough, it is given back first, and the number of images that did fit is
-the most for a minute: otherwise every batch would fail once before it fits.
+the most for a minute: otherwise every batch would fail once before it fits. A lone image that does not fit even then is
+no fault of ours: the memory is with others at the moment, and its client is told to come again (503).
 
 An engine that fails on every image of a batch is asked for a plain grey one. If it fails on that too, the engine is at
 fault and not the photos (a GPU that fell over fails until its process ends), and every further answer would be a 500.
+So it is with one that has no memory for the grey one either: what this process holds of it is free once it has ended.
 
 Logits that are not finite, or not of the spec's shape, would be made into a mask that looks like any other. They are
 the error of their image. Looking at them costs 0.01 ms for the demo model, 0.06 ms for 150 classes of 60 x 60.
@@ -22,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from segserve.engines import Logits, memory
-from segserve.errors import EngineBroken, EngineError
+from segserve.errors import EngineBroken, EngineError, Overloaded
 from segserve.geometry import Geometry
 from segserve.resize import PAD_VALUE
 from segserve.segmenter import Prepared, Segmenter
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 REMEMBERED_S: Final = 60.0
 """How long a batch that did not fit keeps the next ones small."""
+RETRY_AFTER_S: Final = 10.0
+"""When an image that did not fit may come again: by then, what others work on now is done."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Inference:
         geometry = Geometry.letterbox(size.height, size.width, size.height, size.width)
         [outcome] = self._attempt([Prepared(grey, geometry)])
         if outcome.error is not None:
-            raise EngineBroken(f"the engine fails on every image: {outcome.error}") from outcome.error
+            reason = outcome.error.__cause__ if isinstance(outcome.error, Overloaded) else outcome.error
+            raise EngineBroken(f"the engine fails on every image: {reason}") from reason
 
     def _attempt(self, piece: Sequence[Prepared]) -> list[Outcome]:
         try:
@@ -97,7 +102,7 @@ class Inference:
             return self._call(piece)[0]
         except Exception as error:
             self._log("the engine failed on one image again", error)
-            return Outcome(error=error)
+            return Outcome(error=_no_memory(error) if memory.is_exhausted(error) else error)
 
     def _call(self, piece: Sequence[Prepared]) -> list[Outcome]:
         """Raises: whatever the engine raises; EngineError for logits of another shape."""
@@ -132,6 +137,16 @@ class Inference:
         else:
             self._logged.add(kind)
             logger.error("%s", what, exc_info=error)
+
+
+def _no_memory(error: Exception) -> Overloaded:
+    """What its client is told. The reason stays with it, for the worker's end if there is no memory at all."""
+    told = Overloaded(
+        "the engine has not enough memory for the image at the moment; send it again later",
+        retry_after_s=RETRY_AFTER_S,
+    )
+    told.__cause__ = error
+    return told
 
 
 def _all_finite(logits: Logits) -> bool:

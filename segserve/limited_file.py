@@ -165,7 +165,8 @@ def _check_tiff(data: bytes | bytearray) -> None:
                     f"the TIFF is cut into {values:,} pieces, {MAX_TIFF_STRIPS:,} are allowed; save it anew"
                 )
             if tag in seen:
-                # Pillow takes the last one, libtiff the first: what is checked would not be what is decoded
+                # Pillow takes the first that it can use (it skips types that it does not know, as SLONG8), libtiff the
+                # first of all: what is checked would not be what is decoded
                 raise BadImage("the TIFF declares the size of its tiles twice; save it anew and send that")
             seen |= {tag} & {_TILE_WIDTH, _TILE_HEIGHT}
     except struct.error:

@@ -41,6 +41,7 @@ _START: Final = re.compile(r"(?:t=)?(\d{1,11}(?:\.\d{1,9})?)")
 
 # what no image that is served begins with; a number or a word alone is text, and the decoder refuses that
 _JSON: Final = re.compile(rb"[ \t\r\n]*+[{\[]")
+_FORM: Final = re.compile(rb"[\r\n]*+--")  # RFC 2046, 5.1.1
 
 _IMAGE_FIELDS: Final = ("body", "data")  # TorchServe's name for a raw body, and ours for a form's file
 
@@ -159,18 +160,26 @@ def _folded(name: str) -> str:
 def _image(request: Request) -> bytes | bytearray:
     sent = (_sent(request.fields[name]) for name in _IMAGE_FIELDS if name in request.fields)
     data = next((data for data in sent if data), None)
+    content_type = request.headers.get("content-type", "").lower()
+    if data is not None and _FORM.match(data) and _is_form_without_boundary(content_type):
+        raise BadImage("the form's Content-Type lacks its boundary; let your client set that header")
     if data is not None and not _JSON.match(data):
         return data
     if data is not None:
         raise BadImage(
             "the body is JSON; send the bytes of an image, or a form with the image in field 'data'"
         )
-    if request.headers.get("content-type", "").lower().startswith("application/x-www-form-urlencoded"):
+    if content_type.startswith("application/x-www-form-urlencoded"):
         raise BadImage(
             "the body was sent as a urlencoded form, which no image survives; "
             "add the header 'Content-Type: application/octet-stream'"
         )
     raise BadImage("the request holds no image; send its bytes as the body, or in field 'data' of a form")
+
+
+def _is_form_without_boundary(content_type: str) -> bool:
+    """Such a form is a plain body to the server, which hands over the fields of all others."""
+    return content_type.startswith("multipart/") and "boundary=" not in content_type
 
 
 def _sent(value: object) -> bytes | bytearray:

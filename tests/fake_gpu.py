@@ -1,8 +1,8 @@
 """A CUDA runtime and a TensorRT that behave like the real ones as far as segserve.engines.tensorrt can tell.
 
-Memory is the host's. What is enqueued on a stream happens when the stream is synchronised, and while a stream is being
-captured it goes into the graph instead; misuse that is undefined behaviour on a GPU is an AssertionError here. The
-"network" gives every eighth pixel's three channels as logits, in float16.
+Memory is the host's. What is enqueued on a stream happens when the stream is synchronised; misuse that is undefined
+behaviour on a GPU is an AssertionError here. The "network" gives every eighth pixel's three channels as logits, in
+float16. What `FakeTensorRT.refuses` says of a run is logged as an error, and the run is not made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 SUCCESS, OUT_OF_MEMORY, NO_DEVICE = (
     SimpleNamespace(name=name) for name in ("cudaSuccess", "cudaErrorMemoryAllocation", "cudaErrorNoDevice")
 )
-STREAM, GRAPH, EXECUTABLE = 11, 22, 33
+STREAM = 11
 Work = Callable[[], object]
 
 
@@ -26,7 +26,6 @@ class FakeCuda:
 
     cudaError_t = SimpleNamespace(cudaSuccess=SUCCESS, cudaErrorNoDevice=NO_DEVICE)
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
-    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
     cudaStreamNonBlocking = 1
 
     def __init__(self, gpus: int = 1, driver: int = 13000) -> None:
@@ -34,8 +33,6 @@ class FakeCuda:
         self.log: list[str] = []
         self.blocks: dict[int, Any] = {}
         self.queue: list[Work] = []
-        self.graph: list[Work] | None = None
-        self.graphs: dict[int, list[Work]] = {}
         self.failing: str | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -51,9 +48,6 @@ class FakeCuda:
             return (SUCCESS, *(() if values is None else (values,)))
 
         return call
-
-    def enqueue(self, work: Work) -> None:
-        (self.queue if self.graph is None else self.graph).append(work)
 
     def cudaGetErrorString(self, status: Any) -> tuple[Any, bytes]:
         return SUCCESS, b"out of memory" if status is OUT_OF_MEMORY else b"no CUDA-capable device is detected"
@@ -95,35 +89,13 @@ class FakeCuda:
         assert any(host == start for start in self.blocks), "not page-locked"
         assert device in self.blocks
         assert count <= min(len(self.blocks[host]), len(self.blocks[device]))
-        self.enqueue(lambda: ctypes.memmove(to, source, count))
+        self.queue.append(lambda: ctypes.memmove(to, source, count))
 
     def _cudaStreamSynchronize(self, stream: int) -> None:
         assert stream == STREAM
-        assert self.graph is None, "a stream must not be waited for while it is captured"
         for work in self.queue:
             work()
         self.queue.clear()
-
-    def _cudaStreamBeginCapture(self, stream: int, mode: int) -> None:
-        assert (stream, mode) == (STREAM, 1)
-        self.graph = []
-
-    def _cudaStreamEndCapture(self, stream: int) -> int:
-        assert self.graph is not None
-        key = GRAPH + len(self.graphs)
-        self.graphs[key] = self.graph
-        self.graph = None
-        return key
-
-    def _cudaGraphInstantiate(self, graph: int, flags: int) -> int:
-        assert flags == 0
-        return graph + EXECUTABLE
-
-    def _cudaGraphLaunch(self, executable: int, stream: int) -> None:
-        self.queue.extend(self.graphs[executable - EXECUTABLE])
-
-    def _cudaGraphExecDestroy(self, executable: int) -> None:
-        del self.graphs[executable - EXECUTABLE]
 
     def _cudaStreamDestroy(self, stream: int) -> None:
         assert stream == STREAM
@@ -142,12 +114,16 @@ class FakeTensorRT:
     def __init__(self, cuda: FakeCuda, height: int, width: int, max_batch: int) -> None:
         self.cuda, self.shape = cuda, (max_batch, height, width, 3)
         self.contexts: list[FakeContext] = []
+        self.refuses: str | None = None
+        self.logger: Any = None
 
     def nptype(self, kind: str) -> type:
         assert kind == "HALF"
         return np.float16
 
     def Runtime(self, logger: Any) -> Any:
+        self.logger = logger
+
         def deserialize(plan: bytes) -> Any:
             if plan == b"foreign":
                 logger.log(self.ILogger.WARNING, "a warning")
@@ -188,11 +164,11 @@ class FakeEngine:
 
 
 class FakeContext:
-    """Counts its runs; once it is in a graph its shape must stay."""
+    """Its shape and addresses are set once, its memory is the engine's."""
 
     def __init__(self, trt: FakeTensorRT) -> None:
         self.trt = trt
-        self.count, self.runs, self.captured = 0, 0, False
+        self.count = 0
         self.addresses: dict[str, int] = {}
         self.memory = 0
 
@@ -202,7 +178,6 @@ class FakeContext:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert name == "images_nhwc"
-        assert not self.captured, "a captured context must not change"
         self.count = shape[0]
         return shape[1:] == self.trt.shape[1:] and 1 <= shape[0] <= self.trt.shape[0]
 
@@ -214,11 +189,10 @@ class FakeContext:
         assert stream == STREAM
         assert self.memory
         assert set(self.addresses) == {"images_nhwc", "logits_nchw"}
-        if self.trt.cuda.graph is not None:
-            assert self.runs, "the first run in a shape must not be captured"
-            self.captured = True
-        self.runs += 1
-        self.trt.cuda.enqueue(self._run)
+        if self.trt.refuses is not None:
+            self.trt.logger.log(self.trt.ILogger.ERROR, self.trt.refuses)
+            return False
+        self.trt.cuda.queue.append(self._run)
         return True
 
     def _run(self) -> None:

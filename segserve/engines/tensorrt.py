@@ -4,8 +4,7 @@
 
 A call copies the batch into page-locked memory and enqueues upload, network and download on a stream of the engine's
 own. Every batch size has an execution context whose shapes and addresses are set once; all of them share one block of
-device memory, because they run one after the other. With `cuda_graph` the three are recorded once per batch size and
-replayed, which saves the launches of a small network's many kernels.
+device memory, because they run one after the other.
 """
 
 from __future__ import annotations
@@ -58,12 +57,11 @@ def messages(trt: ModuleType) -> Any:
 
 @dataclass(frozen=True)
 class _Batch:
-    """What one batch size needs: a context, views of the page-locked memory, perhaps a recorded graph."""
+    """What one batch size needs: a context, and views of the page-locked memory."""
 
     context: Any
     images: NDArray[np.uint8]
     logits: Logits
-    graph: Any
 
 
 class TensorRTEngine:
@@ -74,7 +72,7 @@ class TensorRTEngine:
 
     name = "tensorrt"
 
-    def __init__(self, path: Path, device_id: int = 0, cuda_graph: bool = False) -> None:
+    def __init__(self, path: Path, device_id: int = 0) -> None:
         """Raises EngineError if TensorRT, the GPU or the matching version of either is not here."""
         trt = load_tensorrt()
         self.header, plan = read_plan(path)
@@ -82,7 +80,7 @@ class TensorRTEngine:
         check_host(path, self.header, trt.__version__, gpu)
         self.precision, self.provider = self.header.precision, f"{gpu.name}, TensorRT {trt.__version__}"
         self.device = f"cuda:{device_id}"
-        self._device_id, self._cuda_graph, self._lock = device_id, cuda_graph, threading.Lock()
+        self._device_id, self._lock = device_id, threading.Lock()
         self._batches: dict[int, _Batch] = {}
         self._held = contextlib.ExitStack()
         self._trt, self._logger = trt, messages(trt)
@@ -120,10 +118,7 @@ class TensorRTEngine:
         count = len(images_nhwc)
         batch = self._batches.get(count) or self._prepare(count)
         np.copyto(batch.images, images_nhwc)
-        if batch.graph is None:
-            self._enqueue(batch)
-        else:
-            cuda.call("cudaGraphLaunch", batch.graph, self._stream)
+        self._enqueue(batch)
         cuda.call("cudaStreamSynchronize", self._stream)
         return batch.logits.copy()  # the next call writes over the page-locked memory
 
@@ -138,7 +133,7 @@ class TensorRTEngine:
         cuda.call("cudaMemcpyAsync", *download, kinds.cudaMemcpyDeviceToHost, self._stream)
 
     def _prepare(self, count: int) -> _Batch:
-        """Make ready for batches of `count`; the context is not touched again, as a recorded graph needs it."""
+        """Make ready for batches of `count`; the context is not touched again."""
         context = self._context()
         shape = (count, self.header.height, self.header.width, 3)
         if not context.set_input_shape(self._input, shape):
@@ -147,26 +142,8 @@ class TensorRTEngine:
         context.set_tensor_address(self._output, int(self._device_logits))
         images: NDArray[np.uint8] = _view(self._host_images, shape, np.uint8)
         logits = _view(self._host_logits, (count, *self._logits_shape), self._logits_type)
-        batch = _Batch(context, images, logits, None)
-        if self._cuda_graph:
-            batch = _Batch(context, images, logits, self._record(batch))
-        self._batches[count] = batch
+        batch = self._batches[count] = _Batch(context, images, logits)
         return batch
-
-    def _record(self, batch: _Batch) -> Any:
-        """The batch's work as an executable graph. TensorRT wants one ordinary run in a shape before that."""
-        capture = cuda.runtime().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        batch.images.fill(0)
-        self._enqueue(batch)
-        cuda.call("cudaStreamSynchronize", self._stream)
-        cuda.call("cudaStreamBeginCapture", self._stream, capture)
-        try:
-            self._enqueue(batch)
-        finally:
-            graph = cuda.call("cudaStreamEndCapture", self._stream)
-        executable = cuda.call("cudaGraphInstantiate", graph, 0)
-        self._held.callback(cuda.call, "cudaGraphExecDestroy", executable)
-        return executable
 
     def _context(self) -> Any:
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -229,7 +206,9 @@ class TensorRTEngine:
             self.close()
 
     def _reasons(self) -> str:
-        return "; ".join(self._logger.errors) or "it gave no reason"
+        """Of this failure only: taken away, so that the next one is not told with it."""
+        reasons, self._logger.errors = self._logger.errors, []
+        return "; ".join(reasons) or "it gave no reason"
 
 
 def check_host(path: Path, header: PlanHeader, tensorrt: str, gpu: cuda.Gpu) -> None:

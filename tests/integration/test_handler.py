@@ -201,8 +201,25 @@ def test_an_image_that_breaks_the_engine_breaks_nobody_else(
     assert error_of(broken)[:2] == (500, "InternalError")
     assert b"CUDA" not in broken[2]  # nothing of our inside
     assert set(np.unique(mask_of(fine))) == {0, 2}
-    assert "CUDA out of memory" in caplog.text  # but the log has it, with the traceback
+    assert "CUDA error: an illegal" in caplog.text  # but the log has it, with the traceback
     assert "Traceback" in caplog.text
+
+
+def test_an_image_that_there_is_no_memory_for_may_come_again(
+    serve: Caller, colour_engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where other processes hold the GPU's memory for a moment: nothing of that is to be reported."""
+    colour_engine.reason = "CUDA out of memory. Tried to allocate 2 GiB"
+    colour_engine.fails = lambda images: bool((images[:, 32, 16] == GREEN).all(axis=-1).any())
+    with caplog.at_level(logging.ERROR):
+        refused, fine = serve({"body": photo(GREEN, GREEN)}, {"body": photo(RED, BLUE)})
+        [alone] = serve({"body": photo(GREEN, GREEN)})  # the engine is asked for a grey image, and makes it
+    for served in (refused, alone):
+        message = "the engine has not enough memory for the image at the moment; send it again later"
+        assert error_of(served) == (503, "Overloaded", message)
+        assert served[1]["retry-after"] == "10"
+    assert set(np.unique(mask_of(fine))) == {0, 2}
+    assert "CUDA out of memory. Tried to allocate 2 GiB" in caplog.text
 
 
 def test_a_bug_of_ours_is_the_error_of_one_request(
@@ -219,8 +236,13 @@ def test_a_bug_of_ours_is_the_error_of_one_request(
     assert "ZeroDivisionError: a bug" in caplog.text
 
 
+@pytest.mark.parametrize("reason", ["CUDA error: an illegal memory access was encountered", "out of memory"])
 def test_a_broken_engine_ends_the_worker(
-    serve: Caller, colour_engine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    reason: str,
+    serve: Caller,
+    colour_engine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Ended(Exception):
         """In place of the end of the process."""
@@ -230,11 +252,11 @@ def test_a_broken_engine_ends_the_worker(
 
     monkeypatch.setattr(os, "_exit", exit_process)
     monkeypatch.setattr(logging, "shutdown", lambda: None)
-    colour_engine.fails = lambda _: True
+    colour_engine.fails, colour_engine.reason = lambda _: True, reason
     with pytest.raises(Ended) as ended:
         serve({"body": photo(RED, BLUE)}, {"body": b"no image"})
     assert ended.value.args == (1,)
-    assert "the engine fails on every image: CUDA out of memory" in caplog.text
+    assert f"the engine fails on every image: {reason}" in caplog.text
 
 
 # --- settings ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
 
 from segserve.errors import ImageFormatNotServed
 from segserve.image import SERVED_FORMATS, decode
@@ -77,6 +78,7 @@ def test_tiff_compressions(compression: str | None) -> None:
         (b"IIU\0\x18\0\0\0", "RW2"),
         (b'<?xml version="1.0"?>\n<!-- drawn -->\n<SVG xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
         (b"\xff\x0a" + b"\0" * 30, "JPEG XL"),
+        (b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n\1\2\3", "PAM"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -100,6 +102,27 @@ def test_orientation_is_applied_once(file_format: str, orientation: int) -> None
     stored = stored_with_orientation(photo(), orientation)
     decoded = decode(saved(stored, file_format, exif=exif, **options))
     assert_close(decoded, photo(), tolerance=3 if file_format in ("JPEG", "AVIF") else 0)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("orientation", [None, 6])
+@pytest.mark.parametrize(
+    ("kind", "python_type"), [(TiffTags.BYTE, bytes), (TiffTags.ASCII, str), (TiffTags.SIGNED_BYTE, tuple)]
+)
+def test_a_tiff_is_turned_as_its_exif_says_whatever_its_xmp_is_made_of(
+    kind: int, python_type: type, orientation: int | None, compression: str | None
+) -> None:
+    """Pillow looks there for an orientation where EXIF has none, or takes it out after turning, and expects bytes."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[700] = b"<x:xmpmeta/>"
+    if orientation is not None:
+        tags[0x0112] = orientation
+    stored = stored_with_orientation(photo(), orientation or 1)
+    data = saved(stored, "TIFF", tiffinfo=tags, compression=compression)
+    data = data.replace(struct.pack("<HH", 700, TiffTags.BYTE), struct.pack("<HH", 700, kind))
+    with Image.open(io.BytesIO(data)) as image:
+        assert isinstance(image.info["xmp"], python_type)
+    assert_close(decode(data), photo())
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])

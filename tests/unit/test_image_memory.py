@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from segserve.errors import ImageTooLarge
+from segserve import shortage
+from segserve.errors import BadImage, ImageTooLarge
 from segserve.image import decode
 from tests.images import photo, png, saved, tiff
+
+NEVER_THERE = 1 << 50
+"""Bytes a pixel."""
 
 
 def row(width: int, height: int) -> bytes:
@@ -86,10 +95,112 @@ def test_a_server_short_of_memory_does_not_blame_the_image(
         decode(data)
 
 
-def test_nor_if_it_is_pillow_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "message", ["out of memory when reading image file", "Pixel allocation failed: Out of memory"]
+)
+def test_nor_if_it_is_pillow_that_says_so(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_: object, **__: object) -> None:
-        raise OSError("out of memory when reading image file")
+        raise OSError(message)
 
     monkeypatch.setattr(PngImageFile, "load", no_memory)
-    with pytest.raises(MemoryError, match="out of memory"):
+    with pytest.raises(MemoryError, match=message):
         decode(saved(photo(), "PNG"))
+
+
+AMBIGUOUS = [
+    ("broken data stream when reading image file", "JPEG"),
+    ("broken data stream when reading image file", "JPEG2000"),
+    ("failed to read next frame", "WEBP"),
+    ("Failed to decode image: Decoding of color planes failed", "AVIF"),
+]
+
+
+@pytest.mark.parametrize(("message", "file_format"), AMBIGUOUS)
+def test_nor_if_pillow_would_say_the_same_of_a_torn_file(
+    message: str, file_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(message)
+
+    data = saved(photo(), file_format)
+    with Image.open(io.BytesIO(data)) as image:
+        monkeypatch.setattr(type(image), "load", fails)
+    with pytest.raises(BadImage, match=rf"the {file_format} image is corrupt or cut short \({message}\)"):
+        decode(data)
+    monkeypatch.setattr(shortage, "BYTES_PER_PIXEL", NEVER_THERE)
+    with pytest.raises(MemoryError, match=message):
+        decode(data)
+
+
+def test_nor_a_webp_for_which_no_decoder_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("could not create decoder object")
+
+    data = saved(photo(), "WEBP")
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(
+        BadImage, match=r"WEBP image is corrupt or cut short \(could not create decoder object"
+    ):
+        decode(data)
+    monkeypatch.setattr(shortage, "BYTES_PER_PIXEL", NEVER_THERE)
+    with pytest.raises(MemoryError, match="could not create decoder object"):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"lossless": True}, {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"}]
+)
+def test_pixels_of_every_kind_of_webp(options: dict[str, object]) -> None:
+    data = saved(photo(16, 24), "WEBP", **options)
+    assert shortage.webp_pixels(data) == shortage.webp_pixels(bytearray(data)) == 16 * 24
+    assert all(shortage.webp_pixels(data[:cut]) <= 16 * 24 for cut in range(len(data)))
+    assert shortage.webp_pixels(saved(photo(), "PNG")) == 0
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("JPEG", {"progressive": True}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("AVIF", {}), ("JPEG2000", {}),
+     ("PNG", {})],
+)  # fmt: skip
+def test_a_whole_photo_is_never_called_corrupt_however_little_memory_there_is(
+    file_format: str, options: dict[str, object], tmp_path: Path
+) -> None:
+    """In processes that may have so many MB more than they have when they begin."""
+    pytest.importorskip("resource")
+    (tmp_path / "photo").write_bytes(saved(photo(1_000, 1_500), file_format, **options))
+    (tmp_path / "small").write_bytes(saved(photo(), file_format, **options))
+    root = Path(__file__).resolve().parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    outcomes = ended.stdout.split("\n")[:-1]
+    assert set(outcomes) == {"MemoryError", "decoded"}, outcomes
+    assert (outcomes[0], outcomes[-1]) == ("MemoryError", "decoded")
+
+
+SHORT_OF_MEMORY = """
+import os, resource, sys
+from pathlib import Path
+from segserve.image import decode
+folder = Path(sys.argv[1])
+data = (folder / "photo").read_bytes()
+decode((folder / "small").read_bytes())
+for more in range(0, 64, 2):
+    if (child := os.fork()) == 0:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + more * 1_000_000
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        try:
+            decode(data)
+            outcome = "decoded"
+        except Exception as error:
+            outcome = type(error).__name__
+        os.write(1, outcome.encode() + b"\\n")
+        os._exit(0)
+    os.waitpid(child, 0)
+"""

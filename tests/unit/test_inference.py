@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from segserve.engines import Logits, memory
-from segserve.errors import EngineBroken
+from segserve.errors import EngineBroken, Overloaded
 from segserve.geometry import Geometry
-from segserve.inference import REMEMBERED_S, Inference, Outcome
+from segserve.inference import REMEMBERED_S, RETRY_AFTER_S, Inference, Outcome
 from segserve.resize import PAD_VALUE
 from segserve.segmenter import Prepared, Segmenter
 from tests.specs import make_spec
@@ -128,6 +128,26 @@ def test_one_image_gets_a_second_try_once_memory_was_given_back(monkeypatch: pyt
             raise MemoryError("Unable to allocate 3 GiB")
 
     assert seen(inference_of(NumberEngine(breaks))(images(5))) == [5]
+
+
+def test_one_image_that_still_does_not_fit_may_come_again() -> None:
+    """But what else breaks an engine is a fault, also behind a first try for which memory was short."""
+    engine = NumberEngine()
+    errors: list[Exception] = []
+
+    def breaks(numbers: list[int]) -> None:
+        if numbers == [5]:
+            raise errors.pop(0)
+
+    engine.breaks = breaks
+    shortage = MemoryError("Unable to allocate 3 GiB")
+    errors[:] = [MemoryError(), shortage]
+    [outcome] = inference_of(engine)(images(5))
+    assert isinstance(outcome.error, Overloaded)
+    assert str(outcome.error).startswith("the engine has not enough memory for the image at the moment; send")
+    assert (outcome.error.retry_after_s, outcome.error.__cause__) == (RETRY_AFTER_S, shortage)
+    errors[:] = [MemoryError(), RuntimeError("bad kernel")]
+    assert seen(inference_of(engine)(images(5))) == ["bad kernel"]
 
 
 def test_an_engine_that_fails_on_everything_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

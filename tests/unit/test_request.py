@@ -163,6 +163,10 @@ def test_fields_of_every_kind(fields: dict[str, object]) -> None:
     assert (wanted.format, wanted.class_ids) == ("json", (1,))
 
 
+FORM = b'--1f\r\nContent-Disposition: form-data; name="data"\r\n\r\n\x89PNG\r\n--1f--\r\n'
+LACKS_BOUNDARY = "^the form's Content-Type lacks its boundary; let your client set that header$"
+
+
 @pytest.mark.parametrize(
     ("fields", "headers", "message"),
     [
@@ -176,11 +180,27 @@ def test_fields_of_every_kind(fields: dict[str, object]) -> None:
         ({"data": []}, {}, "JSON"),
         ({"data": b"{}"}, {}, "JSON"),
         ({"\x89PNG": b""}, {"content-type": "application/x-www-form-urlencoded"}, "Content-Type"),
+        ({"body": FORM}, {"content-type": "multipart/form-data"}, LACKS_BOUNDARY),
+        (
+            {"body": bytearray(b"\r\n" + FORM)},
+            {"content-type": "Multipart/Form-Data; charset=utf-8"},
+            LACKS_BOUNDARY,
+        ),
     ],
 )
 def test_a_request_without_an_image(fields: dict[str, object], headers: dict[str, str], message: str) -> None:
     with pytest.raises(BadImage, match=message):
         parse(Request(fields, headers), CLASSES)
+
+
+def test_a_file_in_a_form_may_begin_with_dashes() -> None:
+    headers = {"content-type": "multipart/form-data; boundary=1f"}
+    assert parse(Request({"data": b"--no image"}, headers), CLASSES).image == b"--no image"
+
+
+def test_a_photo_that_is_only_called_a_form_is_taken() -> None:
+    headers = {"content-type": "multipart/form-data"}
+    assert parse(Request({"body": b"\x89PNG"}, headers), CLASSES).image == b"\x89PNG"
 
 
 @pytest.mark.parametrize(

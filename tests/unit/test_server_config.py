@@ -130,13 +130,24 @@ print(_retrieve_input_data(Connection)["value"])
 """What a worker makes of such a body."""
 
 
+def test_a_json_body_reaches_the_handler_as_bytes_where_the_configuration_is_used_alone(
+    properties: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", properties["decode_input_request"])  # as Java sets it
+    done = subprocess.run([sys.executable, "-c", RECEIVE], capture_output=True, text=True, check=True)
+    assert done.stdout == "bytearray(b'{\"a\": [1]}')\n"
+
+
+@pytest.mark.parametrize("instead", ["", "decode_input_request=true"])
 def test_a_json_body_reaches_the_handler_as_bytes_whatever_the_configuration_says(
-    tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch
+    instead: str, tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TorchServe would parse it, without a limit, where the worker receives it."""
     monkeypatch.setattr(launch, "_spawn", lambda *_: Java())
     config = tmp_path / "mine.properties"
-    config.write_text((repo_root / "config.properties").read_text() + "decode_input_request=true\n")
+    ours = (repo_root / "config.properties").read_text()
+    assert "\ndecode_input_request=false\n" in ours
+    config.write_text(ours.replace("decode_input_request=false", instead))
     run_dir = run_folder.create(tmp_path / "run")
     launch.launch(launch.Plan(run_dir, config, tmp_path, (), ("127.0.0.1", 1), ("127.0.0.1", 2), "none"))
     started_with = launch.read_properties(run_dir / "config.properties")

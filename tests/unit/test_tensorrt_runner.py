@@ -45,9 +45,8 @@ def images(count: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np
     return np.random.default_rng(seed).integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("cuda_graph", [False, True])
-def test_every_batch_size_in_any_order(trt: FakeTensorRT, plan: Path, cuda_graph: bool) -> None:
-    engine = runner.TensorRTEngine(plan, cuda_graph=cuda_graph)
+def test_every_batch_size_in_any_order(trt: FakeTensorRT, plan: Path) -> None:
+    engine = runner.TensorRTEngine(plan)
     for seed, count in enumerate((1, 4, 2, 1, 3, 4, 4, 1)):
         batch = images(count, seed)
         logits = engine(batch)
@@ -73,12 +72,14 @@ def test_a_view_with_strides_is_copied_right(trt: FakeTensorRT, plan: Path) -> N
     np.testing.assert_array_equal(runner.TensorRTEngine(plan)(mirrored), network(mirrored))
 
 
-def test_graphs_are_recorded_once_and_replayed(trt: FakeTensorRT, gpu: FakeCuda, plan: Path) -> None:
-    engine = runner.TensorRTEngine(plan, cuda_graph=True)
-    for _ in range(3):
-        engine(images(2))
-    assert gpu.log.count("cudaStreamBeginCapture") == 1
-    assert gpu.log.count("cudaGraphLaunch") == 3
+def test_a_failure_is_told_with_its_own_reasons_only(trt: FakeTensorRT, plan: Path) -> None:
+    engine = runner.TensorRTEngine(plan)
+    for reason in ("the first reason", "the second reason"):
+        trt.refuses = reason
+        with pytest.raises(EngineError, match=f"^TensorRT did not run the batch: {reason}$"):
+            engine(images(1))
+    trt.refuses = None
+    np.testing.assert_array_equal(engine(images(1)), network(images(1)))
 
 
 def test_what_it_says_of_itself(trt: FakeTensorRT, gpu: FakeCuda, plan: Path) -> None:
@@ -89,30 +90,27 @@ def test_what_it_says_of_itself(trt: FakeTensorRT, gpu: FakeCuda, plan: Path) ->
 
 
 def test_close_gives_everything_back(trt: FakeTensorRT, gpu: FakeCuda, plan: Path) -> None:
-    engine = runner.TensorRTEngine(plan, cuda_graph=True)
+    engine = runner.TensorRTEngine(plan)
     engine(images(1))
     assert gpu.blocks
-    assert gpu.graphs
     engine.close()
     assert gpu.blocks == {}
-    assert gpu.graphs == {}
     engine.close()
     del engine
     gc.collect()
     assert gpu.log.count("cudaStreamDestroy") == 1  # twice is a crash on a GPU
 
 
-@pytest.mark.parametrize("cuda_graph", [False, True])
 def test_an_engine_that_nobody_holds_gives_everything_back(
-    trt: FakeTensorRT, gpu: FakeCuda, plan: Path, cuda_graph: bool
+    trt: FakeTensorRT, gpu: FakeCuda, plan: Path
 ) -> None:
     """An export loads one after the other, and closes none."""
-    engine = runner.TensorRTEngine(plan, cuda_graph=cuda_graph)
+    engine = runner.TensorRTEngine(plan)
     engine(images(1))
     assert gpu.blocks
     del engine
     gc.collect()
-    assert (gpu.blocks, gpu.graphs) == ({}, {})
+    assert gpu.blocks == {}
     assert gpu.log.count("cudaStreamDestroy") == 1
     assert gpu.log[-1] != "cudaSetDevice"  # it may be in the middle of what another engine does
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -77,12 +78,29 @@ def test_usual_tiles_pad_any_picture(side: int) -> None:
         assert (decoded == 128).all()
 
 
+def with_first_as_slong8(data: bytes, tags: Sequence[int]) -> bytes:
+    """The first entry of each tag as one signed number of 8 bytes, which only BigTIFF has, but libtiff takes."""
+    changed, left = bytearray(data), set(tags)
+    for position in range(10, 10 + 12 * int.from_bytes(data[8:10], "little"), 12):
+        tag, _, _, value = struct.unpack_from("<HHII", data, position)
+        if tag in left:
+            left.remove(tag)
+            struct.pack_into("<HHII", changed, position, tag, 17, 1, len(changed))
+            changed += struct.pack("<q", value)
+    return bytes(changed)
+
+
 def test_two_sizes_of_a_tile_are_refused() -> None:
-    """Pillow sees the small one that comes last, and libtiff decodes the huge one."""
+    """Pillow sees the small one, since it does not know the type of the first, and libtiff decodes the huge one."""
     block = zlib.compress(bytes(9_008 * 9_008), 9)
     tiles: list[Field] = [(322, 9_008), (322, 16), (323, 9_008), (323, 16), (324, 0), (325, len(block))]
-    with pytest.raises(BadImage, match="size of its tiles twice; save it anew"):
-        decode(written([*grey(16, 16, DEFLATE), *tiles], block))
+    plain = written([*grey(16, 16, DEFLATE), *tiles], block)
+    hidden = with_first_as_slong8(plain, (322, 323))
+    with Image.open(io.BytesIO(hidden)) as image:
+        assert (image.tag_v2[322], image.tag_v2[323]) == (16, 16)  # type: ignore[attr-defined]
+    for data in (plain, hidden):
+        with pytest.raises(BadImage, match="size of its tiles twice; save it anew"):
+            decode(data)
 
 
 def test_strips_that_lie_on_one_another_are_refused() -> None:

@@ -32,7 +32,7 @@ class Segments(Protocol):
 
 @dataclass(frozen=True)
 class Routed:
-    """How many calls each version answered; `failed`: of the canary, answered by the default then."""
+    """How many calls each version answered; `failed`: of the canary, which the default was asked then."""
 
     default: int = 0
     canary: int = 0
@@ -58,7 +58,7 @@ class Router:
         return self._routed
 
     def segment(self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
-        """As Client.segment. What the canary can't answer the default does; a bad image is bad for both.
+        """As Client.segment. What the canary can't answer or refuses, which may be its fault, the default is asked.
 
         The canary is asked once and has half of timeout_s, so that a broken one costs nobody the call.
 
@@ -76,15 +76,10 @@ class Router:
         return answer
 
     def _ask_canary(self, image: bytes, answer_format: str, timeout_s: float) -> bytes | None:
-        """None if it can't answer. Raises: Refused for what the default would refuse too."""
+        """None if it gives no answer."""
         try:
             answer = self._canary.segment(image, answer_format, timeout_s=timeout_s, once=True)
-        except ServerError:
-            self._count(failed=1)
-            return None
-        except Refused as error:
-            if error.http_status not in (404, 429) and error.http_status < 500:
-                raise
+        except (ServerError, Refused):
             self._count(failed=1)
             return None
         self._count(canary=1)

@@ -55,8 +55,11 @@ def test_image_and_format_are_handed_on() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [ServerError("gone"), Refused(503, "full"), Refused(429, "too much"), Refused(404, "no such version")],
-)
+    [
+        ServerError("gone"), Refused(503, "full"), Refused(429, "too much"), Refused(404, "no such version"),
+        Refused(400, "not an image"), Refused(422, "no such class"),
+    ],
+)  # fmt: skip
 def test_what_the_canary_cannot_answer_the_default_does(error: Exception) -> None:
     router = Router(Answering(b"old"), Answering(b"new", error), 1.0)
     assert answers(router, 3) == [b"old"] * 3
@@ -86,11 +89,13 @@ def test_a_canary_without_a_worker_is_asked_once() -> None:
     assert asked == ["/predictions/rooms/2.0", "/predictions/rooms"]
 
 
-def test_a_bad_image_is_not_tried_again() -> None:
-    router = Router(Answering(b"old"), Answering(b"new", Refused(400, "not an image")), 1.0)
-    with pytest.raises(Refused, match="not an image"):
+def test_a_bad_image_gets_the_refusal_of_the_default() -> None:
+    old, new = (Answering(name, Refused(400, f"the {name.decode()} says no")) for name in (b"old", b"new"))
+    router = Router(old, new, 1.0)
+    with pytest.raises(Refused, match="the old says no"):
         router.segment(b"photo", "png")
-    assert router.routed == Routed()
+    assert (len(new.asked), len(old.asked)) == (1, 1)
+    assert router.routed == Routed(failed=1)
 
 
 def test_counts_hold_with_many_threads() -> None:

@@ -23,10 +23,10 @@ from training.assumptions import (
     fed_bgr,
     mends,
     readings,
-    rearranged,
 )
 from training.backbones import RESNETS, Bottleneck
-from training.patient import Patient, agreement, labelled, miou, options
+from training.diagnosis_remarks import advice, remarks
+from training.patient import Patient, agreement, labelled, miou
 
 AGREEMENT, MIOU = "agreement", "mIoU"
 ROUNDS = 2
@@ -269,21 +269,6 @@ def diagnose(patient: Patient, *, references: bool) -> Diagnosis:
     measure = AGREEMENT if references else MIOU
     return Diagnosis(
         measure, as_is, mended, tuple(found), tuple(search.tries), now.pipeline, now.reading, search.order,
-        options(patient.meta, now.pipeline), _remarks(search, now.reading, references and 1 - mended > SAME),
+        advice(patient.meta, now.pipeline),
+        remarks(patient, search.order, now.reading, unexplained=references and 1 - mended > SAME),
     )  # fmt: skip
-
-
-def _remarks(search: _Search, reading: Reading | None, unexplained: bool) -> tuple[str, ...]:
-    patient, meta = search.patient, search.patient.meta
-    said = [patient.odd_sizes()]
-    if unexplained:
-        size = f"{meta.input_width}x{meta.input_height}"
-        said.append(f"Not tried: an input of another size than {size}, windows, flips, several scales.")
-    if search.order is not None:
-        said.append(f"Taken into account: {search.order.words}.")
-    elif reading is not None and rearranged(meta) is not None:
-        said.append(
-            "The outputs were rearranged with --order at the import: labels in the original's order are then expected "
-            "to look so."
-        )
-    return tuple(filter(None, said))

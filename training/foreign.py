@@ -5,7 +5,7 @@
 Names are theirs, taken from their published code: hszhao/semseg (model/pspnet.py), open-mmlab/mmsegmentation
 (ResNetV1c, PSPHead, FCNHead), CSAILVision/semantic-segmentation-pytorch (ResnetDilated, PPMDeepsup), torchvision and
 timm (ResNet). A habit is what the tensors do not show: dilations, align_corners, normalisation. Only MMSegmentation
-writes them into the file, as the text of its configuration.
+writes them into the file (training.foreign_config).
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Literal
 from torch import Tensor
 
 from segserve.errors import CheckpointError
-from training.layout import Second, StrideIn
+from training.layout import Second
 from training.pspnet import PYRAMID_BINS
 
 Name = Literal["semseg", "mmseg", "csail", "torchvision"]
 # DataParallel and AveragedModel, torch.compile, Lightning modules' usual attributes, CSAIL's module
-WRAPPERS = (("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("encoder.", "decoder."))
+CSAIL_PARTS = ("encoder.", "decoder.")
+WRAPPERS = (("module.",), ("_orig_mod.",), ("model.",), ("net.",), CSAIL_PARTS)
+INSIDE = re.compile(r"(?<![^.])_orig_mod\.")  # torch.compile of a part of the network
 TRUNK = re.compile(r"(conv|bn)[123]\.|layer[1-4]\.")  # names of CSAIL's encoder
 # How many weights an averaged model has averaged (torch's, mmengine's), class weights of semseg's and CSAIL's loss, and
 # what CSAIL's synchronised batch norms sum up to make running_mean and running_var of
@@ -31,12 +33,11 @@ NO_WEIGHT = re.compile(
     r"((module|_orig_mod|model|net)\.)*(n_averaged|steps|(criterion|crit)\.weight)"
     r"|.*\.(_tmp_running_mean|_tmp_running_var|_running_iter)"
 )
-# What is built here, as mmseg's configuration calls it
-BUILT = {"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4), "pool_scales": PYRAMID_BINS}
-STYLES: dict[str | None, StrideIn] = {"pytorch": "3x3", "caffe": "1x1"}
-ORDERS: dict[str | None, Literal["rgb", "bgr"]] = {"True": "rgb", "False": "bgr"}  # of to_rgb
-TRUTHS: dict[str | None, bool] = {"True": True, "False": False}
-NUMBER = r"-?\d+\.?\d*(?:e[-+]?\d+)?"
+SHOWN = 4
+EXPECTED = (
+    "expected a PSPNet of semseg, mmseg or csail (of csail give the encoder's and the decoder's file), or a ResNet of "
+    "torchvision or timm"
+)
 
 # convolution and batch norm in turn, as each stem's author named them
 STEMS = {
@@ -90,68 +91,6 @@ SOURCES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Habits:
-    """What a file's own configuration says. `mean` and `std` in the order and scale that the network was fed.
-
-    None: it does not say. `threshold`: of a binary head's sigmoid, above which a pixel is class 1.
-    """
-
-    align_corners: bool | None = None
-    contracted: bool | None = None
-    stride_in: StrideIn | None = None
-    multi_grid: tuple[int, ...] | None = None
-    channel_order: Literal["rgb", "bgr"] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    threshold: float | None = None
-
-
-def habits(text: str) -> Habits:
-    """Of MMSegmentation's configuration, as Python text. Raises CheckpointError for a network that is not built here.
-
-    Read by its words and never run.
-    """
-    for name, built in BUILT.items():
-        said = _numbers(text, name)
-        if said is not None and said != built:
-            raise CheckpointError(
-                f"the file's own configuration says {name} {_plain(said)}, expected {_plain(built)}: its tensors "
-                "would fit, but it is another function, which is not supported. Take a PSPNet of output stride 8 "
-                "(mmseg's names for them have d8)"
-            )
-    head = (
-        text.partition("decode_head")[2] or text
-    )  # not the one for training alone, which may come before it
-    threshold, grid = _word(head, "threshold"), _numbers(text, "multi_grid")
-    mean, std = _numbers(text, "mean"), _numbers(text, "std")
-    both = mean is not None and std is not None and len(mean) == len(std) == 3 and min(std) > 0
-    return Habits(
-        TRUTHS.get(_word(head, "align_corners")),
-        TRUTHS.get(_word(text, "contract_dilation")),
-        STYLES.get(_word(text, "style")),
-        None if grid is None else tuple(map(int, grid)),
-        ORDERS.get(_word(text, "to_rgb|bgr_to_rgb")),
-        mean if both else None,
-        std if both else None,
-        float(threshold) if threshold and re.fullmatch(r"0?\.\d+", threshold) else None,
-    )
-
-
-def _word(text: str, name: str) -> str | None:
-    found = re.search(rf"\b(?:{name})['\"]?\s*[=:]\s*['\"]?([\w.]+)", text)
-    return found[1] if found else None
-
-
-def _numbers(text: str, name: str) -> tuple[float, ...] | None:
-    found = re.search(rf"\b{name}['\"]?\s*[=:]\s*[(\[]([-+\d.,e\s]*)[)\]]", text)
-    return tuple(float(number) for number in re.findall(NUMBER, found[1])) if found else None
-
-
-def _plain(numbers: tuple[float, ...]) -> str:
-    return ", ".join(f"{number:g}" for number in numbers)
-
-
 def aside(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The weights, and the names of what lies beside them: counters, a loss's, and mmcv's moving averages.
 
@@ -166,9 +105,11 @@ def aside(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, 
 def unwrap(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the prefixes that wrappers put before every name, in whichever order and however often.
 
-    What only some names have is a part of the network, and stays.
+    What only some names have is a part of the network, and stays; but torch.compile's is none, wherever it is.
     """
-    plain = dict(tensors)
+    plain = {INSIDE.sub("", name): tensor for name, tensor in tensors.items()}
+    if len(plain) < len(tensors):  # a network and its compiled copy: nothing may be lost
+        plain = dict(tensors)
     if not plain or not any(all(name.startswith(wrapper) for name in plain) for wrapper in WRAPPERS):
         return plain
     inner = {name.split(".", 1)[1]: tensor for name, tensor in plain.items()}
@@ -190,10 +131,41 @@ def recognise(tensors: Mapping[str, Tensor], name: str) -> Source:
         return found
     what = "none of the known networks" if name == "auto" else f"not {name}'s"
     raise CheckpointError(
-        f"the names of the tensors are {what}: {', '.join(sorted(tensors)[:4])}… ({len(tensors)} in all); expected a "
-        "PSPNet of semseg, mmseg or csail (of csail give the encoder's and the decoder's file), or a ResNet of "
-        "torchvision or timm"
+        f"the names of the tensors are {what}: {', '.join(sorted(tensors)[:SHOWN])}… ({len(tensors)} in all); "
+        + (_part(tensors, asked) or EXPECTED)
     )
+
+
+def _part(tensors: Mapping[str, Tensor], asked: list[Source]) -> str:
+    """Which part of the names is known, and how to keep that alone; empty if none is. Nothing is guessed."""
+    firsts = {(f"{name.partition('.')[0]}.",) for name in tensors}
+    found: dict[tuple[str, ...], Name] = {}
+    for prefixes in (CSAIL_PARTS, *sorted(firsts, key=lambda first: (first not in WRAPPERS, first))):
+        inner = unwrap(
+            {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(prefixes)}
+        )
+        source = next((source for source in asked if _has_names_of(source, inner)), None)
+        whole = source is not None and (prefixes != CSAIL_PARTS or source.name == "csail")
+        if source is not None and whole and not any(prefixes[0] in before for before in found):
+            found[prefixes] = source.name
+    if not found:
+        return ""
+    beside = [name for name in sorted(tensors) if not name.startswith(tuple(sum(found, ())))]
+    where = "; ".join(
+        f"{source}'s names are under {' and '.join(map(repr, prefixes))}"
+        for prefixes, source in found.items()
+    )
+    return (
+        f"{where}; beside them: {', '.join(beside[:SHOWN]) or 'nothing'}{'…' * (len(beside) > SHOWN)}. Save "
+        f"{'one of these' if len(found) > 1 else 'those'} alone and import that: {_keeping(next(iter(found)))}"
+    )
+
+
+def _keeping(prefixes: tuple[str, ...]) -> str:
+    """A program that keeps what is under the prefix, without it; of CSAIL's two with them."""
+    where = " or ".join(f"'.{prefix}' in '.' + n" for prefix in prefixes)
+    name = f"('.' + n).split('.{prefixes[0]}', 1)[1]" if len(prefixes) == 1 else "n"
+    return f"torch.save({{{name}: t for n, t in state_dict.items() if {where}}}, 'alone.pth')"
 
 
 def _has_names_of(source: Source, tensors: Mapping[str, Tensor]) -> bool:

@@ -3,6 +3,7 @@
     python -m training.import_checkpoint train_epoch_100.pth --from semseg --out ade.safetensors --classes names.txt
     python -m training.import_checkpoint encoder.pth decoder.pth --from csail --out csail.safetensors
     python -m training.import_checkpoint resnet50.pth --from torchvision --out trunk.safetensors
+    python -m training.import_checkpoint last.pt --take ema --out ade.safetensors
 
 Every tensor finds its place or nothing is written. What the tensors do not say (normalisation, align_corners, where
 strides and dilations are) is taken from the options, else from the configuration that MMSegmentation writes into its
@@ -13,11 +14,8 @@ and serving. `training.doctor` checks it against photos.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
+from dataclasses import asdict
 
-import tyro
 from rich.console import Console
 
 from segserve import cli
@@ -28,11 +26,12 @@ from training import mapping
 from training.checkpoint import save_checkpoint
 from training.class_names import arrange, read_names
 from training.foreign_file import Read, read
-from training.layout import StrideIn
+from training.import_options import ImportConfig, with_habits
 from training.meta import CheckpointMeta
 from training.pspnet import normalisation
 
-SMALLEST_INPUT = 33
+__all__ = ["ImportConfig", "main"]
+
 LISTED = 24  # names of tensors that were left out; some files have hundreds
 CSAIL_BEFORE = (
     "  CSAIL's older networks were fed otherwise: if this is one, import it again with --channel-order bgr --mean "
@@ -40,89 +39,18 @@ CSAIL_BEFORE = (
 )
 
 
-@dataclass(frozen=True)
-class ImportConfig:
-    """Options of the command."""
-
-    files: tyro.conf.Positional[tuple[Path, ...]]
-    """The file of weights (.pth, .pt, .safetensors); of CSAIL the encoder's and the decoder's."""
-    out: Path
-    """Checkpoint to write (.safetensors)."""
-    source: Annotated[
-        Literal["semseg", "mmseg", "csail", "torchvision", "auto"], tyro.conf.arg(name="from")
-    ] = "auto"
-    """Whose network it is; auto: by the names of its tensors. timm's ResNets come with torchvision."""
-    classes: Path | None = None
-    """Names of the outputs in their order: a text file, a line each, or a dataset description (.toml)."""
-    order: Path | None = None
-    """Rearrange the outputs by name into the order of this file (as --classes). Those that it does not name are left
-    out, such as one for the background."""
-    mean: tuple[float, float, float] | None = None
-    """Mean that was subtracted, in the source's channel order and scale. Left out: ImageNet's."""
-    std: tuple[float, float, float] | None = None
-    """What was divided by, likewise."""
-    pixel_scale: Literal[255, 1] = 255
-    """Scale of --mean and --std: 255 for pixels of 0 to 255, 1 for 0 to 1."""
-    channel_order: Literal["rgb", "bgr"] | None = None
-    """Order in which the source fed its channels; bgr is turned round inside the first convolution. Left out, here
-    and below: as mmseg's file says, else rgb."""
-    align_corners: bool | None = None
-    """How maps are upsampled. Left out: as mmseg's file says, else as the source's repository does."""
-    bn_eps: float = 1e-5
-    """Epsilon of the batch norms."""
-    stride_in: StrideIn | None = None
-    """Convolution of a bottleneck that has the stride: 1x1 in networks that came from Caffe. Left out: 3x3."""
-    contracted: bool | None = None
-    """Whether the first block of a dilated stage has half its dilation. Left out: as the source's repository."""
-    multi_grid: tuple[int, ...] = ()
-    """Dilation of each block of the last stage, if they differ."""
-    input_height: int = 473
-    """Height of the images that the model will be served with."""
-    input_width: int = 473
-    """Width, likewise."""
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
-    """Print what was recorded as JSON."""
-
-    def __post_init__(self) -> None:
-        if not self.files or len(self.files) > 2:
-            raise UsageError(f"{len(self.files)} files given: expected one, or of csail encoder and decoder")
-        if self.out.suffix != ".safetensors":
-            raise UsageError(f"--out {self.out}: expected a name that ends in .safetensors")
-        if self.out.resolve() in {path.resolve() for path in self.files}:
-            raise UsageError(f"--out {self.out} is the file to read, which would be lost: give another name")
-        if (self.mean is None) != (self.std is None) or (self.pixel_scale == 1 and self.mean is None):
-            raise UsageError("--mean and --std belong together, and --pixel-scale is theirs: give both")
-        if min(self.input_height, self.input_width) < SMALLEST_INPUT:
-            raise UsageError(f"--input-height and --input-width: expected {SMALLEST_INPUT} or more")
-        if self.bn_eps <= 0 or (self.std is not None and min(self.std) <= 0):
-            raise UsageError("--bn-eps and --std must be above 0")
-
-
-def with_habits(config: ImportConfig, content: Read) -> ImportConfig:
-    """The options, and where they say nothing, what the file's own configuration does."""
+def rgb_255(config: ImportConfig, content: Read) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std as the checkpoint has them: RGB, of pixels from 0 to 255."""
     said = content.habits
-    order = config.channel_order or said.channel_order or "rgb"
-    if config.mean is None and said.mean is not None and said.std is not None:
+    if config.mean is not None and config.std is not None:
+        scale, turn = 255 / config.pixel_scale, -1 if config.channel_order == "bgr" else 1
+        mean, std = (tuple(value * scale for value in values[::turn]) for values in (config.mean, config.std))
+        return mean, std
+    if said.mean is not None and said.std is not None:
         # where an option contradicts the file's order, these are still of the file's channels
-        turn = 1 if order == (said.channel_order or "rgb") else -1
-        (a, b, c), (d, e, f) = said.mean[::turn], said.std[::turn]
-        config = replace(config, mean=(a, b, c), std=(d, e, f))
-    return replace(
-        config,
-        channel_order=order,
-        align_corners=said.align_corners if config.align_corners is None else config.align_corners,
-        stride_in=config.stride_in or said.stride_in or "3x3",
-        contracted=said.contracted if config.contracted is None else config.contracted,
-        multi_grid=config.multi_grid or said.multi_grid or (),
-    )
-
-
-def rgb_255(config: ImportConfig, values: tuple[float, float, float] | None, index: int) -> tuple[float, ...]:
-    """mean (index 0) or std (1) as the checkpoint has it: RGB, of pixels from 0 to 255."""
-    if values is None:
-        return normalisation("pspnet50")[index]
-    scaled = tuple(value * (255 / config.pixel_scale) for value in values)
-    return scaled[::-1] if config.channel_order == "bgr" else scaled
+        turn = -1 if said.channel_order == "bgr" else 1
+        return said.mean[::turn], said.std[::turn]
+    return normalisation("pspnet50")
 
 
 def describe(
@@ -132,7 +60,7 @@ def describe(
 
     `theirs`: names of the outputs in the file, `names`: of those that are left, in their order.
     """
-    mean, std = rgb_255(config, config.mean, 0), rgb_255(config, config.std, 1)
+    mean, std = rgb_255(config, content)
     given = config.align_corners
     return CheckpointMeta(
         net.preset, names, IGNORE_LABEL, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]),
@@ -171,7 +99,7 @@ def outputs(
 
 
 def main(config: ImportConfig) -> None:
-    content = read(config.files, config.source)
+    content = read(config.files, config.source, config.take)
     config = with_habits(config, content)
     choices = mapping.Choices(
         config.stride_in or "3x3", config.contracted, config.multi_grid, content.habits.threshold
@@ -186,11 +114,17 @@ def main(config: ImportConfig) -> None:
         names, state = arrange(state, names, read_names(config.order))
     meta = describe(config, content, net, theirs, names)
     save_checkpoint(config.out, state, meta)
-    tell(config, meta, net)
+    guessed = content.configured and config.mean is None and content.habits.mean is None
+    tell(config, meta, net, guessed=guessed)
 
 
 def class_names(config: ImportConfig, content: Read, count: int) -> tuple[str, ...]:
-    """As many names as the classifier has outputs: of the option, of the file, or numbers. Raises UsageError."""
+    """As many names as the classifier has outputs: of the option, of the file, or numbers. Raises UsageError.
+
+    What a file without a classifier calls its outputs is of a network that is not there.
+    """
+    if count == 0 and config.classes is None:
+        return ()
     names = content.classes if config.classes is None else read_names(config.classes)
     where = config.classes or config.files[0]
     if not names:
@@ -209,15 +143,18 @@ def class_names(config: ImportConfig, content: Read, count: int) -> tuple[str, .
     return names
 
 
-def tell(config: ImportConfig, meta: CheckpointMeta, net: mapping.Mapped) -> None:
-    """What was taken for granted, or from mmseg's configuration: the tensors do not say it."""
+def tell(config: ImportConfig, meta: CheckpointMeta, net: mapping.Mapped, *, guessed: bool) -> None:
+    """What was taken for granted, or from mmseg's configuration: the tensors do not say it.
+
+    `guessed`: there is a configuration, and yet nobody said mean and std.
+    """
     if config.as_json:
         print(json.dumps({"out": str(config.out), "tensors": len(net.state)} | json.loads(meta.to_json())))
         return
     console = Console()
     what = f"{len(meta.classes)} classes" if meta.classes else "a trunk, for --pretrained-from"
     console.print(f"{config.out}: {meta.preset} of {meta.provenance['imported_from']}, {what}")
-    console.print(f"  weights from {meta.provenance['taken_from']}", highlight=False)
+    console.print(f"  weights from {meta.provenance['taken_from']}", markup=False, highlight=False)
     if (dropped := meta.provenance["outputs_left_out"]) != "nothing":
         console.print(f"  outputs that --order leaves out: {dropped}", markup=False, highlight=False)
     console.print(
@@ -226,6 +163,10 @@ def tell(config: ImportConfig, meta: CheckpointMeta, net: mapping.Mapped) -> Non
     console.print(f"  align_corners {meta.align_corners}, bn_eps {meta.bn_eps}, {meta.layout}")
     if (said := meta.provenance["file_says"]) != "nothing":
         console.print(f"  of these the file says itself: {said}", markup=False, highlight=False)
+    if guessed:
+        console.print(
+            "  the file's configuration does not say mean and std: taken are ImageNet's (--mean, --std)"
+        )
     if net.threshold is not None:
         console.print(
             f"  one output made two: a pixel is of class 1 where the sigmoid is above {net.threshold:g}"

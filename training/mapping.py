@@ -53,6 +53,8 @@ class Mapped:
 
 def convert(tensors: dict[str, Tensor], source: Source, choices: Choices) -> Mapped:
     """Raises CheckpointError with all that does not fit."""
+    _refuse_kinds(tensors)
+    _refuse_turned(tensors, source)
     given, threshold = tensors, choices.threshold or THRESHOLD
     tensors = _two_outputs(given, source, threshold)
     preset = find_preset(tensors, source)
@@ -82,6 +84,37 @@ def convert(tensors: dict[str, Tensor], source: Source, choices: Choices) -> Map
     return Mapped(preset, layout, num_classes, state, tuple(sorted(left_out)), binary)
 
 
+def _refuse_kinds(tensors: dict[str, Tensor]) -> None:
+    """Raises CheckpointError for tensors that are no weights as PyTorch has them, whatever their names."""
+    kinds = {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)}
+    odd = [name for name, tensor in kinds.items() if not tensor.is_floating_point()]
+    if odd:
+        shown = ", ".join(f"{name} ({str(kinds[name].dtype).removeprefix('torch.')})" for name in odd[:SHOWN])
+        raise CheckpointError(
+            f"{len(odd)} tensors are no floating-point numbers, as quantised weights are: {shown}"
+            f"{'…' * (len(odd) > SHOWN)}: import the float checkpoint that they were made of"
+        )
+    if single := [name for name, tensor in kinds.items() if tensor.dim() == 0]:
+        raise CheckpointError(
+            f"a single number where a weight was expected: {', '.join(single[:SHOWN])}: the file is not whole, or of "
+            "another network"
+        )
+
+
+def _refuse_turned(tensors: dict[str, Tensor], source: Source) -> None:
+    """Raises CheckpointError for kernels as TensorFlow has them, which are told by the first one's three channels."""
+    name = f"{stem(tensors, source)[0]}.weight"
+    shape = tuple(tensors[name].shape)
+    if len(shape) != 4 or shape[0] != shape[1] or shape[0] not in (3, 7) or shape[2] != 3:
+        return
+    if shape[3] != 3:  # else it looks the same either way
+        raise CheckpointError(
+            "the kernels are in TensorFlow's order (height, width, in, out), expected (out, in, height, width): "
+            f"{name} is {shape}. Turn each with permute(3, 2, 0, 1), save it again, and say --bn-eps 0.001, which is "
+            "TensorFlow's. Its padding 'same' pads otherwise at stride 2: what was trained with it is another function"
+        )
+
+
 def _two_outputs(tensors: dict[str, Tensor], source: Source, threshold: float) -> dict[str, Tensor]:
     """A binary head, whose one output goes through a sigmoid, as two outputs of which the larger one wins.
 
@@ -89,8 +122,8 @@ def _two_outputs(tensors: dict[str, Tensor], source: Source, threshold: float) -
     CheckpointError where nobody says the threshold: the only output of this repository's networks would always win.
     """
     classifier = source.head[2] if source.head else ""
-    weight = tensors.get(f"{classifier}.weight")
-    if weight is None or weight.shape[0] != 1:
+    weight, bias = tensors.get(f"{classifier}.weight"), tensors.get(f"{classifier}.bias")
+    if weight is None or weight.shape[0] != 1 or (bias is not None and bias.shape[0] != 1):
         return tensors
     if source.name != "mmseg":
         raise CheckpointError(

@@ -34,6 +34,7 @@ SIZE, COUNT = 65, 3
 Pixels = NDArray[np.uint8]
 Import = Callable[..., Patient]
 RGB_MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+UNIT = {name: tuple(x / 255**2 for x in values) for name, values in (("mean", RGB_MEAN), ("std", STD))}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -82,6 +83,7 @@ MEANT: dict[str, dict[str, Any]] = {
     "the older CSAIL's": {"channel_order": "bgr", "mean": (102.9801, 115.9465, 122.7717), "std": (1.0,) * 3},
     "rgb, none": {"mean": (0.0,) * 3, "std": (1.0,) * 3},
     "rgb": {},
+    "mean for 0 to 1, fed 0 to 255": {**UNIT, "pixel_scale": 1},
     "corners": {"align_corners": True},
 }
 MADE: dict[str, dict[str, Any]] = {
@@ -104,6 +106,8 @@ MADE: dict[str, dict[str, Any]] = {
         ("bgr", "rgb"),
         ("mean for 0 to 1", "bgr, ImageNet's"),
         ("mean for 0 to 1", "rgb, none"),
+        ("explicit mean", "mean for 0 to 1, fed 0 to 255"),
+        ("mean for 0 to 1", "mean for 0 to 1, fed 0 to 255"),
     ],
 )
 def test_its_options_make_the_network_that_was_meant(imported: Import, made: str, meant: str) -> None:
@@ -146,6 +150,20 @@ def test_a_cause_that_explains_a_part_is_said_to(imported: Import) -> None:
     assert f"That explains only a part: {left} of the pixels still differ, of {before}." in found.words()
     assert "To see how far that goes, import it again with --align-corners True" in found.words()
     assert "Not tried: an input of another size than 65x65" in found.words()
+    assert "several scales, another output stride, TensorFlow's same padding." in found.words()
+    assert "other weights" not in found.words()
+
+
+def test_other_weights_of_the_file_are_told_where_nothing_explains_it(
+    tmp_path: Path, imported: Import, weights: dict[str, Tensor]
+) -> None:
+    name = "decode_head.conv_seg.weight"
+    averaged = weights | {name: weights[name].flip(1)}
+    torch.save({"state_dict": weights, "ema": averaged}, tmp_path / "theirs.pth")
+    expected = masks(imported(take="ema"))
+    said = "also held other weights (taken: state_dict, not ema): "
+    assert said in seen(imported(), expected).words()
+    assert seen(imported("--take ema"), expected).words() == "nothing is wrong: agreement 100.00 %."
 
 
 def test_masks_of_another_size_are_told(imported: Import) -> None:

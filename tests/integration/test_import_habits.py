@@ -20,7 +20,7 @@ from segserve.errors import CheckpointError, UsageError
 from tests.foreign_habits import fed_255, save_csail, save_mmseg
 from tests.foreign_nets import CSAIL, MMSeg, Semseg, random_weights
 from training.checkpoint import CheckpointMeta, load_checkpoint
-from training.foreign import habits
+from training.foreign_config import habits
 from training.import_checkpoint import ImportConfig, main
 from training.torch_engine import checkpoint_segmenter
 
@@ -53,7 +53,8 @@ CONFIG_1X = """data_preprocessor = dict(
     std=[1.0, 1.0, 2.0])
 model = dict(
     auxiliary_head=dict(align_corners=False),
-    backbone=dict(contract_dilation=False, multi_grid=(1, 2), style='caffe'),
+    backbone=dict(
+        contract_dilation=False, dilations=(1, 1, 2, 4), multi_grid=(1, 2), strides=(1, 2, 1, 1), style='caffe'),
     decode_head=dict(align_corners=True, threshold=0.4))
 """
 

@@ -34,6 +34,8 @@ CLOSED = 0.3
 """Share of the gap to a reference that a change must close to be named."""
 SAME = 0.001
 """A share of pixels that differ from a reference's: no gap left to explain."""
+SURE = 0.0001
+"""Likewise, and so little that nothing else needs to be tried: it could not be better by anything that counts."""
 GAIN = 0.03
 """mIoU that a change must gain where labels were drawn by people: there the gap is mostly the model's."""
 NOISE = 0.01
@@ -220,7 +222,7 @@ class _Search:
         return self.explaining(now, chosen)
 
     def best(self, options: list[list[Mend]]) -> tuple[list[Mend], _State] | None:
-        """Try each; the first mend of an option has the pipeline with all of them."""
+        """Try each until one explains all; the first mend of an option has the pipeline with all of them."""
         chosen: tuple[list[Mend], _State] | None = None
         for option in options:
             state = self.state(option[0].pipeline)
@@ -229,6 +231,8 @@ class _Search:
             noise = 0 if self.references else NOISE
             if chosen is None or self.worth(state) > self.worth(chosen[1]) + noise:
                 chosen = option, state
+            if self.references and state.reading is None and 1 - state.reached <= SURE:
+                break
         return chosen
 
     def explaining(

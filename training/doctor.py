@@ -31,7 +31,7 @@ from training.checkpoint import load_model
 from training.description import is_photo
 from training.diagnosis import Diagnosis, diagnose
 from training.doctor_page import page
-from training.patient import Patient, photo_size
+from training.patient import Patient, orientation, photo_size
 from training.sources.index_png import read_png
 from training.sources.item import BadPair, label_finder
 from training.spread import spread
@@ -41,6 +41,7 @@ BUDGET_S = 45.0
 PASSES = 50
 """Forward passes of every photo, if the first round is not enough."""
 FEWEST = 2
+"""Photos, where people drew the labels: what explains one must explain others too. Of masks one is enough."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class DoctorConfig:
     out: Path | None = None
     """Folder for doctor.html: the finding, everything tried, and pictures."""
     limit: int = 8
-    """Photos to look at; fewer are taken where the network is slow, so that it ends in about a minute."""
+    """Photos to look at; fewer are taken where the network is slow, down to the one with the most classes, so that it
+    ends in about a minute."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print JSON instead of a table."""
 
@@ -93,10 +95,18 @@ def admit(config: DoctorConfig) -> Patient:
     started = time.perf_counter()
     largest.counts(Pipeline.of(meta))
     affordable = int(BUDGET_S / PASSES / (time.perf_counter() - started))
-    chosen = spread(pairs, min(config.limit, max(FEWEST, affordable)))
+    if affordable < FEWEST and config.reference_masks is not None:
+        chosen = [max(chosen, key=_tells)]
+    else:
+        chosen = spread(pairs, min(config.limit, max(FEWEST, affordable)))
     return Patient(
         model, meta, [_photo(photo) for photo, _ in chosen], [_label(label) for _, label in chosen]
     )
+
+
+def _tells(pair: tuple[Path, Path]) -> tuple[bool, int]:
+    """How much a photo can show alone: one that lies on its side shows what EXIF does, else the most classes."""
+    return orientation(_photo(pair[0])) != 1, len(np.unique(_label(pair[1])))
 
 
 def _pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
@@ -161,7 +171,8 @@ def main(config: DoctorConfig) -> int:
 
 
 def _tell(found: Diagnosis, photos: int, config: DoctorConfig) -> None:
-    table = Table(title=f"{found.measure} on {photos} photos", title_justify="left")
+    what = "1 photo" if photos == 1 else f"{photos} photos"
+    table = Table(title=f"{found.measure} on {what}", title_justify="left")
     table.add_column("undone")
     table.add_column("how")
     table.add_column(f"{found.measure} %", justify="right")

@@ -51,7 +51,7 @@ class Patient:
 
     def turned(self) -> bool:
         """Whether any photo says that it lies on its side, or is mirrored."""
-        return any(_orientation(photo) != 1 for photo in self.photos)
+        return any(orientation(photo) != 1 for photo in self.photos)
 
     def counts(self, pipeline: Pipeline) -> Counts:
         """int64 (photos, 256, num_classes): pixels of a label's value that were predicted as a class."""
@@ -91,8 +91,10 @@ class Patient:
     def _configured(self, pipeline: Pipeline) -> pspnet.PSPNet:
         if pipeline.layout == self.meta.layout:
             return self.model
-        model = pspnet.build(self.meta.preset, len(self.meta.classes), layout=pipeline.layout).eval()
-        model.load_state_dict(self.model.state_dict(), strict=False)  # the auxiliary head may be absent
+        with torch.device("meta"):  # no weights of its own: it shares the model's
+            model = pspnet.build(self.meta.preset, len(self.meta.classes), layout=pipeline.layout).eval()
+        # the auxiliary head may be absent, and is not asked
+        model.load_state_dict(self.model.state_dict(), strict=False, assign=True)
         model.decide = self.model.decide
         return model
 
@@ -131,7 +133,7 @@ def photo_size(photo: bytes) -> tuple[int, int]:
     """Height and width, upright, from the file's header."""
     with Image.open(io.BytesIO(photo)) as image:
         width, height = image.size
-    return (width, height) if _orientation(photo) > 4 else (height, width)
+    return (width, height) if orientation(photo) > 4 else (height, width)
 
 
 def agreement(counts: Counts, ignore_label: int) -> float:
@@ -192,7 +194,8 @@ def fitted(expected: Pixels, mask: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(expected).resize(mask.shape[::-1], Image.Resampling.NEAREST))
 
 
-def _orientation(photo: bytes) -> int:
+def orientation(photo: bytes) -> int:
+    """What EXIF says, 1 to 8: 1 is upright, and so is what says nothing."""
     with Image.open(io.BytesIO(photo)) as image:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
 

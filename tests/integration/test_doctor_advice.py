@@ -22,11 +22,10 @@ from torch import Tensor
 
 from segserve.errors import UsageError
 from tests.foreign_nets import MMSeg, random_weights
-from training import doctor
 from training.assumptions import Pipeline
 from training.checkpoint import load_model
 from training.diagnosis import Diagnosis, diagnose
-from training.doctor import DoctorConfig, _pairs, admit
+from training.doctor import _pairs
 from training.import_checkpoint import ImportConfig, main
 from training.patient import Patient
 
@@ -213,35 +212,6 @@ def test_counts_are_kept_and_masks_are_not(imported: Import, monkeypatch: pytest
         isinstance(inner, list) for value in kept if isinstance(value, dict) for inner in value.values()
     )
     assert not replace(patient)._counts, "other labels, other counts"
-
-
-def test_photos_that_take_long_are_fewer(
-    imported: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not the network's time alone: large photos of a small network take longer to decode and to count."""
-    patient, asked = imported(), list[int]()
-    for folder in ("photos", "masks"):
-        (tmp_path / folder).mkdir()
-    for index, photo in enumerate(photos()):
-        side = 200 if index == 1 else SIZE
-        with Image.open(io.BytesIO(photo)) as image:
-            image.resize((side, side)).save(tmp_path / f"photos/{index}.png")
-        Image.new("L", (side, side)).save(tmp_path / f"masks/{index}.png")
-    clock = iter([0.0, doctor.BUDGET_S])
-    monkeypatch.setattr("training.doctor.time.perf_counter", lambda: next(clock))
-    counts = Patient.counts
-
-    def count(self: Patient, pipeline: Pipeline) -> Any:
-        asked.append(self.expected[0].shape[0])
-        return counts(self, pipeline)
-
-    monkeypatch.setattr(Patient, "counts", count)
-    config = DoctorConfig(
-        tmp_path / "out.safetensors", tmp_path / "photos", reference_masks=tmp_path / "masks"
-    )
-    assert len(admit(config).photos) == doctor.FEWEST
-    assert asked == [200], "the largest is timed"
-    assert patient.meta.input_height == SIZE
 
 
 def test_hidden_files_of_a_mac_are_no_photos(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ PEERS_READY := $(PEERS_VENV)/.ready
 PEERS_MAR ?= $(MAR)
 PEERS_BUILD ?= build/rooms
 
-.PHONY: help setup serve stop segment check test train demo-model export package load bench-regress bench-peers gpu-check image clean
+.PHONY: help setup serve stop segment client check test train demo-model export package load bench-regress bench-peers gpu-check image clean
 
 help: ## This list
 	@echo "usage: make TARGET [NAME=value ...]"
@@ -90,6 +90,9 @@ stop: $(READY) ## End the server that `make serve DETACH=1` left running
 
 segment: $(READY) $(RENDERED) ## Segment a photo with the running server (PHOTO=x.jpg, AUTH=token, PORT=8080); see out/
 	$(PY) -m deploy.segment "$(PHOTO)" --out out --url $(URL) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE))
+
+client: $(READY) ## A wheel of the Python client for applications, in out/; it needs httpx alone
+	$(PY) -m deploy.client_wheel --out out
 
 check: $(READY) ## Formatting, lint, types
 	$(PY) -m ruff check

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
+import httpx
+
 from segserve.errors import UsageError
 
 
@@ -35,3 +37,14 @@ def is_loopback(host: str) -> bool:
 def reachable(url: str) -> str:
     """A server that listens on all addresses is asked on loopback."""
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def host_of(url: str) -> str:
+    """Raises: UsageError for what is no address of a server."""
+    try:
+        parts = httpx.URL(url)
+        if parts.scheme in ("http", "https") and parts.host and (parts.port or 0) < 1 << 16:
+            return parts.host
+    except httpx.InvalidURL:
+        pass
+    raise UsageError(f"{url} is no address of a server; expected http://HOST:PORT")

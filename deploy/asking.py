@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deploy.addresses import reachable
-from deploy.client import message
+from deploy.exchange import message
 from deploy.run_folder import Running
 from segserve.errors import CheckFailed
 

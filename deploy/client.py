@@ -14,14 +14,15 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 import httpx
 
-from deploy.addresses import is_loopback
+from deploy.addresses import host_of, is_loopback
+from deploy.exchange import Body, form, message, stranger
 from deploy.retry import Budget, Retry, again, retry_after_s
 from deploy.tls import Untrusted, no_connection, trusted
 from segserve.errors import CheckFailed, ServerError, UsageError
@@ -46,17 +47,6 @@ class _Lost(ServerError):
     """No answer in the time that one attempt has."""
 
 
-def _host(url: str) -> str:
-    """Raises: UsageError for what is no address of a server."""
-    try:
-        parts = httpx.URL(url)
-        if parts.scheme in ("http", "https") and parts.host and (parts.port or 0) < 1 << 16:
-            return parts.host
-    except httpx.InvalidURL:
-        pass
-    raise UsageError(f"{url} is no address of a server; expected http://HOST:PORT")
-
-
 class AsyncClient:
     """One connection pool, one retry budget. Belongs to one event loop; use it in an `async with`, or `aclose` it.
 
@@ -77,11 +67,13 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rand: Callable[[], float] = random.random,
     ) -> None:
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise UsageError("the token has characters that no token has; expected one of RUN/key_file.json")
         self._url, self._path = url, f"/predictions/{model}"
         self._retry = retry or Retry()
         self._budget = Budget(self._retry)
         self._clock, self._sleep, self._rand = clock, sleep, rand
-        host = _host(url)
+        host = host_of(url)
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -104,24 +96,37 @@ class AsyncClient:
         await self._http.aclose()
 
     async def segment(
-        self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S, once: bool = False
+        self,
+        image: bytes | bytearray | memoryview,
+        answer_format: str,
+        *,
+        classes: Sequence[str] = (),
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        once: bool = False,
     ) -> bytes:
         """Body of the answer in one of `segserve.request.CONTENT_TYPES`, after timeout_s at the latest.
 
-        once: nothing is sent again, for callers that have somebody else to ask.
+        classes: only these, by name. once: nothing is sent again, for callers that have somebody else to ask.
 
         Raises: Refused for any status but 200 that is final, or was the last one in time; ServerError if there is no
-        server, it went away, or did not answer in time.
+        server, it went away, did not answer in time, or is another one; UsageError for a format that does not exist.
         """
+        if answer_format not in CONTENT_TYPES:
+            raise UsageError(
+                f"no answer format {answer_format!r}; expected one of {', '.join(CONTENT_TYPES)}"
+            )
+        body = form(bytes(image), classes)
         deadline = self._clock() + timeout_s
         self._budget.earn()
         error: Refused | ServerError
         retries, full, answer_s = 0, 0, self._retry.answer_s
         unreachable_since: float | None = None
         while True:
-            answer = await self._attempt(image, answer_format, min(deadline - self._clock(), answer_s))
+            answer = await self._attempt(body, answer_format, min(deadline - self._clock(), answer_s))
             if isinstance(answer, httpx.Response):
                 if answer.status_code == 200:
+                    if error_of_200 := stranger(self._url, answer, answer_format):
+                        raise error_of_200
                     return answer.content
                 error, final = Refused(answer.status_code, message(answer)), not again(answer)
                 asked_s, unreachable_since = retry_after_s(answer), None
@@ -142,19 +147,19 @@ class AsyncClient:
                 raise error
             await self._sleep(wait_s)
 
-    async def _attempt(
-        self, image: bytes, answer_format: str, limit_s: float
-    ) -> httpx.Response | ServerError:
+    async def _attempt(self, body: Body, answer_format: str, limit_s: float) -> httpx.Response | ServerError:
         """An answer, or why there was none."""
-        headers = {"Accept": CONTENT_TYPES[answer_format], "Content-Type": "application/octet-stream"}
+        headers = {"Accept": CONTENT_TYPES[answer_format], **body.headers}
         try:
             async with asyncio.timeout(max(0.0, limit_s)):
-                return await self._http.post(self._path, content=image, headers=headers)
+                return await self._http.post(
+                    self._path, content=body.content, data=body.fields, files=body.files, headers=headers
+                )
         except TimeoutError:
             return _Lost(f"{self._url} did not answer within {limit_s:.3g} s")
         except httpx.ConnectError as error:
             return no_connection(self._url, error)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # a body that can't be unpacked, too
             return ServerError(f"{self._url} did not answer: {type(error).__name__} {error}")
 
 
@@ -195,7 +200,7 @@ class Client:
         ca_file: Path | None = None,
     ) -> None:
         self._make = partial(AsyncClient, url, model, token, retry, ca_file=ca_file)
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
         self._thread = _Thread(self._make())
 
     def __enter__(self) -> Client:
@@ -207,16 +212,24 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections and end the thread. Calls in flight must have ended."""
-        if self._thread.pid == os.getpid():  # a parent's are the parent's to close
+        """Close all connections and end the thread. Calls in flight must have ended. Once more does nothing."""
+        with self._lock:
+            closed, self._closed = self._closed, True
+        if not closed and self._thread.pid == os.getpid():  # a parent's are the parent's to close
             self._thread.close()
 
     def segment(
-        self, image: bytes, answer_format: str, *, timeout_s: float = ANSWER_TIMEOUT_S, once: bool = False
+        self,
+        image: bytes | bytearray | memoryview,
+        answer_format: str,
+        *,
+        classes: Sequence[str] = (),
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        once: bool = False,
     ) -> bytes:
         """As `AsyncClient.segment`, with the same errors."""
         thread = self._of_this_process()
-        call = thread.client.segment(image, answer_format, timeout_s=timeout_s, once=once)
+        call = thread.client.segment(image, answer_format, classes=classes, timeout_s=timeout_s, once=once)
         future = asyncio.run_coroutine_threadsafe(call, thread.loop)
         try:
             return future.result()
@@ -225,25 +238,11 @@ class Client:
 
     def _of_this_process(self) -> _Thread:
         """A fork does not bring the thread along, and the connections are the parent's: then both are made anew."""
+        if self._closed:
+            raise UsageError("this client is closed; make another one")
         if self._thread.pid != os.getpid():
             with self._lock:
                 if self._thread.pid != os.getpid():
                     _OF_PARENTS.append(self._thread)
                     self._thread = _Thread(self._make())
         return self._thread
-
-
-def message(answer: httpx.Response) -> str:
-    """What an answer that is not 200 says, whether our handler wrote it or TorchServe."""
-    try:
-        body = answer.json()
-        said = str(body["error"]["message"] if "error" in body else body["message"])
-    except (ValueError, KeyError, TypeError):
-        said = (
-            "more bytes than the server takes (max_request_size)"
-            if answer.status_code == 413
-            else answer.text
-        )
-    if "Token Authorization failed" in said:
-        said += "; pass the key file of the server: --token-file RUN/key_file.json"
-    return f"{answer.status_code} {answer.reason_phrase}: {said.strip() or 'no reason given'}"

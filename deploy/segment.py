@@ -4,7 +4,8 @@
     python -m deploy.segment *.jpg --out out/           # the same in out/NAME/ for each
 
 mask.png is a palette image of class ids, overlay.jpg is for looking, result.json has the classes found with their
-share and outline (COCO RLE). Exit code 0: all done; 1: the server refused a photo; 2: no server, wrong options.
+share and outline (COCO RLE). Exit code 0: all done; 1: a photo was refused, or got no answer after others did; 2: no
+server, wrong options.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from deploy.client import Client, Refused
 from deploy.retry import Retry
 from deploy.run_folder import read_token
 from segserve.cli import run
-from segserve.errors import UsageError
+from segserve.errors import ServerError, UsageError
 
 OUTPUTS = {"png": "mask.png", "overlay": "overlay.jpg", "json": "result.json"}
 
@@ -64,12 +67,14 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Exit code: 0, or 1 if any photo was refused."""
+    """Exit code: 0, or 1 if any photo was refused or got no answer. Raises: ServerError if the first one gets none."""
     token = read_token(config.token_file, "inference") if config.token_file else None
     results: list[dict[str, Any]] = []
     config.out.mkdir(parents=True, exist_ok=True)  # if that fails, it fails before the server has worked
-    # where no server is, somebody at a terminal is told at once
-    with Client(config.url, config.model, token, Retry(unreachable_s=0), ca_file=config.ca_file) as client:
+    with ExitStack() as stack:
+        connect = partial(Client, config.url, config.model, token, ca_file=config.ca_file)
+        # where no server is, somebody at a terminal is told at once; one that has answered may go away for a moment
+        client = stack.enter_context(connect(Retry(unreachable_s=0)))
         quiet = config.json or len(config.photos) == 1
         for photo in track(config.photos, "segmenting", console=Console(stderr=True), disable=quiet):
             folder = config.out if len(config.photos) == 1 else config.out / photo.stem
@@ -77,6 +82,12 @@ def main(config: Config) -> int:
                 results.append({"photo": str(photo), **segment(client, photo, folder)})
             except Refused as error:
                 results.append({"photo": str(photo), "status": error.http_status, "error": str(error)})
+            except ServerError as error:
+                if not results:
+                    raise
+                results.append({"photo": str(photo), "error": str(error)})
+            if len(results) == 1 < len(config.photos):
+                client = stack.enter_context(connect(Retry()))
     if config.json:
         print(json.dumps(results, ensure_ascii=False))
     else:

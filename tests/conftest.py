@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from benchmarks import ports
@@ -18,6 +19,10 @@ if TYPE_CHECKING:  # rendering is loaded only by the tests that ask for a photo
     from benchmarks.photos import Photo
 
 REPO = Path(__file__).resolve().parents[1]
+
+# The same examples each time, on a machine of any speed; tests/integration/test_fuzz.py tries others, if asked.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -100,6 +105,7 @@ def small_export(folder: Path, version: str, engine: str, seed: str) -> None:
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     unfinished.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "tests.small_export", str(unfinished), version, engine, seed]
-    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    # a minute on two quiet cores; the other process of tests waits for the lock meanwhile
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=1500)
     assert result.returncode == 0, result.stderr
     unfinished.rename(folder)

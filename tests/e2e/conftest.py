@@ -53,6 +53,14 @@ def serving(run_dir: Path, options: list[str]) -> Iterator[Server]:
         assert run("deploy.server", "stop", "--run-dir", run_dir).returncode == 0
 
 
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Iterator[Path]:
+    """A run folder that does not exist yet; a server that a failed test leaves in it is ended."""
+    folder = tmp_path / "run"
+    yield folder
+    assert run("deploy.server", "stop", "--run-dir", folder).returncode == 0
+
+
 @pytest.fixture(scope="session")
 def server(
     store: Path, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]

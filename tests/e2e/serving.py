@@ -23,6 +23,13 @@ from deploy.run_folder import Running
 
 REPO = Path(__file__).resolve().parents[2]
 
+ECHO = """
+class Echo:
+    def initialize(self, context): pass
+    def handle(self, data, context): return [bytes(item["body"]) for item in data]
+"""
+"""The handler of a model that answers what it gets."""
+
 
 @dataclass(frozen=True)
 class Server:

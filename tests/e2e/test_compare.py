@@ -6,10 +6,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from benchmarks.photos import Photo
 from benchmarks.slowed import slowed
 from segserve.package import check_package
 from tests.e2e.serving import run
+
+pytestmark = pytest.mark.timeout(900)  # several starts each, which are patient with a busy machine
 
 
 def test_a_much_slower_engine_is_worse_beyond_doubt(

@@ -14,6 +14,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
+from benchmarks.bad_files import bad_requests
 from benchmarks.photos import Photo
 from segserve.image import MAX_PIXELS
 from tests.e2e.serving import Server, error_of, labels_of
@@ -55,6 +56,21 @@ def test_a_json_body_is_refused_and_no_worker_parses_it(server: Server) -> None:
         assert psutil.Process(pid).environ()["TS_DECODE_INPUT_REQUEST"] == "false"
 
 
+def test_a_form_whose_header_lacks_the_boundary_is_told_so(server: Server, room: Photo) -> None:
+    """As a client sends it that sets the header by itself; with the boundary the same body is fine."""
+    form = httpx.Request("POST", "http://any", files={"data": room.jpeg})
+    body, content_type = form.read(), form.headers["Content-Type"]
+    answers = [
+        server.http.post("/predictions/rooms", content=body, headers={"Content-Type": sent})
+        for sent in (content_type, content_type.partition(";")[0])
+    ]
+    assert [answer.status_code for answer in answers] == [200, 400]
+    assert error_of(answers[1]) == {
+        "type": "BadImage",
+        "message": "the form's Content-Type lacks its boundary; let your client set that header",
+    }
+
+
 def test_a_truncated_photo_is_refused(server: Server, room: Photo) -> None:
     answer = server.post(room.jpeg[: len(room.jpeg) // 2])
     assert (answer.status_code, error_of(answer)["type"]) == (400, "BadImage")
@@ -77,13 +93,25 @@ def test_an_unknown_class_is_422_and_names_the_known_ones(server: Server, room: 
     assert "ceiling" in error["message"]
 
 
+@pytest.mark.parametrize("kind", [bad.name for bad in bad_requests(b"")])
+def test_what_the_load_test_sends_wrongly_gets_the_status_that_it_is_judged_by(
+    server: Server, room: Photo, kind: str
+) -> None:
+    [bad] = [one for one in bad_requests(room.jpeg) if one.name == kind]
+    answer = server.http.post("/predictions/rooms", content=bad.body, headers=bad.headers)
+    assert answer.status_code == bad.status, answer.text
+    assert error_of(answer)
+
+
 def test_more_bytes_than_allowed_are_413_before_they_are_all_sent(server: Server) -> None:
+    pids = server.worker_pids("rooms")
     try:
         status = server.post(bytes(40_000_000)).status_code
     except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):
         status = 413  # it may close the connection while we still send
     assert status == 413
     assert server.http.get("/ping").json() == {"status": "Healthy"}
+    assert server.worker_pids("rooms") == pids  # no worker was lost to it
 
 
 def test_the_largest_photo_is_answered_and_the_worker_survives_it(server: Server) -> None:
@@ -95,15 +123,21 @@ def test_the_largest_photo_is_answered_and_the_worker_survives_it(server: Server
 
 def test_an_enormous_header_is_refused_without_its_memory(server: Server, shared_data: Path) -> None:
     pids = server.worker_pids("rooms")
-    before = [peak_bytes(pid) for pid in pids]
+    before = [begin_peak(pid) for pid in pids]
     answer = server.post((shared_data / "odd_images" / "bomb_header.png").read_bytes())
     assert (answer.status_code, error_of(answer)["type"]) == (413, "ImageTooLarge")
     grown = [peak_bytes(pid) - then for pid, then in zip(pids, before, strict=True)]
     assert max(grown) < 64e6, "a decoded bomb takes gigabytes"
 
 
+def begin_peak(pid: int) -> int:
+    """Forget what it held for earlier tests (proc_pid_clear_refs(5)). Returns: what it holds now, in bytes."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return peak_bytes(pid)
+
+
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process ever held."""
+    """The most memory that a process held since `begin_peak`."""
     line = next(
         line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")
     )

@@ -16,6 +16,8 @@ from segserve.segmenter import Segmenter
 from tests.e2e.conftest import serving
 from tests.e2e.serving import archive, labels_of, start_options
 
+pytestmark = pytest.mark.timeout(900)  # several starts each, which are patient with a busy machine
+
 HANGS_ON_ONE = """
 import threading
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Starting and stopping: signals, taken ports, broken models, servers that were killed. Nothing is left running."""
+"""Starting and stopping: signals, taken ports, broken models, servers that were killed. Nothing is left running.
+
+Starting again with a version that was damaged meanwhile is in test_damaged_versions.py.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,20 +18,15 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from deploy import processes, served
+from deploy import processes
 from deploy import server as server_commands
 from deploy.options import Start
 from deploy.run_folder import Running
 from segserve.errors import UsageError
-from tests.e2e.serving import REPO, archive, command, run, start_options, started
+from tests.e2e.serving import ECHO, REPO, archive, command, run, start_options, started
+from tests.mute import Mute
 
 pytestmark = pytest.mark.timeout(900)  # several starts each, which are patient with a busy machine
-
-ECHO = """
-class Echo:
-    def initialize(self, context): pass
-    def handle(self, data, context): return [bytes(item["body"]) for item in data]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +38,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive(folder / "slow.mar", "slow", "import time\n" + ECHO.replace("pass", "time.sleep(600)"))
     archive(folder / "dies.mar", "dies", "import os\n" + ECHO.replace("pass", "os._exit(9)"))
     return folder
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path) -> Iterator[Path]:
-    """A run folder that does not exist yet; a server that a failed test leaves in it is ended."""
-    folder = tmp_path / "run"
-    yield folder
-    assert run("deploy.server", "stop", "--run-dir", folder).returncode == 0
 
 
 @contextlib.contextmanager
@@ -105,13 +94,16 @@ def test_the_server_ending_by_itself_ends_the_foreground_with_its_code(
         free_ports(2),
         tmp_path / "a folder with spaces, Umläute and a path too long for a socket" / "run",
     )
-    with foreground(start_options(store, run_dir, ports, ["echo=echo.mar"])) as process:
-        running = started(run_dir)
-        os.kill(running.pid, signal.SIGKILL)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 128 + signal.SIGKILL
-        assert "ended by itself" in said
-    assert_gone(run_dir, ports, running)
+    try:
+        with foreground(start_options(store, run_dir, ports, ["echo=echo.mar"])) as process:
+            running = started(run_dir)
+            os.kill(running.pid, signal.SIGKILL)
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 128 + signal.SIGKILL
+            assert "ended by itself" in said
+        assert_gone(run_dir, ports, running)
+    finally:
+        assert run("deploy.server", "stop", "--run-dir", run_dir).returncode == 0
 
 
 def test_status_attach_second_start_and_stop(
@@ -158,63 +150,6 @@ def test_status_attach_second_start_and_stop(
     assert run("deploy.server", "stop", *there).returncode == 0  # again: nothing to do
 
 
-def gone(mar: Path) -> None:
-    mar.unlink()
-
-
-def torn(mar: Path) -> None:
-    mar.write_bytes(mar.read_bytes()[:50])
-
-
-def no_model(mar: Path) -> None:
-    with zipfile.ZipFile(mar, "w") as file:
-        file.writestr("MAR-INF/MANIFEST.json", "{")
-
-
-def broken_handler(mar: Path) -> None:
-    archive(mar, "echo", "import no_such_library\n" + ECHO, version="1.0")
-
-
-@pytest.mark.parametrize("damage", [gone, torn, no_model, broken_handler])
-def test_a_restart_does_without_a_damaged_spare_version_and_never_without_the_default(
-    run_dir: Path,
-    tmp_path: Path,
-    free_ports: Callable[[int], list[int]],
-    damage: Callable[[Path], None],
-) -> None:
-    own = tmp_path / "store"
-    own.mkdir()
-    old, new = own / "echo-1.mar", own / "echo-2.mar"
-    archive(old, "echo", ECHO, version="1.0")
-    archive(new, "echo", ECHO, version="2.0")
-    named = start_options(own, run_dir, free_ports(2), ["echo=echo-2.mar", "echo=echo-1.mar"])
-    again = named[: named.index("--models")]
-    recorded = served.Served("2.0", {"2.0": "echo-2.mar", "1.0": "echo-1.mar"})
-    assert run("deploy.server", "start", "--detach", *named).returncode == 0
-    assert run("deploy.server", "stop", "--run-dir", run_dir).returncode == 0
-    assert served.load(run_dir) == {"echo": recorded}
-
-    damage(old)
-    all_named = run("deploy.server", "start", "--detach", *named)
-    assert all_named.returncode == 2  # who names it wants it
-    restarted = run("deploy.server", "start", "--detach", *again)
-    assert restarted.returncode == 0, restarted.stderr
-    assert "serves echo 2.0" in restarted.stdout
-    assert "the server starts without it, and the next start tries again" in restarted.stderr
-    status = run("deploy.status", "--run-dir", run_dir)
-    assert status.returncode == 0, status.stdout
-    assert "echo=echo-1.mar is missing" in status.stdout
-    assert served.load(run_dir) == {"echo": recorded}
-    assert run("deploy.server", "stop", "--run-dir", run_dir).returncode == 0
-
-    archive(old, "echo", ECHO, version="1.0")
-    damage(new)
-    failed = run("deploy.server", "start", "--detach", *again)
-    assert failed.returncode == 2
-    assert "echo" in failed.stderr
-    assert served.load(run_dir) == {"echo": recorded}
-
-
 def test_a_killed_server_leaves_nothing_that_stops_the_next(
     store: Path, run_dir: Path, free_ports: Callable[[int], list[int]]
 ) -> None:
@@ -247,14 +182,6 @@ def test_a_port_that_is_taken_after_the_check_is_told_too(
         with pytest.raises(UsageError, match=rf"port {port} on 127.0.0.1 is taken by process {os.getpid()}"):
             server_commands.start(options)
     assert_gone(run_dir, [metrics])
-
-
-class Mute:
-    """Signals are the test runner's here."""
-
-    def arm(self) -> None: ...
-
-    def disarm(self) -> None: ...
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from deploy.metrics import scrape
 from deploy.processes import wait_until
 from tests.e2e.serving import Server, send_unreadable_form
 
+pytestmark = pytest.mark.timeout(900)  # one starts a server of its own, patient with a busy machine
+
 PATIENCE_S = 60.0
 MARKER = b"nobody must see this photo"
 

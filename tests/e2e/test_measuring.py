@@ -15,6 +15,8 @@ from benchmarks.mar_settings import Settings
 from benchmarks.photos import Photo
 from tests.e2e.serving import run
 
+pytestmark = pytest.mark.timeout(900)  # several starts each, which are patient with a busy machine
+
 
 @pytest.fixture
 def mar(exported: Mapping[str, Path], tmp_path: Path) -> Path:

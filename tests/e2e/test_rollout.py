@@ -214,12 +214,14 @@ def test_ctrl_c_while_the_old_version_goes_leaves_the_new_one_in_service(place: 
         command("deploy.rollout", place.mar("2.0"), "--run-dir", place.run_dir, *PATIENT),
         cwd=REPO, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        # written down before 1.0 drains
-        assert processes.wait_until(
-            lambda: served.load(place.run_dir)["rooms"].default == "2.0", timeout_s=200
-        )
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        try:  # written down before 1.0 drains
+            assert processes.wait_until(
+                lambda: served.load(place.run_dir)["rooms"].default == "2.0", timeout_s=200
+            )
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 0, said
     assert "interrupted\nrooms 2.0 is in service; 1.0 will go with the next rollout" in said
     status = run("deploy.status", "--run-dir", place.run_dir)

@@ -15,7 +15,7 @@ from segserve.segmenter import Segmenter
 from tests.e2e.fronts import NEEDS_NGINX, front_of
 from tests.e2e.rollout_places import Place, Traffic, served_place
 
-pytestmark = NEEDS_NGINX
+pytestmark = [NEEDS_NGINX, pytest.mark.timeout(900)]  # several starts, patient with a busy machine
 CANARY = ("--canary", "0.5", "--canary-s", "5")
 
 
@@ -25,7 +25,6 @@ def canaries(place: Place) -> Mapping[str, object]:
     return front.canaries
 
 
-@pytest.mark.timeout(600)
 def test_a_canary_gets_its_share_then_all(
     exported: Mapping[str, Path],
     tmp_path: Path,

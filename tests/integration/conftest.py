@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.specs import make_spec
 from training.rooms import render
 
 RunHere = Callable[..., tuple[int, str, str]]
+rendered_once = lru_cache(render)
 
 
 class ColourEngine:
@@ -96,16 +97,30 @@ def colour_segmenter(colour_spec: ModelSpec, colour_engine: ColourEngine) -> Seg
 
 
 @pytest.fixture(scope="session")
-def tiny_build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that export.build wrote from a tiny model, its checkpoint tiny.safetensors beside the results."""
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `tiny_build`."""
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
-        tiny_pspnet.register(patch)
-        # the same rooms are looked at in every comparison; rendering them once is enough
-        patch.setattr(cases, "render", lru_cache(render))
+        know_tiny(patch)
         tiny_pspnet.save(folder / "tiny.safetensors")
         build.main(build.BuildConfig(folder / "tiny.safetensors", folder, name="tiny", version="1.2"))
-        yield folder
+    return folder
+
+
+@pytest.fixture
+def tiny_build(built_once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that export.build wrote from a tiny model, its checkpoint tiny.safetensors beside the results.
+
+    Its preset is known for as long as the test lasts.
+    """
+    know_tiny(monkeypatch)
+    return built_once
+
+
+def know_tiny(patch: pytest.MonkeyPatch) -> None:
+    """Its preset; and the rooms that every comparison looks at are rendered once."""
+    tiny_pspnet.register(patch)
+    patch.setattr(cases, "render", rendered_once)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from export import quantise
+from export import choose, quantise
 from segserve import thresholds
 from segserve.spec import SPEC_FILE, ModelSpec
 from tests import small_export
@@ -24,6 +24,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(thresholds.THRESHOLDS, "int8", beyond)
         patch.setattr(quantise, "MIN_AGREEMENT", 0.0)
+        patch.setattr(choose, "MEASURE_S", 1.0)
         small_export.main(folder, "1.0", "auto", 3)
     return folder
 

@@ -14,6 +14,8 @@ import safetensors.torch
 
 from tests.integration.painted import environment, metrics, options, paint, training_command
 
+pytestmark = pytest.mark.timeout(900)  # whole trainings, which are patient with a busy machine
+
 
 def test_two_processes_equal_one(tmp_path: Path, repo_root: Path) -> None:
     description = paint(tmp_path / "painted")

@@ -5,6 +5,7 @@ The training ends with the losses of one that nothing happened to.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -63,8 +64,13 @@ def started() -> Iterator[Start]:
 
 def end(process: subprocess.Popen[str]) -> None:
     """As a machine that loses power: the agent and what it started."""
+    family = list[psutil.Process]()
     if process.poll() is None:
-        for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself a moment ago
+            family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
     process.wait()
 

@@ -79,9 +79,9 @@ def run(run_here: Run) -> Run:
     return functools.partial(run_here, EvaluateConfig, main)
 
 
-def test_command_line_of_the_docstring_works(description: Path, exported: Path) -> None:
+def test_command_line_of_the_docstring_works(description: Path, exported: Path, repo_root: Path) -> None:
     command = [sys.executable, "-m", "training.evaluate", str(exported), "--data", str(description), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["data"], report["split"], report["images"], report["engine"]) == (

@@ -94,9 +94,19 @@ def compared(folder: Path) -> dict[str, Any]:
     return checked
 
 
-@pytest.mark.parametrize("engine", WRITERS)
-@pytest.mark.parametrize("sabotage", [channel_order, mean, weight, align_corners])
+@pytest.mark.parametrize(
+    ("engine", "sabotage"),
+    [
+        ("torchscript", channel_order),
+        ("torchscript", mean),
+        ("torchscript", weight),
+        ("torchscript", align_corners),
+        ("onnx", weight),
+        ("onnx", align_corners),
+    ],
+)
 def test_a_sabotaged_artefact_is_refused(folder: Path, engine: str, sabotage: Sabotage) -> None:
+    """The comparison is the same for every engine; two of them show that ONNX's file comes under it, too."""
     net, meta = load_model(folder / "tiny.safetensors")
     served = ServedNet(net, meta.mean, meta.std).eval()
     sabotage(served)

@@ -19,7 +19,7 @@ import torch
 from segserve.errors import Interrupted, UsageError
 from tests import tiny_pspnet
 from tests.integration.painted import config, environment, metrics, options
-from tests.integration.tiny_training import stop_at
+from tests.integration.tiny_training import Killed, stop_at, train_until_killed
 from training import train
 from training.checkpoint import load_checkpoint, load_training, save_checkpoint
 from training.config import TrainConfig
@@ -30,27 +30,26 @@ STEPS = 6  # 3 epochs of 2
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Killed(BaseException):
-    """In the place of SIGKILL, within one process."""
-
-
 def three_epochs(painted: Path, out: Path, **machines: Any) -> TrainConfig:
     return config(
         painted, out=out, preset=tiny_pspnet.PRESET, epochs=3, dropout=0.3, machines=Machines(**machines)
     )
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     tiny_pspnet.register(monkeypatch)
     return monkeypatch
 
 
-@pytest.fixture
-def whole(painted: Path, tmp_path: Path, tiny: pytest.MonkeyPatch) -> Path:
-    """The folder of an undisturbed training."""
-    train.main(three_epochs(painted, tmp_path / "whole"))
-    return tmp_path / "whole"
+@pytest.fixture(scope="module")
+def whole(painted: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """The folder of an undisturbed training, to be read only."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_pspnet.register(patch)
+        train.main(three_epochs(painted, folder))
+    return folder
 
 
 def assert_same(out: Path, whole: Path) -> None:
@@ -67,29 +66,10 @@ def assert_same(out: Path, whole: Path) -> None:
         assert all(torch.equal(mine[key], theirs[key]) for key in mine if not key.endswith("progress/spent"))
 
 
-def kill_before(patch: pytest.MonkeyPatch, step: int) -> None:
-    """Raise Killed in place of that step (1, 2 ...)."""
-    real, made = Run.step, 0
-
-    def dying(run: Run, *batch: torch.Tensor) -> torch.Tensor:
-        nonlocal made
-        made += 1
-        if made == step:
-            raise Killed
-        return real(run, *batch)
-
-    patch.setattr(Run, "step", dying)
-
-
-def test_killed_at_each_step(
-    whole: Path, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_at_each_step(whole: Path, painted: Path, tmp_path: Path) -> None:
     for step in range(2, STEPS + 1):
         chosen = three_epochs(painted, tmp_path / str(step), save_every_steps=1)
-        with monkeypatch.context() as patch:
-            kill_before(patch, step)
-            with pytest.raises(Killed):
-                train.main(chosen)
+        train_until_killed(chosen, step)
         training = load_training(chosen.out / "last.safetensors")
         made = 2 * load_checkpoint(chosen.out / "last.safetensors")[1].epoch + int(training["progress/step"])
         assert made == step - 1
@@ -147,10 +127,7 @@ def test_an_epoch_is_not_lost_with_its_evaluation(
             train.main(chosen)
     last = chosen.out / "last.safetensors"
     assert (load_checkpoint(last)[1].epoch, int(load_training(last)["progress/step"])) == (0, 2)
-    with monkeypatch.context() as patch:
-        kill_before(patch, 1)  # no step of the first epoch is made again
-        with pytest.raises(Killed):
-            train.main(replace(chosen, resume=True))
+    train_until_killed(replace(chosen, resume=True), 1)  # no step of the first epoch is made again
     assert [line["epoch"] for line in metrics(chosen.out)] == [1]
     train.main(replace(chosen, resume=True))
     assert_same(chosen.out, whole)
@@ -184,15 +161,10 @@ def test_exit_code_of_sigterm(painted: Path, tmp_path: Path, repo_root: Path) ->
     assert "Traceback" not in done.stderr
 
 
-def test_checkpoints_without_progress_are_resumed(
-    whole: Path, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_without_progress_are_resumed(whole: Path, painted: Path, tmp_path: Path) -> None:
     """Those from before a training could be resumed within an epoch."""
     chosen = three_epochs(painted, tmp_path / "old")
-    with monkeypatch.context() as patch:
-        kill_before(patch, 4)
-        with pytest.raises(Killed):
-            train.main(chosen)
+    train_until_killed(chosen, 4)
     last = chosen.out / "last.safetensors"
     (state, meta), training = load_checkpoint(last, cast=False), load_training(last)
     old = {name: tensor for name, tensor in training.items() if not name.startswith("progress/")}

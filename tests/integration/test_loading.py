@@ -38,11 +38,12 @@ def spoilt(folder: Path, split: str, number: int) -> Path:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_wrong_label_is_one_line(workers: int, tmp_path: Path, run_here: RunHere) -> None:
     given = options(spoilt(tmp_path / "spoilt", "train", 3), tmp_path / "out", workers=workers)
+    before = multiprocessing.active_children()
     code, _, err = run_here(TrainConfig, tiny_training.main, *given)
     assert code == 2
     assert err.startswith(f"error: {tmp_path / 'spoilt' / 'train' / 'labels' / '3.png'}: label values [77]")
     assert err.count("\n") == 1
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 def test_a_wrong_first_label_of_the_validation_is_told_before_an_epoch(

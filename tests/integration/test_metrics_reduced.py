@@ -26,12 +26,17 @@ dist.destroy_process_group()
 """
 
 
-def test_counts_of_two_processes_add_up_to_those_of_one(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen([sys.executable, "-c", REDUCE, str(rank), str(tmp_path / "store"), str(tmp_path)])
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+def test_counts_of_two_processes_add_up_to_those_of_one(tmp_path: Path, repo_root: Path) -> None:
+    command, processes = [sys.executable, "-c", REDUCE], list[subprocess.Popen[bytes]]()
+    try:
+        for rank in range(2):
+            arguments = [str(rank), str(tmp_path / "store"), str(tmp_path)]
+            processes.append(subprocess.Popen([*command, *arguments], cwd=repo_root))
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    finally:  # one that fails leaves the other waiting for it
+        for process in processes:
+            process.kill()
+            process.wait()
     labels, predictions = np.random.default_rng(0).integers(0, 4, (2, 10, 50))
     single = ConfusionMatrix(4)
     single.update(labels, predictions)

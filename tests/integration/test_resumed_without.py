@@ -8,22 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from segserve.errors import UsageError
 from tests import tiny_pspnet
 from tests.integration.painted import config, environment, metrics, options, paint
+from tests.integration.tiny_training import train_until_killed
 from training import same_images, train
 from training.checkpoint import load_checkpoint, load_training, save_checkpoint
 from training.config import TrainConfig
 from training.metrics import ConfusionMatrix, Scores
-from training.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Killed(BaseException):
-    """In the place of SIGKILL, within one process."""
 
 
 @pytest.fixture
@@ -37,19 +32,7 @@ def begun(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainCo
     """A training of two epochs that was killed in the second."""
     tiny_pspnet.register(monkeypatch)
     chosen = config(own, out=tmp_path / "out", preset=tiny_pspnet.PRESET)
-    real, made = Run.step, 0
-
-    def dying(run: Run, *batch: torch.Tensor) -> torch.Tensor:
-        nonlocal made
-        made += 1
-        if made == 3:
-            raise Killed
-        return real(run, *batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "step", dying)
-        with pytest.raises(Killed):
-            train.main(chosen)
+    train_until_killed(chosen, 3)
     return replace(chosen, resume=True)
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from training.checkpoint import load_model
 from training.config import TrainConfig
 from training.sagemaker_entry import arguments, hyperparameters, require_torch, run, torchrun
 from training.sagemaker_launch import TORCH, LaunchConfig, plan, stage
+
+pytestmark = pytest.mark.timeout(900)  # whole trainings, which are patient with a busy machine
 
 HYPERPARAMETERS: dict[str, Any] = {
     "batch_size": 4, "crop_height": 33, "crop_width": 49, "epochs": 1, "precision": "fp32", "preset": "pspnet_lite0",
@@ -51,7 +54,7 @@ def command_line(values: dict[str, Any]) -> list[str]:
 
 
 def test_a_job_with_torch_distributed_and_one_that_finds_its_checkpoints(
-    painted: Path, tmp_path: Path
+    painted: Path, tmp_path: Path, free_ports: Callable[[int], list[int]]
 ) -> None:
     """Two processes by SageMaker's torchrun; then, as after an interruption, one without it."""
     code = tmp_path / "code"
@@ -59,7 +62,9 @@ def test_a_job_with_torch_distributed_and_one_that_finds_its_checkpoints(
     stage(code)
     given = HYPERPARAMETERS | {"checkpoints": str(tmp_path / "checkpoints")}
     script = ["training/sagemaker_entry.py", *command_line(given)]
-    distributed = ["-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", "2"]
+    distributed = [
+        "-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", "2", "--master-port", str(free_ports(1)[0])
+    ]  # fmt: skip
     env = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
     for number, launcher in enumerate((distributed, [])):
         job = tmp_path / str(number)

@@ -29,7 +29,10 @@ from training.options import WeightOptions
 from training.run import Run
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.timeout(900),  # whole trainings, which are patient with a busy machine
+]
 
 
 def six_epochs(painted: Path, out: Path) -> TrainConfig:
@@ -205,7 +208,10 @@ def test_float64_is_resumed_bit_for_bit(painted: Path, tmp_path: Path) -> None:
     datasets = [load_dataset(painted, "train")]
     run, again = (Run(chosen, Processes(0, 1, CPU), datasets) for _ in range(2))
     run.set_learning_rate(0)
-    run.step(torch.randn(2, 3, 33, 49), torch.randint(0, 3, (2, 33, 49)))
+    numbers = torch.Generator().manual_seed(0)
+    run.step(
+        torch.randn(2, 3, 33, 49, generator=numbers), torch.randint(0, 3, (2, 33, 49), generator=numbers)
+    )
     run.save(1, {"miou": 0.5}, is_best=False)
     again.resume()
     mine, theirs = run.model.state_dict(), again.model.state_dict()
@@ -282,27 +288,3 @@ def test_weights_that_are_no_numbers_are_not_saved(
     state, meta = load_checkpoint(out / "last.safetensors")
     assert meta.epoch == 1
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
-
-
-def test_warm_up_decay_and_optimiser_are_as_asked(painted: Path, tmp_path: Path) -> None:
-    weights = WeightOptions("adamw", warmup_epochs=2)
-    chosen = config(painted, out=tmp_path, epochs=10, weight_decay=0.03, weights=weights)
-    run = Run(chosen, Processes(0, 1, CPU), [load_dataset(painted, "val")])
-    assert run.set_learning_rate(0.0) == pytest.approx(0.01 * 0.1)
-    assert run.set_learning_rate(0.1) == pytest.approx(0.01 * 0.9**0.9 * 0.55)
-    assert run.set_learning_rate(0.2) == pytest.approx(0.01 * 0.8**0.9)
-    assert isinstance(run.optimizer, torch.optim.AdamW)
-    assert [group["lr"] for group in run.optimizer.param_groups] == pytest.approx(
-        [0.01 * 0.8**0.9, 0.1 * 0.8**0.9]
-    )
-    assert {group["weight_decay"] for group in run.optimizer.param_groups} == {0.03}
-
-
-def test_new_layers_learn_ten_times_faster_and_none_is_forgotten(painted: Path, tmp_path: Path) -> None:
-    run = Run(config(painted, out=tmp_path), Processes(0, 1, CPU), [load_dataset(painted, "val")])
-    assert run.set_learning_rate(0.5) == pytest.approx(0.01 * 0.5**0.9)
-    rates = {id(p): group["lr"] for group in run.optimizer.param_groups for p in group["params"]}
-    assert len(rates) == len(list(run.model.parameters()))
-    for name, parameter in run.model.named_parameters():
-        factor = 1 if name.startswith("backbone.") else 10
-        assert rates[id(parameter)] == pytest.approx(factor * 0.01 * 0.5**0.9), name

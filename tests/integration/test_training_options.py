@@ -1,4 +1,4 @@
-"""Options of a training: precision, shares of a batch, what makes no sense, and what the command line says."""
+"""Options of a training: precision, shares of a batch, rates, what makes no sense, and what the command line says."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.integration.painted import config, environment, training_command
 from training import distributed
 from training.data import load_dataset
 from training.distributed import Processes, ShardedBatches
+from training.options import WeightOptions
 from training.run import Run
 
 CPU = torch.device("cpu")
@@ -58,7 +59,8 @@ def test_mixed_precision_step(
     painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
     """Convolutions in half precision, weights in float32, nearly the same loss; the loss scale is saved."""
-    batch = torch.randn(2, 3, 33, 49), torch.randint(0, 3, (2, 33, 49))
+    numbers = torch.Generator().manual_seed(0)
+    batch = torch.randn(2, 3, 33, 49, generator=numbers), torch.randint(0, 3, (2, 33, 49), generator=numbers)
     datasets = [load_dataset(painted, "train")]
 
     def one_step(out: Path) -> tuple[Run, torch.Tensor]:
@@ -79,6 +81,30 @@ def test_mixed_precision_step(
     assert again.scaler.state_dict() == run.scaler.state_dict()
     assert again.scaler.is_enabled() == (dtype == torch.float16)
     assert torch.equal(again.step(*batch), run.step(*batch))
+
+
+def test_warm_up_decay_and_optimiser_are_as_asked(painted: Path, tmp_path: Path) -> None:
+    weights = WeightOptions("adamw", warmup_epochs=2)
+    chosen = config(painted, out=tmp_path, epochs=10, weight_decay=0.03, weights=weights)
+    run = Run(chosen, Processes(0, 1, CPU), [load_dataset(painted, "val")])
+    assert run.set_learning_rate(0.0) == pytest.approx(0.01 * 0.1)
+    assert run.set_learning_rate(0.1) == pytest.approx(0.01 * 0.9**0.9 * 0.55)
+    assert run.set_learning_rate(0.2) == pytest.approx(0.01 * 0.8**0.9)
+    assert isinstance(run.optimizer, torch.optim.AdamW)
+    assert [group["lr"] for group in run.optimizer.param_groups] == pytest.approx(
+        [0.01 * 0.8**0.9, 0.1 * 0.8**0.9]
+    )
+    assert {group["weight_decay"] for group in run.optimizer.param_groups} == {0.03}
+
+
+def test_new_layers_learn_ten_times_faster_and_none_is_forgotten(painted: Path, tmp_path: Path) -> None:
+    run = Run(config(painted, out=tmp_path), Processes(0, 1, CPU), [load_dataset(painted, "val")])
+    assert run.set_learning_rate(0.5) == pytest.approx(0.01 * 0.5**0.9)
+    rates = {id(p): group["lr"] for group in run.optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(run.model.parameters()))
+    for name, parameter in run.model.named_parameters():
+        factor = 1 if name.startswith("backbone.") else 10
+        assert rates[id(parameter)] == pytest.approx(factor * 0.01 * 0.5**0.9), name
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 
 from tests import tiny_pspnet
 from tests.integration.painted import config, environment, metrics, options, training_command
+from tests.integration.tiny_training import Killed, train_until_killed
 from training import train
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
@@ -23,13 +24,12 @@ from training.metrics import ConfusionMatrix, Scores
 from training.options import LossOptions, WeightOptions
 from training.run import Run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.timeout(900),  # whole trainings, which are patient with a busy machine
+]
 LOSS = LossOptions("balanced", ohem=0.8, ohem_keep=0.1, pairs="wall:floor", pair_weight=0.5)
 WEIGHTS = WeightOptions("adamw", warmup_epochs=1, ema=0.9, coarse_epochs=2, validate_every=2)
-
-
-class Killed(BaseException):
-    """In the place of SIGKILL."""
 
 
 def everything(painted: Path, out: Path) -> TrainConfig:
@@ -44,19 +44,7 @@ def test_killed_and_resumed_it_ends_with_the_same_numbers(
 ) -> None:
     tiny_pspnet.register(monkeypatch)
     train.main(everything(painted, tmp_path / "whole"))
-    real, made = Run.step, 0
-
-    def dying(run: Run, *batch: torch.Tensor) -> torch.Tensor:
-        nonlocal made
-        made += 1
-        if made == 4:
-            raise Killed
-        return real(run, *batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "step", dying)
-        with pytest.raises(Killed):
-            train.main(everything(painted, tmp_path / "cut"))
+    train_until_killed(everything(painted, tmp_path / "cut"), 4)
     train.main(replace(everything(painted, tmp_path / "cut"), resume=True))
 
     found, expected = (

@@ -47,6 +47,27 @@ def stop_at(patch: pytest.MonkeyPatch, number: int, how: str) -> None:
     patch.setattr(Run, "step", stopping)
 
 
+class Killed(BaseException):
+    """In the place of SIGKILL, within one process."""
+
+
+def train_until_killed(config: TrainConfig, number: int) -> None:
+    """Train in this process, and raise Killed in place of that step (1, 2 ...), which ends here."""
+    step, made = Run.step, 0
+
+    def dying(run: Run, images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal made
+        made += 1
+        if made == number:
+            raise Killed
+        return step(run, images, labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "step", dying)
+        with pytest.raises(Killed):
+            train.main(config)
+
+
 def main(config: TrainConfig) -> None:
     """Train."""
     with pytest.MonkeyPatch.context() as patch:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tyro
 
+from deploy.processes import wait_until
 from segserve.errors import UsageError
 from training import ablate
 from training.ablate import AblateConfig
@@ -115,7 +115,9 @@ def test_the_time_is_that_of_interrupted_epochs_too() -> None:
     assert ablate.minutes([{"seconds": 60.0}] * 2) == 2  # from before costs were counted
 
 
-def test_sigterm_reaches_the_training_and_the_others_are_not_begun(recipe: Path, tmp_path: Path) -> None:
+def test_sigterm_reaches_the_training_and_the_others_are_not_begun(
+    recipe: Path, tmp_path: Path, repo_root: Path
+) -> None:
     """In the place of a training: it saves for a while, says so, and ends as training.train does."""
     script = tmp_path / "stand_in.py"
     script.write_text(
@@ -132,14 +134,15 @@ def test_sigterm_reaches_the_training_and_the_others_are_not_begun(recipe: Path,
         "cli.run(ablate.AblateConfig, ablate.main)"
     )
     command = [sys.executable, "-c", run, str(recipe), "--out", str(out)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not (out / "base" / "begun").exists():
+    with subprocess.Popen(command, cwd=repo_root, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            begun = (out / "base" / "begun").exists
+            assert wait_until(lambda: begun() or process.poll() is not None, 60)
             assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.terminate()
-        told = process.communicate(timeout=60)[1]
+            process.terminate()
+            told = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == 75, told
     assert "stopped by SIGTERM, the training ended with exit code 75. Give the same command again" in told
     assert (out / "base" / "saved").exists()

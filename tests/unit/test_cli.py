@@ -88,16 +88,19 @@ run(Config, main)
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 def test_who_stops_reading_gets_no_traceback(kind: str, arguments: list[str], repo_root: Path) -> None:
     ends = [end.detach() for end in socket.socketpair()] if kind == "socket" else os.pipe()
-    done = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", SAYS_MUCH, *arguments],
         cwd=repo_root,
         stdout=ends[1],
         stderr=subprocess.PIPE,
         text=True,
-    )
-    for end in ends:
-        os.close(end)
-    told = done.communicate(timeout=60)[1]
+    ) as done:
+        try:
+            for end in ends:
+                os.close(end)
+            told = done.communicate(timeout=60)[1]
+        finally:
+            done.kill()
     assert (done.returncode, told) == (128 + signal.SIGPIPE, "")
 
 

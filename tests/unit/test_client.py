@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx
 import pytest
 
+from deploy.client import Client
 from deploy.exchange import message
-from deploy.client import AsyncClient, Client
 from segserve.errors import UsageError
 
 

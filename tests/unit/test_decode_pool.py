@@ -51,11 +51,11 @@ def test_results_come_in_the_order_of_the_items(gate: threading.Event) -> None:
 def test_what_takes_too_long_fails_alone(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     # as if the machine had nothing else to do
     monkeypatch.setattr(time, "clock_gettime", lambda _: math.inf)
-    first, stuck, *others = DecodePool(2, timeout_s=0.2).map(work_of(gate), ["a", "stuck", "b", "c", "d"])
+    first, stuck, *others = DecodePool(2, timeout_s=2.0).map(work_of(gate), ["a", "stuck", "b", "c", "d"])
     assert (first, others) == ("A", ["B", "C", "D"])
     assert isinstance(stuck, DecodeTimeout)
     assert stuck.status == 413
-    assert "not decoded within 0.2 s" in str(stuck)
+    assert "not decoded within 2 s" in str(stuck)
 
 
 def test_a_machine_that_does_not_get_round_to_it_is_no_fault_of_the_image(gate: threading.Event) -> None:
@@ -66,7 +66,7 @@ def test_a_machine_that_does_not_get_round_to_it_is_no_fault_of_the_image(gate: 
 
 def test_one_thread_is_replaced_while_it_is_stuck_and_spare_ones_end(gate: threading.Event) -> None:
     before = decode_threads()
-    pool = DecodePool(1, timeout_s=0.1)
+    pool = DecodePool(1, timeout_s=1.0)
     assert isinstance(pool.map(work_of(gate), ["asleep"])[0], Overloaded)
     assert pool.map(work_of(gate), ["a", "b"]) == ["A", "B"]
     assert len(decode_threads() - before) == 2
@@ -80,14 +80,14 @@ def test_with_every_thread_stuck_work_is_refused_at_once_until_one_is_back(
 ) -> None:
     monkeypatch.setattr(decode_pool, "SPARE_THREADS", 2)
     before = decode_threads()
-    pool = DecodePool(2, timeout_s=0.1)
+    pool = DecodePool(2, timeout_s=1.0)
     results = pool.map(work_of(gate), ["asleep"] * 4 + ["a", "asleep"])
     assert [type(result) for result in results] == [Overloaded] * 6
     assert ["every thread" in str(result) for result in results] == [False] * 4 + [True] * 2
     assert len(decode_threads() - before) == 4  # a flood of such files makes no more
     [refused] = pool.map(work_of(gate), ["a"])
     assert isinstance(refused, Overloaded)
-    assert (refused.status, refused.retry_after_s) == (503, 0.1)
+    assert (refused.status, refused.retry_after_s) == (503, 1.0)
     gate.set()
     assert wait_until(lambda: pool.map(work_of(gate), ["a"]) == ["A"], PATIENT_S)
     assert wait_until(lambda: len(decode_threads() - before) == 2, PATIENT_S)

@@ -102,11 +102,11 @@ def test_a_broken_connection_and_one_that_takes_too_long_are_failures_and_the_ne
             reply(handler, b"fine")
 
     with serving(answer) as url:
-        load = drive(url, [post(url, b"x", {})], 1, 0.0, min_answers=3, answer_timeout_s=0.3)
+        load = drive(url, [post(url, b"x", {})], 1, 0.0, min_answers=3, answer_timeout_s=2.0)
         over.set()
     assert [answer.status for answer in load.answers] == [NO_ANSWER, NO_ANSWER, 200]
     assert "IncompleteReadError" in load.answers[0].error
-    assert load.answers[1].error == "no answer within 0 s"
+    assert load.answers[1].error == "no answer within 2 s"
 
 
 def test_chunked_bodies_and_servers_that_close_after_each_answer() -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ from benchmarks.kills import KillsConfig
 from benchmarks.load_record import UNWRITTEN
 from benchmarks.rollouts import RolloutsConfig
 from deploy import run_folder
+from deploy.processes import wait_until
 from segserve.errors import ServerError, UsageError
 
 ROW = {"due": 1.0, "sent": 1.0, "done": 1.1, "status": 200, "wrong": None, "version": "1.0"}
@@ -72,13 +73,6 @@ def gone(pid: int) -> bool:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_load_that_ends_when_it_is_told_to_is_whole(tmp_path: Path, fake_locust: Any) -> None:
@@ -157,9 +151,9 @@ def test_one_that_does_not_end_is_killed_and_an_error(
         pytest.raises(ServerError, match=r"had to be killed, answers are missing: \d+ \d+"),
         loaded.locust("http://127.0.0.1:1", "rooms", 3, 1, tmp_path / "a.jsonl", options=options),
     ):
-        until(lambda: log.read_text().endswith("\n"))
+        assert wait_until(lambda: log.read_text().endswith("\n"), 30)
     for pid in map(int, log.read_text().split()):
-        until(partial(gone, pid))
+        assert wait_until(partial(gone, pid), 30)
 
 
 def test_what_went_wrong_before_is_told_though_locust_hangs_then(

@@ -80,7 +80,6 @@ def test_unregistering_what_is_not_there_is_no_error() -> None:
 
 
 def test_unregistering_ends_when_the_workers_have_ended() -> None:
-    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     asked = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -91,9 +90,13 @@ def test_unregistering_ends_when_the_workers_have_ended() -> None:
         Timer(0.3, worker.terminate).start()  # as TorchServe does it: the answer comes first
         return httpx.Response(200, json={"status": "unregistered"})
 
-    management(answer).unregister("rooms", "1.0")
-    assert asked == ["GET", "DELETE"]
-    assert worker.wait(timeout=0) == -signal.SIGTERM  # has ended already
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as worker:
+        try:
+            management(answer).unregister("rooms", "1.0")
+            assert asked == ["GET", "DELETE"]
+            assert worker.wait(timeout=0) == -signal.SIGTERM  # has ended already
+        finally:
+            worker.kill()
 
 
 def test_an_expired_token_is_renewed_once() -> None:

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,16 @@ def module_of(line: str) -> tuple[str, list[str]]:
     return words[at + 1], words[at + 2 :]
 
 
+@lru_cache
+def help_of(*command: str) -> str:
+    """What `python -m MODULE [SUB-COMMAND] --help` says; several lines of the pages ask for the same."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--help"], cwd=REPO, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_every_block_says_how_it_is_checked() -> None:
     found = blocks()
     assert {block.check for block in found} == {"usage", "server"}
@@ -57,16 +69,26 @@ def test_make_target_is_there(line: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", [*commands("python"), *commands("torchrun")])
 def test_module_takes_these_options(line: str) -> None:
     module, arguments = module_of(line)
-    command = [sys.executable, "-m", module]
+    command = [module]
     if arguments and re.fullmatch("[a-z][a-z-]*", arguments[0]):
         command.append(arguments[0])  # a sub-command has a help of its own
     if module == "locust":  # its own help leaves out the options of the file that it is given
         command[-1] = "benchmarks.locustfile"
-    done = subprocess.run([*command, "--help"], cwd=REPO, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    told = help_of(*command)
     for argument in arguments:
         if argument.startswith("--"):
-            assert re.search(rf"{argument}\b", done.stdout), f"{argument} is not in the help of {module}"
+            assert re.search(rf"{argument}\b", told), f"{argument} is not in the help of {module}"
+
+
+def test_python_blocks_import_what_is_there() -> None:
+    found = [
+        code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+    assert found
+    for code in found:
+        tree = ast.parse(code)
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(tree, "page", "exec"), {})
 
 
 def test_the_description_of_a_dataset_is_one(tmp_path: Path) -> None:

@@ -15,16 +15,9 @@ from deploy.options import Start
 from deploy.run_folder import Running
 from deploy.served import Served, Wanted
 from tests.fake_management import NEW_FILE, OLD_FILE, FakeManagement, between_versions, folders, running_in
+from tests.mute import Mute
 
 BEFORE = Served("2.0", {"1.0": "rooms.mar", "2.0": "rooms-2.0"}, kept="1.0")
-
-
-class Mute:
-    """Signals are the test runner's here."""
-
-    def arm(self) -> None: ...
-
-    def disarm(self) -> None: ...
 
 
 def start(

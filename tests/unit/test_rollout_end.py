@@ -26,6 +26,7 @@ from deploy.undo import recover, undo
 from deploy.watch import Before
 from segserve.errors import ServerError, Unreachable, UsageError
 from tests.fake_management import NEW_FILE, OLD_FILE, FakeManagement, between_versions, folders, unpacked
+from tests.mute import Mute
 from tests.specs import make_spec
 
 NOTHING = Scrape(())
@@ -37,14 +38,6 @@ class Seen:
     """What a watch saw."""
 
     pings: int = 1
-
-
-class Mute:
-    """Signals are the test runner's here."""
-
-    def arm(self) -> None: ...
-
-    def disarm(self) -> None: ...
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +10,7 @@ import pytest
 
 from benchmarks import sampling
 from benchmarks.sampling import Sampler
+from deploy.processes import wait_until
 
 
 class NVMLError(Exception):
@@ -37,21 +36,14 @@ def in_mig_mode(monkeypatch: pytest.MonkeyPatch) -> None:
         nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(used=2**30), nvmlDeviceGetPowerUsage=power_mw,
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    monkeypatch.setattr(sampling, "cuda_numbers", lambda: {"0": 0, "1": 1}, raising=False)
+    monkeypatch.setattr(sampling, "cuda_numbers", lambda: {"0": 0, "1": 1})
     monkeypatch.setattr(sampling, "EVERY_S", 0.01)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.usefixtures("in_mig_mode")
 def test_what_a_driver_does_not_tell_is_none_and_said_once(tmp_path: Path) -> None:
     with Sampler(tmp_path / "samples.jsonl", None) as sampler:
-        until(lambda: len(sampler.samples) >= 3)
+        assert wait_until(lambda: len(sampler.samples) >= 3, 30)
     seen = sampler.samples[-1]["gpus"]
     assert [(one["busy"], one["memory_mib"], one["power_w"]) for one in seen] == [
         (None, 1024, None),
@@ -68,6 +60,6 @@ def test_what_a_driver_does_not_tell_is_none_and_said_once(tmp_path: Path) -> No
 def test_boards_that_cannot_be_told_apart_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["pynvml"], "nvmlDeviceGetUUID", refuse)
     with Sampler(tmp_path / "samples.jsonl", None) as sampler:
-        until(lambda: len(sampler.samples) >= 2)
+        assert wait_until(lambda: len(sampler.samples) >= 2, 30)
     assert sampler.samples[-1]["gpus"] == []
     assert sampler.missing[-1].endswith("no NVIDIA driver answers here (Not Supported)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import zipfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,28 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+@pytest.fixture
+def at_the_lock(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set as soon as somebody else than the test is about to take a run folder's lock."""
+    event, real, test = threading.Event(), run_folder.exclusive, threading.get_ident()
+
+    def exclusive(run_dir: Path) -> AbstractContextManager[None]:
+        if threading.get_ident() != test:
+            event.set()
+        return real(run_dir)
+
+    monkeypatch.setattr(run_folder, "exclusive", exclusive)
+    return event
+
+
 def test_a_stop_clears_up_when_no_start_is_on_its_way(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], at_the_lock: threading.Event
 ) -> None:
     run_folder.save(ended(tmp_path))
     with run_folder.exclusive(tmp_path):
         stopping = in_thread(lambda: server.stop(Stop(tmp_path)))
-        stopping.join(0.3)
+        assert at_the_lock.wait(PATIENT_S)
+        stopping.join(0.3)  # in vain
         assert stopping.is_alive()
         assert run_folder.load(tmp_path) == ended(tmp_path)
     stopping.join(PATIENT_S)
@@ -44,12 +60,14 @@ def test_a_stop_clears_up_when_no_start_is_on_its_way(
     assert "stopped http://127.0.0.1:1" in capsys.readouterr().out
 
 
-def test_a_stop_that_waited_leaves_the_server_that_was_started(tmp_path: Path) -> None:
+def test_a_stop_that_waited_leaves_the_server_that_was_started(
+    tmp_path: Path, at_the_lock: threading.Event
+) -> None:
     old, new = ended(tmp_path), ended(tmp_path, 2**22 + 2)
     run_folder.save(old)
     with run_folder.exclusive(tmp_path):
         stopping = in_thread(lambda: server._stop(old))
-        stopping.join(0.3)
+        assert at_the_lock.wait(PATIENT_S)
         run_folder.save(new)
         (tmp_path / "tmp").mkdir()
     stopping.join(PATIENT_S)

@@ -55,17 +55,20 @@ def _handlers_put_back() -> Iterator[None]:
 def test_a_command_ends_what_it_started_and_says_that_it_was_interrupted(
     number: signal.Signals, repo_root: Path
 ) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", WAITS],
         cwd=repo_root,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "here\n"
-    process.send_signal(number)
-    out, told = process.communicate(timeout=60)
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "here\n"
+            process.send_signal(number)
+            out, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out, told) == (130, "all is ended\n", "interrupted\n")
 
 

@@ -3,12 +3,13 @@ the code that wrote them."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,28 @@ def run(*arguments: str | Path, timeout_s: float = 120) -> subprocess.CompletedP
     return subprocess.run(
         command(*arguments), cwd=REPO, capture_output=True, text=True, timeout=timeout_s, check=False
     )
+
+
+@contextlib.contextmanager
+def begun(
+    *arguments: str | Path,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    start_new_session: bool = False,
+) -> Iterator[subprocess.Popen[str]]:
+    """A module of the repository at work; killed at the end, whatever the test came to."""
+    with subprocess.Popen(
+        command(*arguments),
+        cwd=REPO,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        start_new_session=start_new_session,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def start_options(store: Path, run_dir: Path, ports: Sequence[int], models: Sequence[str]) -> list[str]:

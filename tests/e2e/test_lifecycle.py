@@ -23,7 +23,7 @@ from deploy import server as server_commands
 from deploy.options import Start
 from deploy.run_folder import Running
 from segserve.errors import UsageError
-from tests.e2e.serving import ECHO, REPO, archive, command, run, start_options, started
+from tests.e2e.serving import ECHO, archive, begun, run, start_options, started
 from tests.mute import Mute
 
 pytestmark = pytest.mark.timeout(900)  # several starts each, which are patient with a busy machine
@@ -43,17 +43,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextlib.contextmanager
 def foreground(options: list[str]) -> Iterator[subprocess.Popen[str]]:
     """`deploy.server start` in the foreground, up to its ready line."""
-    with subprocess.Popen(
-        command("deploy.server", "start", *options),
-        cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith("ready: "), process.stderr.read() if process.stderr else ""
-            yield process
-        finally:
-            process.kill()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with begun("deploy.server", "start", *options, **pipes, start_new_session=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready: "), process.stderr.read() if process.stderr else ""
+        yield process
 
 
 def assert_gone(run_dir: Path, ports: list[int], running: Running | None = None) -> None:
@@ -138,9 +133,7 @@ def test_status_attach_second_start_and_stop(
     assert f"deploy.server stop --run-dir {run_dir}" in taken.stderr
     assert not (tmp_path / "other" / "logs").exists()  # Java was not even started
 
-    with subprocess.Popen(
-        command("deploy.server", "attach", *map(str, there)), cwd=REPO, stdout=subprocess.PIPE, text=True
-    ) as attached:
+    with begun("deploy.server", "attach", *there, stdout=subprocess.PIPE) as attached:
         assert attached.stdout is not None
         assert running.url in attached.stdout.readline()
         assert running.alive()  # attaching changes nothing
@@ -222,7 +215,7 @@ def test_a_signal_before_the_server_is_ready_leaves_nothing(
 ) -> None:
     ports = free_ports(2)
     options = start_options(store, run_dir, ports, ["slow=slow.mar"])
-    with subprocess.Popen(command("deploy.server", "start", "--detach", *options), cwd=REPO) as process:
+    with begun("deploy.server", "start", "--detach", *options) as process:
         assert processes.wait_until((run_dir / "management.sock").exists, timeout_s=60)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130  # `make serve` must not go on

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -21,7 +22,7 @@ from deploy import processes, served
 from segserve.segmenter import Segmenter
 from tests import bad_versions
 from tests.e2e.rollout_places import PATIENT, Place, Traffic, served_place
-from tests.e2e.serving import REPO, command, run, start_options
+from tests.e2e.serving import begun, run, start_options
 
 pytestmark = pytest.mark.timeout(900)  # several starts each, which are patient with a busy machine
 
@@ -163,16 +164,17 @@ def test_with_tokens_the_old_version_can_be_kept_and_returned_to(token_place: Pl
     assert sorted(path.name for path in token_place.store.iterdir()) == [after.files["3.0"], "rooms.mar"]
 
 
+def rolling_out(place: Place, mar: Path) -> AbstractContextManager[subprocess.Popen[str]]:
+    return begun("deploy.rollout", mar, "--run-dir", place.run_dir, *PATIENT, stderr=subprocess.PIPE)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_rollout_leaves_nothing_or_the_next_one_clears_up(
     place: Place, number: signal.Signals
 ) -> None:
     workers = place.worker_pids()
     mar = place.mar("9.9", bad_versions.HANGS_AT_LOAD)
-    with subprocess.Popen(
-        command("deploy.rollout", mar, "--run-dir", place.run_dir, *PATIENT),
-        cwd=REPO, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    with rolling_out(place, mar) as process:
         assert processes.wait_until(lambda: "9.9" in place.versions(), timeout_s=100)
         status = run("deploy.status", "--run-dir", place.run_dir)
         assert status.returncode == 0  # a version that is being loaded is no reason to alarm anybody
@@ -210,18 +212,13 @@ def somebody_asks_for_1_0(place: Place, room: Photo) -> Iterator[None]:
 
 
 def test_ctrl_c_while_the_old_version_goes_leaves_the_new_one_in_service(place: Place, room: Photo) -> None:
-    with somebody_asks_for_1_0(place, room), subprocess.Popen(
-        command("deploy.rollout", place.mar("2.0"), "--run-dir", place.run_dir, *PATIENT),
-        cwd=REPO, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:  # written down before 1.0 drains
-            assert processes.wait_until(
-                lambda: served.load(place.run_dir)["rooms"].default == "2.0", timeout_s=200
-            )
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=120)
-        finally:
-            process.kill()
+    with somebody_asks_for_1_0(place, room), rolling_out(place, place.mar("2.0")) as process:
+        # written down before 1.0 drains
+        assert processes.wait_until(
+            lambda: served.load(place.run_dir)["rooms"].default == "2.0", timeout_s=200
+        )
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert "interrupted\nrooms 2.0 is in service; 1.0 will go with the next rollout" in said
     status = run("deploy.status", "--run-dir", place.run_dir)
@@ -265,10 +262,7 @@ def test_two_servers_roll_out_the_same_version_to_one_store(
 
 def test_a_server_that_dies_in_the_middle_comes_back_as_it_was(place: Place) -> None:
     mar = place.mar("9.9", bad_versions.HANGS_AT_LOAD)
-    with subprocess.Popen(
-        command("deploy.rollout", mar, "--run-dir", place.run_dir, *PATIENT),
-        cwd=REPO, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    with rolling_out(place, mar) as process:
         assert processes.wait_until(lambda: "9.9" in place.versions(), timeout_s=100)
         processes.send(processes.session_members(place.running.pid), signal.SIGKILL)
         _, said = process.communicate(timeout=120)

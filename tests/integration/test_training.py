@@ -124,11 +124,13 @@ def test_killed_and_resumed_equals_undisturbed(painted: Path, tmp_path: Path, re
     chosen = options(painted, tmp_path / "killed", epochs=3, dropout=0.3, workers=1)
     command = [*training_command(), *chosen]
     with subprocess.Popen(command, cwd=repo_root, env=environment(), stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 200
-        while epochs_saved(tmp_path / "killed") < 1 and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.kill()
+        try:
+            deadline = time.monotonic() + 200
+            while epochs_saved(tmp_path / "killed") < 1 and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            process.kill()
     assert process.returncode == -9  # it did not come to its end
     resumed = subprocess.run(
         [*command, "--resume"], cwd=repo_root, env=environment(), capture_output=True, text=True, timeout=200

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segserve.cli import run
-from segserve.errors import CheckFailed
+from segserve.errors import CheckFailed, UsageError
 
 REPO = Path(__file__).resolve().parents[1]
 LOADED = """
@@ -55,7 +55,11 @@ def main(config: WheelConfig) -> None:
 
 
 def build(out: Path) -> Path:
-    """Returns: the wheel. Raises: CheckFailed if it cannot be built."""
+    """Returns: the wheel. Raises: CheckFailed if it cannot be built, UsageError outside of the whole repository."""
+    if missing := [name for name in ("pyproject.toml", "LICENSE") if not (REPO / name).is_file()]:
+        raise UsageError(
+            f"no {' and no '.join(missing)} in {REPO}: build the wheel in a clone of the repository"
+        )
     version = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

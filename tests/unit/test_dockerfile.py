@@ -117,6 +117,9 @@ def test_the_read_only_command_makes_writable_what_the_server_writes(repo_root: 
     assert "uid=10001" in mounts["/home/segserve/.cache"].split(",")
 
 
+COMMANDS = ("client_wheel", "front", "rollback", "rollout", "segment", "server", "status")
+
+
 @pytest.fixture(scope="module")
 def runtime(
     repo_root: Path, instructions: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
@@ -152,7 +155,7 @@ def test_the_health_check_has_all_that_it_imports(runtime: Path, instructions: l
     assert (done.returncode, done.stdout, done.stderr) == (1, "nothing runs in run\n", "")
 
 
-@pytest.mark.parametrize("module", ["front", "rollback", "rollout", "segment", "server", "status"])
+@pytest.mark.parametrize("module", COMMANDS)
 def test_every_command_starts_in_the_image(runtime: Path, module: str) -> None:
     done = in_image(runtime, f"deploy.{module}", "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -161,4 +164,10 @@ def test_every_command_starts_in_the_image(runtime: Path, module: str) -> None:
 
 def test_those_are_all_commands(repo_root: Path) -> None:
     commands = {path.stem for path in (repo_root / "deploy").glob("*.py") if "__main__" in path.read_text()}
-    assert commands == {"front", "rollback", "rollout", "segment", "server", "status"}
+    assert commands == set(COMMANDS)
+
+
+def test_the_clients_wheel_is_built_elsewhere(runtime: Path) -> None:
+    done = in_image(runtime, "deploy.client_wheel")
+    assert done.returncode == 2
+    assert "build the wheel in a clone of the repository" in " ".join(done.stderr.split())

@@ -26,10 +26,8 @@ LEFT_OUT: dict[str, Values] = {"strides": (1, 2, 2, 2), "dilations": (1, 1, 1, 1
 EPSILON = 1e-5  # of a norm_cfg that does not say
 STYLES: dict[str | None, StrideIn] = {"pytorch": "3x3", "caffe": "1x1"}
 TRUTHS: dict[str | None, bool] = {"True": True, "False": False}
-ORDERS: dict[bool | None, Order] = {
-    True: "rgb",
-    False: "bgr",
-}  # of whether the channels were turned: cv2 reads BGR
+# Of whether the channels were turned: cv2 reads BGR
+ORDERS: dict[bool | None, Order] = {True: "rgb", False: "bgr"}
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 DICT = re.compile(r"(?:\b(\w+)['\"]?\s*[=:]\s*)?(?:\bdict\(|\{)")
 TOKEN = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[()\[\]{}]")

@@ -77,9 +77,8 @@ def _open(path: Path) -> Mapping[str, object]:
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        with (
-            warnings.catch_warnings()
-        ):  # of other kinds of files and old ways of storage, which say no more than errors
+        # torch warns of other kinds of files and of old ways of storage, and says no more than the errors
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, pickle.UnpicklingError among them

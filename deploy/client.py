@@ -22,7 +22,8 @@ from types import TracebackType
 import httpx
 
 from deploy.addresses import host_of, is_loopback
-from deploy.exchange import Body, form, message, stranger
+from deploy.exchange import Body, Foreign, authorization, form, message, path_of, stranger
+from deploy.loop_thread import LoopThread
 from deploy.retry import Budget, Retry, again, retry_after_s
 from deploy.tls import Untrusted, no_connection, trusted
 from segserve.errors import CheckFailed, ServerError, UsageError
@@ -31,6 +32,7 @@ from segserve.request import CONTENT_TYPES
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 300.0
 """The largest photos on a slow CPU, behind a full queue."""
+CLOSED = "this client is closed; make another one"
 CONNECTIONS = 256
 """Of one client; more calls at a time wait for one."""
 
@@ -50,6 +52,8 @@ class _Lost(ServerError):
 class AsyncClient:
     """One connection pool, one retry budget. Belongs to one event loop; use it in an `async with`, or `aclose` it.
 
+    url: http://HOST:PORT of the inference API. model: "rooms" for the default version, or "rooms/2.0".
+    token: where the server wants one, the inference token of its key_file.json. retry: see deploy.retry.
     ca_file: PEM certificates that the server's must be signed by (or be one of), in the place of the public CAs.
     transport, clock, sleep and rand are for tests.
     """
@@ -67,16 +71,14 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rand: Callable[[], float] = random.random,
     ) -> None:
-        if token is not None and not (token.isascii() and token.isprintable()):
-            raise UsageError("the token has characters that no token has; expected one of RUN/key_file.json")
-        self._url, self._path = url, f"/predictions/{model}"
+        self._url, self._path = url, path_of(model)
         self._retry = retry or Retry()
         self._budget = Budget(self._retry)
         self._clock, self._sleep, self._rand = clock, sleep, rand
         host = host_of(url)
         self._http = httpx.AsyncClient(
             base_url=url,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers=authorization(token),
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),  # the deadline is that of the call
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             # HTTP_PROXY is for the way out: a proxy could not reach this machine's own loopback
@@ -92,7 +94,7 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections. Once more does nothing."""
         await self._http.aclose()
 
     async def segment(
@@ -104,12 +106,17 @@ class AsyncClient:
         timeout_s: float = ANSWER_TIMEOUT_S,
         once: bool = False,
     ) -> bytes:
-        """Body of the answer in one of `segserve.request.CONTENT_TYPES`, after timeout_s at the latest.
+        """Body of the answer, after timeout_s (5 minutes if left out) at the latest, however often it was tried.
 
-        classes: only these, by name. once: nothing is sent again, for callers that have somebody else to ask.
+        answer_format: "png", "json", "npy" or "overlay". classes: only these, by name; all if left out. once: nothing
+        is sent again, for callers that have somebody else to ask.
 
-        Raises: Refused for any status but 200 that is final, or was the last one in time; ServerError if there is no
-        server, it went away, did not answer in time, or is another one; UsageError for a format that does not exist.
+        Raises:
+            Refused: the server answered with a status other than 200, its `http_status`, that is final or was the last
+                one in time. The message is the server's.
+            ServerError: no server, it went away, did not answer in time, its certificate does not pass, or what
+                answered is another server.
+            UsageError: no such format, `classes` is a text and no list of them, or this client is closed.
         """
         if answer_format not in CONTENT_TYPES:
             raise UsageError(
@@ -125,8 +132,6 @@ class AsyncClient:
             answer = await self._attempt(body, answer_format, min(deadline - self._clock(), answer_s))
             if isinstance(answer, httpx.Response):
                 if answer.status_code == 200:
-                    if error_of_200 := stranger(self._url, answer, answer_format):
-                        raise error_of_200
                     return answer.content
                 error, final = Refused(answer.status_code, message(answer)), not again(answer)
                 asked_s, unreachable_since = retry_after_s(answer), None
@@ -135,7 +140,7 @@ class AsyncClient:
                 answer_s *= 1 + lost
                 unreachable_since = self._clock() if lost or unreachable_since is None else unreachable_since
                 final = not lost and self._clock() - unreachable_since >= self._retry.unreachable_s
-            if final or once or isinstance(error, Untrusted):
+            if final or once or isinstance(error, Untrusted | Foreign):
                 raise error
             retries += 1
             if self._budget.take():
@@ -149,41 +154,26 @@ class AsyncClient:
 
     async def _attempt(self, body: Body, answer_format: str, limit_s: float) -> httpx.Response | ServerError:
         """An answer, or why there was none."""
-        headers = {"Accept": CONTENT_TYPES[answer_format], **body.headers}
+        if self._http.is_closed:
+            raise UsageError(CLOSED)
+        headers, limit_s = {"Accept": CONTENT_TYPES[answer_format], **body.headers}, max(0.0, limit_s)
         try:
-            async with asyncio.timeout(max(0.0, limit_s)):
-                return await self._http.post(
+            async with asyncio.timeout(limit_s):
+                answer = await self._http.post(
                     self._path, content=body.content, data=body.fields, files=body.files, headers=headers
                 )
         except TimeoutError:
             return _Lost(f"{self._url} did not answer within {limit_s:.3g} s")
         except httpx.ConnectError as error:
             return no_connection(self._url, error)
-        except httpx.RequestError as error:  # a body that can't be unpacked, too
+        except httpx.DecodingError as error:
+            return Foreign(f"the answer of {self._url} can't be unpacked: {error}; does a proxy change it?")
+        except httpx.RequestError as error:
             return ServerError(f"{self._url} did not answer: {type(error).__name__} {error}")
+        return stranger(self._url, answer, answer_format) or answer
 
 
-class _Thread:
-    """A client on an event loop of its own in a thread. Of use only in the process that made it."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self.pid = os.getpid()
-        self.client = client
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="client", daemon=True)
-        runs = threading.Event()
-        self.loop.call_soon(runs.set)
-        self._thread.start()
-        runs.wait()  # in a child, a copy of a loop that does not run yet would be closed, and the original with it
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.client.aclose(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-
-
-_OF_PARENTS: list[_Thread] = []
+_OF_PARENTS: list[LoopThread[AsyncClient]] = []
 """Kept for good: clearing one up would take the parent's connections out of the epoll that it shares with its child."""
 
 
@@ -201,7 +191,7 @@ class Client:
     ) -> None:
         self._make = partial(AsyncClient, url, model, token, retry, ca_file=ca_file)
         self._lock, self._closed = threading.Lock(), False
-        self._thread = _Thread(self._make())
+        self._thread = LoopThread(self._make())
 
     def __enter__(self) -> Client:
         return self
@@ -236,13 +226,13 @@ class Client:
         finally:
             future.cancel()  # on Ctrl-C nobody waits for it any more
 
-    def _of_this_process(self) -> _Thread:
+    def _of_this_process(self) -> LoopThread[AsyncClient]:
         """A fork does not bring the thread along, and the connections are the parent's: then both are made anew."""
         if self._closed:
-            raise UsageError("this client is closed; make another one")
+            raise UsageError(CLOSED)
         if self._thread.pid != os.getpid():
             with self._lock:
                 if self._thread.pid != os.getpid():
                     _OF_PARENTS.append(self._thread)
-                    self._thread = _Thread(self._make())
+                    self._thread = LoopThread(self._make())
         return self._thread

@@ -99,14 +99,30 @@ def segment(client: Client, photo: Path, folder: Path) -> dict[str, Any]:
     """Write the three files. Returns: the server's JSON without the outlines, and the files. Raises: see Client."""
     image = photo.read_bytes()
     with ThreadPoolExecutor(len(OUTPUTS)) as pool:  # at once, so that they share one call of the engine
-        answers = list(pool.map(lambda answer_format: client.segment(image, answer_format), OUTPUTS))
+        bodies = pool.map(lambda answer_format: client.segment(image, answer_format), OUTPUTS)
+        answers = dict(zip(OUTPUTS, bodies, strict=True))
+    result = _result(answers["json"])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, answer in zip(OUTPUTS.values(), answers, strict=True):
-        (folder / name).write_bytes(answer)
-    result = json.loads((folder / OUTPUTS["json"]).read_bytes())
-    for found in result["classes"]:
-        del found["rle"]
+    for answer_format, name in OUTPUTS.items():
+        (folder / name).write_bytes(answers[answer_format])
     return {**result, "files": [str(folder / name) for name in OUTPUTS.values()]}
+
+
+def _result(body: bytes) -> dict[str, Any]:
+    """The server's JSON without the outlines. Raises: ServerError for that of another server."""
+    try:
+        result: dict[str, Any] = json.loads(body)
+        for found in result["classes"]:
+            del found["rle"]
+        missing = {"image", "model"} - result.keys()
+    except (ValueError, KeyError, TypeError):
+        missing = {"classes"}
+    if missing:
+        raise ServerError(
+            f"the server's JSON has no {' and no '.join(sorted(missing))} as answers of segserve have: {body[:80]!r}; "
+            "give --url of its inference API"
+        )
+    return result
 
 
 def _print(results: Sequence[dict[str, Any]]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from segserve.request import CONTENT_TYPES
+
 
 @contextmanager
 def serving(
@@ -41,7 +43,9 @@ def serving(
 
 
 def reply(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200, **headers: str) -> None:
-    """Send a whole answer; names of headers with _ for -."""
+    """Send a whole answer, of the type of mask that was asked for; names of headers with _ for -."""
+    if (wanted := handler.headers.get("Accept", "")) in CONTENT_TYPES.values():
+        headers = {"Content_Type": wanted, **headers}
     handler.send_response(status)
     handler.send_header("Content-Length", str(len(body)))
     for name, value in headers.items():

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.photos import Photo
+from deploy.client import Client, Refused
 from segserve.segmenter import Segmenter
 from tests.e2e.serving import Server, run
 
@@ -70,6 +71,22 @@ def test_another_version_on_request(server: Server, photos: list[Path], tmp_path
     options = ("--out", tmp_path / "out", "--url", server.running.url, "--json", "--model", "rooms/2.0")
     [result] = json.loads(run("deploy.segment", photos[0], *options).stdout)
     assert result["model"] == {"name": "rooms", "version": "2.0"}
+
+
+def test_the_client_gets_the_classes_that_it_names_of_the_version_that_it_names(
+    server: Server, photos: list[Path]
+) -> None:
+    image = photos[0].read_bytes()
+    with Client(server.running.url, "rooms/2.0") as client:
+        everything = json.loads(client.segment(image, "json"))
+        name = everything["classes"][-1]["name"]
+        one = json.loads(client.segment(image, "json", classes=[name]))
+        with pytest.raises(Refused, match="no class 'sky, blue'") as raised:
+            client.segment(image, "png", classes=[name, "sky, blue"])
+    assert len(everything["classes"]) > 1
+    assert one["classes"] == everything["classes"][-1:]
+    assert one["model"]["version"] == "2.0"
+    assert raised.value.http_status == 422
 
 
 def test_no_server_says_how_to_start_one(

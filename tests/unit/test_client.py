@@ -20,6 +20,7 @@ class Recorder(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
+        self.send_header("Content-Type", self.headers["Accept"])
         self.end_headers()
         self.wfile.write(self.path.encode())
 

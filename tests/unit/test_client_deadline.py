@@ -19,6 +19,7 @@ from tests.serving_http import reply, serving
 def trickle(stop: Callable[[], bool]) -> Callable[[BaseHTTPRequestHandler, bytes], None]:
     def answer(handler: BaseHTTPRequestHandler, _body: bytes) -> None:
         handler.send_response(200)
+        handler.send_header("Content-Type", "image/png")
         handler.send_header("Content-Length", "1000000")
         handler.end_headers()
         while not stop():

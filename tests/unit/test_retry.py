@@ -15,7 +15,7 @@ from deploy.client import AsyncClient, Refused
 from deploy.retry import Budget, Retry, again, retry_after_s
 from segserve.errors import ServerError, UsageError
 
-OK = httpx.Response(200, content=b"mask")
+OK = httpx.Response(200, headers={"Content-Type": "image/png"}, content=b"mask")
 BUSY = httpx.Response(503, json={"code": 503, "message": "busy"})
 DIED = httpx.Response(500, json={"code": 500, "type": "InternalServerException", "message": "Worker died."})
 OURS_500 = httpx.Response(500, json={"error": {"type": "InternalError", "message": "an error of the server"}})

@@ -173,7 +173,7 @@ class AsyncClient:
         return stranger(self._url, answer, answer_format) or answer
 
 
-_OF_PARENTS: list[LoopThread[AsyncClient]] = []
+_OF_PARENTS: list[LoopThread] = []
 """Kept for good: clearing one up would take the parent's connections out of the epoll that it shares with its child."""
 
 
@@ -226,7 +226,7 @@ class Client:
         finally:
             future.cancel()  # on Ctrl-C nobody waits for it any more
 
-    def _of_this_process(self) -> LoopThread[AsyncClient]:
+    def _of_this_process(self) -> LoopThread:
         """A fork does not bring the thread along, and the connections are the parent's: then both are made anew."""
         if self._closed:
             raise UsageError(CLOSED)

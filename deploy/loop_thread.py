@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from typing import Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # it has one of these
+    from deploy.client import AsyncClient
 
 CLEAR_UP_S: Final = 1.0
 """Closing what broken answers left open takes no time; a call that nobody waits for any more may hang."""
 
 
-class Closable(Protocol):
-    async def aclose(self) -> None: ...
-
-
-Owned = TypeVar("Owned", bound=Closable)
-
-
-class LoopThread(Generic[Owned]):
+class LoopThread:
     """A client on an event loop of its own in a thread. Of use only in the process that made it."""
 
-    def __init__(self, client: Owned) -> None:
+    def __init__(self, client: AsyncClient) -> None:
         self.pid = os.getpid()
         self.client = client
         self.loop = asyncio.new_event_loop()

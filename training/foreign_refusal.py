@@ -57,7 +57,7 @@ def _kind(path: Path, start: bytes) -> str:
         with zipfile.ZipFile(path) as archive:
             return _kind_of_zip(archive.namelist(), path)
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return ""
+        return ""  # torn, or of a version that zipfile can't read
 
 
 def _kind_of_zip(names: list[str], path: Path) -> str:

@@ -59,6 +59,13 @@ def follow(said: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, shell=True, check=False, cwd=folder, capture_output=True, text=True)
 
 
+def require_weights(said: str, made: Path, state: State) -> None:
+    """The command of the message makes that file, and it has these weights."""
+    done = follow(said, made.parent)
+    assert done.returncode == 0, done.stderr
+    assert torch.equal(imported(made)["head.3.bias"], state["decode_head.conv_seg.bias"])
+
+
 STRIPPED: dict[str, Callable[[State], object]] = {
     "ema": lambda s: {"ema": s, "args": ARGS},
     "names beside": lambda s: {"model": {"name": "pspnet"}, "model_state_dict": s, "args": ARGS},
@@ -72,10 +79,7 @@ def test_what_is_stripped_keeps_the_weights(tmp_path: Path, state: State, kind: 
     torch.save(STRIPPED[kind](state), tmp_path / "full.pth")
     said = refused(tmp_path / "full.pth")
     assert "holds more than tensors" in said
-    done = follow(said, tmp_path)
-    assert done.returncode == 0, done.stderr
-    got = imported(tmp_path / "full-weights.pth")
-    assert torch.equal(got["head.3.bias"], state["decode_head.conv_seg.bias"])
+    require_weights(said, tmp_path / "full-weights.pth", state)
 
 
 def test_what_is_stripped_can_still_be_chosen_from(tmp_path: Path, state: State) -> None:
@@ -117,20 +121,14 @@ def test_pickles_that_torch_did_not_write(tmp_path: Path, state: State, protocol
     said = refused(tmp_path / "net.pkl")
     assert "was not pickled as torch does" in said
     assert "pickle.load(open('net.pkl', 'rb')" in said
-    done = follow(said, tmp_path)
-    assert done.returncode == 0, done.stderr
-    got = imported(tmp_path / "net-weights.pth")
-    assert torch.equal(got["head.3.bias"], state["decode_head.conv_seg.bias"])
+    require_weights(said, tmp_path / "net-weights.pth", state)
 
 
 def test_arrays_of_numpy(tmp_path: Path, state: State) -> None:
     np.savez(tmp_path / "net.npz", **{name: t.numpy() for name, t in state.items()})  # type: ignore[arg-type]
     said = refused(tmp_path / "net.npz")
     assert "is arrays of NumPy, expected tensors of PyTorch" in said
-    done = follow(said, tmp_path)
-    assert done.returncode == 0, done.stderr
-    got = imported(tmp_path / "net-weights.pth")
-    assert torch.equal(got["head.3.bias"], state["decode_head.conv_seg.bias"])
+    require_weights(said, tmp_path / "net-weights.pth", state)
 
 
 class Tiny(nn.Module):

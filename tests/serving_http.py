@@ -44,11 +44,12 @@ def serving(
 
 def reply(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200, **headers: str) -> None:
     """Send a whole answer, of the type of mask that was asked for; names of headers with _ for -."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
     if (wanted := handler.headers.get("Accept", "")) in CONTENT_TYPES.values():
-        headers = {"Content_Type": wanted, **headers}
+        fields = {"Content-Type": wanted, **fields}
     handler.send_response(status)
     handler.send_header("Content-Length", str(len(body)))
-    for name, value in headers.items():
-        handler.send_header(name.replace("_", "-"), value)
+    for name, value in fields.items():
+        handler.send_header(name, value)
     handler.end_headers()
     handler.wfile.write(body)

@@ -55,6 +55,7 @@ def test_answers_that_cannot_even_be_read_are_failed_requests(
         options = ("--formats", "png=1,npy=1,overlay=1", "--run-time", "1s", "--answers", str(file))
         code, text = run_locust(repo_root, url, photos, *options)
     assert code == 1, text
+    assert file.exists(), text
     rows = answers.read(file)
     assert len(rows) == len(asked) - 1
     assert {(row.format, row.status, row.wrong) for row in rows} == {

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(900)  # several starts each, which are patient 
 def test_a_much_slower_engine_is_worse_beyond_doubt(
     exported: Mapping[str, Path], rooms: tuple[Photo, ...], tmp_path: Path
 ) -> None:
-    """Ten times as slow, so that no other load on the machine hides it."""
+    """Ten times as slow, and five pairs asked for 0.9: at 0.99 one turn with other load beside it hides even that."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for photo in rooms:
@@ -29,7 +29,7 @@ def test_a_much_slower_engine_is_worse_beyond_doubt(
     assert check_package(slow).version == "slowed"
     result = run(
         "benchmarks.compare", mar, slow, "--photos", photos, "--pairs", "5", "--clients", "2", "--json",
-        timeout_s=280,
+        "--confidence", "0.9", timeout_s=280,
     )  # fmt: skip
     assert result.returncode == 1, result.stdout + result.stderr
     report = json.loads(result.stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import subprocess
 import sys
@@ -88,24 +89,32 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     Made once for all processes of pytest-xdist, to be read only: each begins with another one and finds the rest made.
     """
-    base, worker = tmp_path_factory.getbasetemp(), os.environ.get("PYTEST_XDIST_WORKER", "")
     models = {"1.0": ("onnx", "1"), "2.0": ("torchscript", "2")}
-    turns = list(models)[:: -1 if worker == "gw1" else 1]
-    folders = {version: (base.parent if worker else base) / f"exported-{version}" for version in models}
+    turns = list(models)[:: -1 if os.environ.get("PYTEST_XDIST_WORKER") == "gw1" else 1]
+    folders = {}
     for version in turns:
-        with folders[version].with_name(f"exported-{version}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folders[version].exists():
-                small_export(folders[version], version, *models[version])
+        make = functools.partial(small_export, version, *models[version])
+        folders[version] = made_once(tmp_path_factory, f"exported-{version}", make)
     return folders
 
 
-def small_export(folder: Path, version: str, engine: str, seed: str) -> None:
-    """There when it is whole."""
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    unfinished.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.small_export", str(unfinished), version, engine, seed]
+def small_export(version: str, engine: str, seed: str, folder: Path) -> None:
+    """In a process of its own."""
+    command = [sys.executable, "-m", "tests.small_export", str(folder), version, engine, seed]
     # a minute on two quiet cores; the other process of tests waits for the lock meanwhile
     result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=1500)
     assert result.returncode == 0, result.stderr
-    unfinished.rename(folder)
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one process of pytest-xdist fills while the others wait; it is there when it is whole."""
+    base, worker = tmp_path_factory.getbasetemp(), os.environ.get("PYTEST_XDIST_WORKER", "")
+    folder = (base.parent if worker else base) / name
+    with folder.with_name(f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = folder.with_name(f"{name}.unfinished")
+            unfinished.mkdir(exist_ok=True)
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder

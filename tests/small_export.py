@@ -24,7 +24,7 @@ PRESET = "pspnet_lite0"
 INPUT_HEIGHT, INPUT_WIDTH = 97, 129
 
 
-def main(folder: Path, version: str, engine: Literal["onnx", "torchscript", "auto"], seed: int) -> None:
+def main(folder: Path, version: str, engine: Literal["onnx", "torchscript"], seed: int) -> None:
     torch.manual_seed(seed)
     model = pspnet.build(PRESET, len(ROOM_CLASSES), pretrained=True)
     mean, std = pspnet.normalisation(PRESET)

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export import build, cases
+from export import build, cases, variants
 from segserve import cli
 from segserve.segmenter import Segmenter
 from segserve.spec import ModelSpec
 from tests import tiny_pspnet
+from tests.conftest import made_once
 from tests.integration.painted import paint
 from tests.specs import make_spec
 from training.rooms import render
@@ -99,12 +100,14 @@ def colour_segmenter(colour_spec: ModelSpec, colour_engine: ColourEngine) -> Seg
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `tiny_build`."""
-    folder = tmp_path_factory.mktemp("tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        know_tiny(patch)
-        tiny_pspnet.save(folder / "tiny.safetensors")
-        build.main(build.BuildConfig(folder / "tiny.safetensors", folder, name="tiny", version="1.2"))
-    return folder
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            know_tiny(patch)
+            tiny_pspnet.save(folder / "tiny.safetensors")
+            build.main(build.BuildConfig(folder / "tiny.safetensors", folder, name="tiny", version="1.2"))
+
+    return made_once(tmp_path_factory, "tiny", make)
 
 
 @pytest.fixture
@@ -121,6 +124,19 @@ def know_tiny(patch: pytest.MonkeyPatch) -> None:
     """Its preset; and the rooms that every comparison looks at are rendered once."""
     tiny_pspnet.register(patch)
     patch.setattr(cases, "render", rendered_once)
+
+
+def build_quickly(patch: pytest.MonkeyPatch, built_once: Path) -> None:
+    """tiny.safetensors gets the ONNX file that is there; the comparison is whole, but of small pictures."""
+    patch.setattr(variants, "to_onnx", lambda _, path: shutil.copyfile(built_once / "model.onnx", path))
+    patch.setattr(cases, "PHOTOS", ((97, 131, 1), (120, 100, 6)))
+    patch.setattr(cases, "INPUT_SIZES", tuple((33 + 8 * n, 41 + 7 * n) for n in range(12)))
+
+
+@pytest.fixture
+def quickly(built_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `build_quickly` has it, for one test."""
+    build_quickly(monkeypatch, built_once)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""export.build --engine auto, whole, on a small model: what fails is dropped, what is fastest is chosen and packed."""
+"""export.build --engine auto, whole, on a tiny model: what fails is dropped, what is fastest is chosen and packed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from export import choose, quantise
+from export import build, choose, quantise
 from segserve import thresholds
 from segserve.spec import SPEC_FILE, ModelSpec
-from tests import small_export
+from tests.integration.conftest import build_quickly, know_tiny
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(built_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a build in which no int8 can pass, and NNCF's first attempt is taken."""
     folder = tmp_path_factory.mktemp("auto")
     beyond = dataclasses.replace(thresholds.THRESHOLDS["int8"], label_agreement=1.1)
     with pytest.MonkeyPatch.context() as patch:
+        know_tiny(patch)
+        build_quickly(patch, built_once)
         patch.setitem(thresholds.THRESHOLDS, "int8", beyond)
         patch.setattr(quantise, "MIN_AGREEMENT", 0.0)
         patch.setattr(choose, "MEASURE_S", 1.0)
-        small_export.main(folder, "1.0", "auto", 3)
+        build.main(build.BuildConfig(built_once / "tiny.safetensors", folder, engine="auto"))
     return folder
 
 

@@ -171,6 +171,7 @@ def test_what_raised_in_a_comparison_is_not_timed() -> None:
     assert [entry["name"] for entry in checked["left_out"]] == ["onnx-int8", "tensorrt"]
 
 
+@pytest.mark.usefixtures("quickly")
 def test_a_converter_that_fails_costs_auto_that_engine_alone(
     tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

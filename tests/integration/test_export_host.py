@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import build, cases, variants
+from export import build, variants
 from segserve.engines.torchscript import TorchScriptEngine
 from segserve.errors import EngineError
 from segserve.package import check_package
@@ -20,14 +20,7 @@ from segserve.spec import PARITY_FILE, SPEC_FILE, ModelSpec
 NO_KERNEL = "CUDA error: no kernel image is available for execution on the device"
 
 
-@pytest.fixture
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The comparison is whole, of small pictures."""
-    monkeypatch.setattr(cases, "PHOTOS", ((97, 131, 1), (120, 100, 6)))
-    monkeypatch.setattr(cases, "INPUT_SIZES", tuple((33 + 8 * n, 41 + 7 * n) for n in range(12)))
-
-
-@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("fits", [0, 1])
 def test_a_gpu_that_cannot_compute_costs_no_package_that_does_without_it(
     tiny_build: Path,

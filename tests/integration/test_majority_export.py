@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from export.fold import fold
 from export.served_net import ServedNet
 from export.to_onnx import to_onnx
 from export.to_torchscript import to_torchscript
+from tests import tiny_pspnet
 from training import pspnet
 from training.decision import Majority
 
@@ -25,37 +26,44 @@ Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
-def net() -> pspnet.PSPNet:
+def net() -> Iterator[pspnet.PSPNet]:
     torch.manual_seed(5)
-    net = pspnet.build("pspnet_lite0", NUM_CLASSES, pretrained=True).eval()
-    next(net.head[-1].parameters()).data *= 20  # so that classes differ from pixel to pixel
-    net.decide = Majority(LABELS, NUM_CLASSES)
-    return net
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_pspnet.register(patch)
+        net = pspnet.build(tiny_pspnet.PRESET, NUM_CLASSES).eval()
+        next(net.head[-1].parameters()).data *= 20  # so that classes differ from pixel to pixel
+        net.decide = Majority(LABELS, NUM_CLASSES)
+        yield net
 
 
-def onnx(served: ServedNet, file: Path) -> Answer:
-    to_onnx(served, file)
+@pytest.fixture(scope="module")
+def onnx_file(net: pspnet.PSPNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("majority") / "model.onnx"
+    to_onnx(ServedNet(fold(net), MEAN, STD).eval(), file)
+    return file
+
+
+def onnx(file: Path, net: pspnet.PSPNet) -> Answer:
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(session.run(None, {"images_nhwc": images})[0])
 
 
-def openvino_(served: ServedNet, file: Path) -> Answer:
-    to_onnx(served, file)
+def openvino_(file: Path, net: pspnet.PSPNet) -> Answer:
     core = openvino.Core()
     model = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: np.asarray(model(images)[0])
 
 
-def torchscript(served: ServedNet, file: Path) -> Answer:
-    to_torchscript(served, file)
-    model = torch.jit.load(file)  # type: ignore[no-untyped-call]
+def torchscript(file: Path, net: pspnet.PSPNet) -> Answer:
+    to_torchscript(ServedNet(fold(net), MEAN, STD).eval(), file.with_suffix(".pt"))
+    model = torch.jit.load(file.with_suffix(".pt"))  # type: ignore[no-untyped-call]
     return lambda images: model(torch.from_numpy(images)).detach().numpy()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-@pytest.mark.parametrize("export", [onnx, openvino_, torchscript])
-def test_exports_answer_with_it(net: pspnet.PSPNet, tmp_path: Path, export: Callable[..., Answer]) -> None:
-    answer = export(ServedNet(fold(net), MEAN, STD).eval(), tmp_path / "model.bin")
+@pytest.mark.parametrize("load", [onnx, openvino_, torchscript])
+def test_exports_answer_with_it(net: pspnet.PSPNet, onnx_file: Path, load: Callable[..., Answer]) -> None:
+    answer = load(onnx_file, net)
     rng = np.random.default_rng(0)
     for count, height, width in ((1, 64, 96), (3, 75, 41)):
         images = rng.integers(0, 256, (count, height, width, 3), np.uint8)

@@ -19,6 +19,10 @@ from benchmarks import ports
 if TYPE_CHECKING:  # rendering is loaded only by the tests that ask for a photo
     from benchmarks.photos import Photo
 
+# Two processes of tests with two threads each share two cores: who spins at a barrier takes the core from the thread it
+# waits for, and what takes a second alone takes half a minute. Read when torch is loaded; commands inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 REPO = Path(__file__).resolve().parents[1]
 
 # The same examples each time, on a machine of any speed; tests/integration/test_fuzz.py tries others, if asked.

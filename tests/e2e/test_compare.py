@@ -22,7 +22,7 @@ def test_a_much_slower_engine_is_worse_beyond_doubt(
     """Ten times as slow, and five pairs asked for 0.9: at 0.99 one turn with other load beside it hides even that."""
     photos = tmp_path / "photos"
     photos.mkdir()
-    for photo in rooms:
+    for photo in rooms[:4]:
         (photos / f"{photo.name}.jpg").write_bytes(photo.jpeg)
     mar = exported["1.0"] / "rooms.mar"
     slow = slowed(mar, tmp_path / "slow.mar", 10.0)
@@ -34,5 +34,5 @@ def test_a_much_slower_engine_is_worse_beyond_doubt(
     assert result.returncode == 1, result.stdout + result.stderr
     report = json.loads(result.stdout)
     assert {"engine", "images/s", "p50, one client"} <= set(report["worse"])
-    assert report["notes"] == [f"masks: the same for all {len(rooms)} photos"]
+    assert report["notes"] == ["masks: the same for all 4 photos"]
     assert all(row["ratio"]["pairs"] == 5 for row in report["figures"])

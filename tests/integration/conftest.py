@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,13 +15,18 @@ import pytest
 from numpy.typing import NDArray
 
 from export import build, cases, variants
+from export.fold import fold
+from export.served_net import ServedNet
+from export.to_onnx import to_onnx
 from segserve import cli
+from segserve.errors import SegserveError
 from segserve.segmenter import Segmenter
-from segserve.spec import ModelSpec
+from segserve.spec import SPEC_FILE, ModelSpec, sha256_file
 from tests import tiny_pspnet
 from tests.conftest import made_once
 from tests.integration.painted import paint
 from tests.specs import make_spec
+from training.checkpoint import load_model
 from training.rooms import render
 
 RunHere = Callable[..., tuple[int, str, str]]
@@ -124,6 +130,24 @@ def know_tiny(patch: pytest.MonkeyPatch) -> None:
     """Its preset; and the rooms that every comparison looks at are rendered once."""
     tiny_pspnet.register(patch)
     patch.setattr(cases, "render", rendered_once)
+
+
+@pytest.fixture(scope="session")
+def demo_onnx(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path:
+    """The demo model as model.onnx, folded; for reading only. Of `make package`, if that is of this very checkpoint."""
+    checkpoint, packed = repo_root / "model_store/demo/rooms.safetensors", repo_root / "build/rooms"
+    with contextlib.suppress(SegserveError):
+        spec = ModelSpec.load(packed / SPEC_FILE)
+        digests = {artefact.file: artefact.sha256 for artefact in spec.artefacts}
+        file = packed / "model.onnx"
+        if spec.checkpoint_sha256 == sha256_file(checkpoint) and digests.get(file.name) == sha256_file(file):
+            return file
+
+    def make(folder: Path) -> None:
+        net, meta = load_model(checkpoint)
+        to_onnx(ServedNet(fold(net), meta.mean, meta.std).eval(), folder / "model.onnx")
+
+    return made_once(tmp_path_factory, "demo", make) / "model.onnx"
 
 
 def build_quickly(patch: pytest.MonkeyPatch, built_once: Path) -> None:

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from export import calibration
 from export import quantise as quantise_module
-from export.fold import fold
 from export.quantise import keep_float, logits_of, quantise, quantised_layers, signed
-from export.served_net import ServedNet
-from export.to_onnx import to_onnx
 from segserve.errors import UsageError
-from training.pspnet import build
 from training.rooms import render
 
 SIZE = (64, 80)
 
 
 @pytest.fixture(scope="module")
-def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("quantise") / "model.onnx"
-    net = fold(build("pspnet_lite0", 5, pretrained=True))
-    to_onnx(ServedNet(net, (127.0,) * 3, (128.0,) * 3).eval(), path)
-    return path
+def fp32(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copy(demo_onnx, tmp_path_factory.mktemp("quantise")))
 
 
-def test_what_does_not_bear_int8_stays_in_float(fp32: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images = [render(seed, *SIZE)[0][np.newaxis] for seed in range(8)]
-    int8, said = fp32.with_name("model.int8.onnx"), list[str]()
-    note = quantise(fp32, int8, [images], said.append)
-    assert capsys.readouterr().out == ""  # NNCF's bars would spoil JSON
+@pytest.fixture(scope="module")
+def images() -> list[NDArray[np.uint8]]:
+    return [render(seed, *SIZE)[0][np.newaxis] for seed in range(8)]
+
+
+@pytest.fixture(scope="module")
+def quantised(fp32: Path, images: list[NDArray[np.uint8]]) -> tuple[Path, str, str]:
+    """The file, the note on it, what was written to standard output meanwhile."""
+    int8 = fp32.with_name("model.int8.onnx")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        note = quantise(fp32, int8, [images], lambda _: None)
+    return int8, note, printed.getvalue()
+
+
+def test_what_does_not_bear_int8_stays_in_float(
+    fp32: Path, images: list[NDArray[np.uint8]], quantised: tuple[Path, str, str]
+) -> None:
+    int8, note, printed = quantised
+    assert printed == ""  # NNCF's bars would spoil JSON
     source, written = onnx.load(str(fp32)), onnx.load(str(int8))
     in_int8 = len(quantised_layers(written))
     assert in_int8 > 0
@@ -53,10 +62,12 @@ def test_what_does_not_bear_int8_stays_in_float(fp32: Path, capsys: pytest.Captu
     np.testing.assert_allclose(logits_of(bare, images[:1])[0], logits_of(source, images[:1])[0], atol=1e-4)
 
 
-def test_each_kind_of_image_is_judged_by_itself(fp32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_kind_of_image_is_judged_by_itself(
+    fp32: Path, images: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The mean of many blank photos and a few rooms would say that nearly all is well."""
     monkeypatch.setattr(quantise_module, "MIN_AGREEMENT", 0.0)  # take the first attempt
-    rooms = [render(seed, *SIZE)[0][np.newaxis] for seed in range(8)]
+    rooms = images
     blank = [np.full((1, *SIZE, 3), 127, np.uint8)] * 24
     judged: list[int] = []
 
@@ -86,11 +97,9 @@ def test_calibration_has_the_photos_and_rendered_rooms(tmp_path: Path) -> None:
         calibration.images(tmp_path, SIZE)
 
 
-def test_tensorrt_gets_no_unsigned_integers(fp32: Path) -> None:
-    int8 = fp32.with_name("unsigned.int8.onnx")
-    quantise(fp32, int8, [[render(seed, *SIZE)[0][np.newaxis] for seed in range(8)]], lambda _: None)
-    before = onnx.load(str(int8))
-    after = onnx.load(str(signed(int8, fp32.with_name("signed.onnx"))))
+def test_tensorrt_gets_no_unsigned_integers(fp32: Path, quantised: tuple[Path, str, str]) -> None:
+    before = onnx.load(str(quantised[0]))
+    after = onnx.load(str(signed(quantised[0], fp32.with_name("signed.onnx"))))
     unsigned = onnx.TensorProto.UINT8
     assert any(tensor.data_type == unsigned for tensor in before.graph.initializer)
     assert not any(tensor.data_type == unsigned for tensor in after.graph.initializer)

@@ -26,7 +26,6 @@ from segserve.engines.plan import PlanHeader, read_plan
 from segserve.errors import EngineError, UsageError
 from tests.quantised import quantised
 from training import pspnet
-from training.checkpoint import load_model
 from training.layout import Layout
 
 pytestmark = [
@@ -44,16 +43,18 @@ def rtx() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Callable[[str], Path]:
+def models(tmp_path_factory: pytest.TempPathFactory, demo_onnx: Path) -> Callable[[str], Path]:
     """The demo model and a small-headed pspnet50 as model.onnx; name-int8 is the same, quantised."""
     folder = tmp_path_factory.mktemp("tensorrt")
 
     def path(name: str) -> Path:
-        file = folder / f"{name}.onnx"
+        file = demo_onnx if name == "demo" else folder / f"{name}.onnx"
         if not file.exists() and name.endswith("-int8"):
             quantised(path(name.removesuffix("-int8")), file)
         elif not file.exists():
-            _export(name, file, repo_root)
+            net, (mean, std) = pspnet.build(name, 4, layout=Layout(head=64)), pspnet.normalisation(name)
+            net.aux = nn.Sequential()
+            to_onnx(ServedNet(net, mean, std).eval(), file)
         return file
 
     return path
@@ -70,16 +71,6 @@ def plan_bytes(rtx: ModuleType, models: Callable[[str], Path]) -> Callable[[str,
         return len(compile_plan(rtx, graph, options, b"")[0])
 
     return size
-
-
-def _export(name: str, file: Path, root: Path) -> None:
-    if name == "demo":
-        net, meta = load_model(root / "model_store/demo/rooms.safetensors")
-        mean, std = meta.mean, meta.std
-    else:
-        net, (mean, std) = pspnet.build(name, 4, layout=Layout(head=64)), pspnet.normalisation(name)
-    net.aux = nn.Sequential()
-    to_onnx(ServedNet(net, mean, std).eval(), file)
 
 
 @pytest.mark.timeout(900)  # the first to come exports the model: a minute and more on a busy machine

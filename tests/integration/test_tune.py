@@ -33,6 +33,7 @@ def mar(tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     def measure(_self: object, settings: Settings, _work: Path) -> Trial:
         return Trial(settings, 1.0, 10 + 8 / settings.batch_size, 50.0, 60.0, settings.batch_size, "cpu", 300)
 
+    monkeypatch.setattr(tune, "assorted_photos", lambda _: [])  # nobody looks at them
     monkeypatch.setattr(tune, "offline", offline)
     monkeypatch.setattr(tune._Measurements, "_trial", measure)
     return Path(shutil.copy(tiny_build / "tiny.mar", tmp_path / "tiny.mar"))

@@ -79,6 +79,28 @@ def test_unregistering_what_is_not_there_is_no_error() -> None:
     management(lambda _: httpx.Response(404, json={"message": "no"})).unregister("rooms", "1.0")
 
 
+@pytest.mark.parametrize("then", [404, 200])
+def test_unregistering_that_stumbles_over_a_worker_is_asked_once_more(then: int) -> None:
+    said = 'Cannot invoke "org.pytorch.serve.job.Job.isControlCmd()" because "job" is null'
+    answers = iter([500, then])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json=[model("1.0", "UNLOADED")])
+        return httpx.Response(next(answers), json={"message": said})
+
+    management(answer).unregister("rooms", "1.0")
+    assert not list(answers)
+
+
+def test_unregistering_that_fails_twice_is_told() -> None:
+    failing = management(
+        lambda request: httpx.Response(404 if request.method == "GET" else 500, json={"message": "no"})
+    )
+    with pytest.raises(ServerError, match=r"would not unregister rooms 1\.0: 500 no"):
+        failing.unregister("rooms", "1.0")
+
+
 def test_unregistering_ends_when_the_workers_have_ended() -> None:
     asked = []
 

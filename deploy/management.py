@@ -183,8 +183,9 @@ class Management:
     def unregister(self, name: str, version: str) -> None:
         """End its workers and forget it. No error if it is not there.
 
-        TorchServe 0.12 may stumble over a worker that has just gone into loading (1 of 168 such calls: 500, job is null),
-        after it has forgotten the version: so what a 500 says is asked once more.
+        TorchServe 0.12 may stumble over a worker that has just gone into loading (1 of 168 such calls: 500, "job" is
+        null), after it has forgotten the version: so what a 500 says is asked once more.
+
         The server answers before they have ended. They are waited for, because until then they write what they compile
         into the version's folder, and make it anew where somebody removed it.
         """

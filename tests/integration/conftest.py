@@ -151,8 +151,13 @@ def demo_onnx(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path
 
 
 def build_quickly(patch: pytest.MonkeyPatch, built_once: Path) -> None:
-    """tiny.safetensors gets the ONNX file that is there; the comparison is whole, but of small pictures."""
+    """tiny.safetensors gets the ONNX file that is there, and is compared on small pictures."""
     patch.setattr(variants, "to_onnx", lambda _, path: shutil.copyfile(built_once / "model.onnx", path))
+    compare_small(patch)
+
+
+def compare_small(patch: pytest.MonkeyPatch) -> None:
+    """The comparison is whole, of smaller pictures than usual, to save time."""
     patch.setattr(cases, "PHOTOS", ((97, 131, 1), (120, 100, 6)))
     patch.setattr(cases, "INPUT_SIZES", tuple((33 + 8 * n, 41 + 7 * n) for n in range(12)))
 

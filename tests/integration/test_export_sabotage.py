@@ -19,7 +19,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from export import accuracy, cases, parity
+from export import accuracy, parity
 from export.package import package
 from export.served_net import ServedNet
 from export.to_torchscript import to_torchscript
@@ -29,6 +29,7 @@ from segserve.errors import CheckFailed
 from segserve.labels import ROOM_CLASSES
 from segserve.segmenter import Segmenter
 from segserve.spec import ModelSpec, sha256_file
+from tests.integration.conftest import compare_small
 from training.checkpoint import load_model
 
 
@@ -71,8 +72,7 @@ def named(reason: str) -> bool:
 @pytest.fixture
 def folder(tiny_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the good build, to spoil. It is compared on smaller pictures than usual, to save time."""
-    monkeypatch.setattr(cases, "PHOTOS", ((97, 131, 1), (120, 100, 6)))
-    monkeypatch.setattr(cases, "INPUT_SIZES", tuple((33 + 8 * n, 41 + 7 * n) for n in range(12)))
+    compare_small(monkeypatch)
     return Path(shutil.copytree(tiny_build, tmp_path / "build"))
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from export import build, cases, variants
+from export import build, variants
 from segserve import parity_report as report
 from segserve.package import check_package
 from segserve.parity_row import AS_SERVED
+from tests.integration.conftest import compare_small
 
 # CMYK, turned by EXIF, grey, 16 bits, palette with transparency, alpha
 ODD = (
@@ -30,8 +31,7 @@ def test_the_demo_model_passes_on_photographs_and_odd_files(
 ) -> None:
     # to save time: the demo's own packaging exports it too, and looks at all of the rendered rooms
     monkeypatch.setattr(variants, "to_onnx", lambda _, path: shutil.copyfile(demo_onnx, path))
-    monkeypatch.setattr(cases, "INPUT_SIZES", tuple((33 + 8 * n, 41 + 7 * n) for n in range(12)))
-    monkeypatch.setattr(cases, "PHOTOS", ((97, 131, 1), (120, 100, 6)))
+    compare_small(monkeypatch)
     photos = Path(shutil.copytree(shared_data / "rooms_mini" / "images", tmp_path / "photos"))
     for name in ODD:
         shutil.copyfile(shared_data / "odd_images" / name, photos / name)

@@ -1,4 +1,4 @@
-"""Ports for servers that measurements and tests start.
+"""Ports for servers and load generators that measurements and tests start.
 
 inference, metrics = free_ports(2)
 """
@@ -32,3 +32,13 @@ def free_ports(count: int) -> list[int]:
                 probe.bind(("127.0.0.1", chance.randrange(LOWEST, first) if first > 2 * LOWEST else 0))
                 found.append(int(probe.getsockname()[1]))
     return found
+
+
+def load_processes(count: int) -> list[str]:
+    """Options of Locust for so many load processes, whose master has a port of its own.
+
+    On Locust's usual one the workers of a second load at the same time join the master of the first.
+    """
+    port = str(free_ports(1)[0])
+    own = ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+    return ["--processes", str(count), *own]

@@ -27,6 +27,7 @@ from rich.progress import Progress
 
 from benchmarks import answers, loaded
 from benchmarks.answers import Answered
+from benchmarks.ports import load_processes
 from benchmarks.run_options import Common
 from benchmarks.sampling import Sampler
 from deploy import run_folder
@@ -97,7 +98,7 @@ class Session:
             options += ["--rate", f"{rate_per_s:.4f}"]
             users = max(users, self.options.processes)  # each process needs one
         if self.options.processes > 1:
-            options += ["--processes", str(self.options.processes)]
+            options += load_processes(self.options.processes)
         for package in self.packages:
             options += ["--mar", str(package.resolve())]
         number = 1 + len(list(self.folder.glob("load-*.log")))  # of all sessions that share the folder

@@ -15,6 +15,7 @@ import pytest
 from benchmarks import answers
 from benchmarks.answers import VERSION_HEADER
 from benchmarks.photos import Photo
+from benchmarks.ports import load_processes
 from segserve.encode import npy, png
 from segserve.request import CONTENT_TYPES
 from segserve.segmenter import Segmenter
@@ -90,7 +91,7 @@ def test_a_worker_that_dies_under_load_fails_the_test(repo_root: Path, photos: P
 
     with service_over_http(kill_one) as url:
         code, text = run_locust(
-            repo_root, url, photos, "--processes", "2", "--users", "2", "--run-time", "8s"
+            repo_root, url, photos, *load_processes(2), "--users", "2", "--run-time", "8s"
         )
     assert code == 1, text
     assert killed
@@ -98,11 +99,12 @@ def test_a_worker_that_dies_under_load_fails_the_test(repo_root: Path, photos: P
     assert "error: no last report from" in text
 
 
-@pytest.mark.parametrize("processes", [(), ("--processes", "2", "--users", "2")], ids=["one", "workers"])
+@pytest.mark.parametrize("workers", [False, True], ids=["one", "workers"])
 def test_answers_that_cannot_be_written_down_fail_the_test(
-    repo_root: Path, photos: Path, processes: tuple[str, ...]
+    repo_root: Path, photos: Path, workers: bool
 ) -> None:
     """A full disk; the master of workers has nothing to write, and sees only what they tell it."""
+    processes = (*load_processes(2), "--users", "2") if workers else ()
     with service_over_http(lambda _, photo: photo) as url:
         code, text = run_locust(repo_root, url, photos, "--answers", "/dev/full", *processes)
     assert code == 1, text

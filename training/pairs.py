@@ -133,6 +133,9 @@ def write(
     out: Path, item: Item, upright: Image.Image, label: NDArray[np.uint8], num_classes: int, note: str | None = None
 ) -> Checked:  # fmt: skip
     """Put an image into the dataset with a label for it as it is seen, uint8 (height, width)."""
+    assert "/" not in item.name, (
+        item.name
+    )  # an absolute one would lead out of the dataset, to the source itself
     image_path, label_path = (
         out / IMAGES / f"{item.name}{item.image.suffix}",
         out / LABELS / f"{item.name}.png",

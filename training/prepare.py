@@ -61,12 +61,12 @@ def find(config: PrepareConfig) -> Found:
     root, images, labels, names = config.root, config.images, config.label_paths, config.names
     if config.format == "index":
         assert names is not None  # checked with the options
-        return index_png.find(root, images, labels, names)
+        return index_png.find(root, images, labels, names, config.ignore)
     if config.format == "colour":
         assert names is not None
         return colour_png.find(root, images, labels, names)
     if config.format == "ade20k":
-        return index_png.find_ade20k(root, images, labels)
+        return index_png.find_ade20k(root, images, labels, config.ignore)
     if config.format == "coco":
         return coco.find(root, images, labels)
     if config.format == "yolo":
@@ -106,6 +106,9 @@ def prepare(config: PrepareConfig, found: Found, console: Console) -> dict[str, 
     require_whole(split)
     prepare_report.show_left_out(console, left_out, config.out / LEFT_OUT)
     report = prepare_report.report(table.classes, split, left_out, alike(checked, same), splits_from)
+    of_values = config.format == "index" and config.table is None
+    if of_values and (hint := prepare_report.no_class_255(names, config.ignore, report)):
+        console.print(hint, style="yellow", markup=False)
     write(config.out, table, split, report)
     return report
 
@@ -124,9 +127,11 @@ def check_enough(
     if checked and len(left_out) <= config.max_left_out * everything:
         return
     prepare_report.show_left_out(console, left_out, config.out / LEFT_OUT)
+    kinds = {bad.kind for bad in left_out}
+    alike = "; --keep-duplicates keeps what looks alike, as photos of a camera that stands still"
     raise CheckFailed(
         f"{len(left_out)} of {everything} were bad, --max-left-out allows {config.max_left_out:.0%}: "
-        "an option does not fit the data, or mend the data, or allow more"
+        "an option does not fit the data, or mend the data, or allow more" + alike * ("duplicate" in kinds)
     )
 
 

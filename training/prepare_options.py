@@ -27,7 +27,8 @@ class PrepareConfig:
     out: Path
     """New folder for dataset.toml, images/, labels/, a list a split, report.json, left_out.csv, contact_sheet.png."""
     images: tuple[str, ...] = ("images",)
-    """Folders of images in ROOT, for index, colour, ade20k and coco. Folders train, val and test name the split."""
+    """Folders of images in ROOT, for index, colour, ade20k and coco. Folders train, val and test (images_train, …) name
+    the split."""
     labels: tuple[str, ...] = ()
     """A folder of labels for each of --images ("labels"; ade20k: "annotations"); coco: a JSON file for each."""
     names: Path | None = None
@@ -74,7 +75,21 @@ class PrepareConfig:
             raise UsageError(
                 f"{len(self.images)} --images, {len(self.label_paths)} --labels: one for each is needed"
             )
+        self._check_unused()
         self._check_numbers()
+
+    def _check_unused(self) -> None:
+        """Options that a format has no use for would be thought to work."""
+        if self.format in ("yolo", "labelme") and (self.labels or self.images != ("images",)):
+            where = "beside images/" if self.format == "yolo" else "anywhere"
+            raise UsageError(
+                f"--images and --labels are not for --format {self.format}, which reads all of ROOT, labels {where}: "
+                "name the folder that you mean as ROOT"
+            )
+        if self.format in ("coco", "ade20k") and self.names is not None:
+            raise UsageError(
+                f"--names is not for --format {self.format}, which has its own; --table joins classes"
+            )
 
     def _check_numbers(self) -> None:
         shares = (self.val or 0, self.test or 0, self.max_left_out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,22 @@ def report(
         "same_images": sum(map(len, same)),
         "notes": [{"file": shown(pair.source), "note": pair.note} for pair in members if pair.note],
     }
+
+
+def no_class_255(names: Mapping[int, str], ignored: Sequence[str], found: dict[str, Any]) -> str | None:
+    """Words where 255 was taken for "ignore", and a class has no pixel at all: in a mask of 0 and 255 it is a class."""
+    missing = [
+        entry["name"]
+        for entry in found["classes"]
+        if not any(entry[name]["pixels"] for name in found["splits"])
+    ]
+    any_ignored = any(split["ignored_share"] for split in found["splits"].values())
+    if not missing or not any_ignored or 255 in names or "255" in ignored:
+        return None
+    return (
+        f"no label has {', '.join(missing)}, and 255 is ignored: if it is a class, give it a line in --names, such as "
+        f"`255 {missing[-1]}`"
+    )
 
 
 def _pixels(pairs: Sequence[Checked]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from training.label_sets import NotThese
 from training.sources.item import UNLABELLED, BadPair, read_text
 
 IGNORE = "ignore"
+LABELME_IGNORE = "__ignore__"
+"""labelme's own name of what does not count."""
 UNKNOWN = -1
 SHOWN_VALUES = 8
 _NOT = re.compile(r"not\s+")
@@ -133,9 +135,10 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _ignored(names: Mapping[int, str], ignored: Sequence[str]) -> list[int]:
-    """Values of --ignore, each a class name or a number. Raises UsageError."""
+    """Values of --ignore, each a class name or a number, and labelme's own. Raises UsageError."""
     of_name = {name: value for value, name in names.items()}
     wrong = [text for text in ignored if text not in of_name and not text.isdigit()]
     if wrong:
         raise UsageError(f"--ignore {wrong}: neither a class ({sorted(of_name)}) nor a value")
-    return [of_name[text] if text in of_name else int(text) for text in ignored]
+    own = {LABELME_IGNORE} & set(of_name)
+    return [of_name[text] if text in of_name else int(text) for text in (*ignored, *own)]

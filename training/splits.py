@@ -13,11 +13,12 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from segserve.errors import CheckFailed, UsageError
 from training.duplicates import groups
 from training.pairs import Checked
-from training.sources.item import LeftOut
+from training.sources.item import LeftOut, split_of
 
 SPLITS = ("train", "val", "test")
 
@@ -32,15 +33,26 @@ class Split:
 
 
 def group_keys(pattern: re.Pattern[str] | None, checked: Sequence[Checked]) -> list[str]:
-    """First bracket of the pattern in each name, or all that matches; without one the name. Raises UsageError."""
+    """First bracket of the pattern in each name, or all that matches; without one the name. Raises UsageError.
+
+    The split's own folder is no part of the name here: a house that is in two of them is one house.
+    """
     if pattern is None:
         return [pair.name for pair in checked]
-    found = [pattern.search(pair.name) for pair in checked]
-    if missed := [pair.name for pair, match in zip(checked, found, strict=True) if match is None]:
+    names = [_without_split(pair) for pair in checked]
+    found = [pattern.search(name) for name in names]
+    if missed := [name for name, match in zip(names, found, strict=True) if match is None]:
         raise UsageError(
             f"--group {pattern.pattern!r} doesn't match {len(missed)} of {len(checked)} names, as {missed[0]!r}"
         )
     return [match[1] if match.re.groups else match[0] for match in found if match]
+
+
+def _without_split(pair: Checked) -> str:
+    if pair.split is None:
+        return pair.name
+    *folders, last = pair.name.split("__")
+    return "__".join([*(folder for folder in folders if split_of(Path(folder, last)) is None), last])
 
 
 def ranks_of(checked: Sequence[Checked]) -> list[int]:

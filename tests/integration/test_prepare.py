@@ -324,6 +324,10 @@ def test_the_command_says_what_is_wrong(root: Path, repo_root: Path) -> None:
     [
         ({"names": None}, "needs --names"),
         ({"format": "coco"}, "needs --images"),
+        ({"format": "yolo", "labels": ("clean",)}, "reads all of ROOT, labels beside images/"),
+        ({"format": "labelme", "images": ("clean",)}, "reads all of ROOT, labels anywhere"),
+        ({"format": "coco", "labels": ("a.json",)}, "--names is not for --format coco"),
+        ({"format": "ade20k"}, "--names is not for --format ade20k"),
         ({"images": ("a", "b")}, "2 --images, 1 --labels"),
         ({"val": 0.9, "test": 0.2}, "shares"),
         ({"workers": 0}, "--workers 0"),

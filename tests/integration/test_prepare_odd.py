@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segserve.errors import UsageError
+from segserve.errors import CheckFailed, UsageError
 from tests.images import stored_with_orientation
 from training import prepare
 from training.data import load_dataset
@@ -40,8 +41,9 @@ def index_pairs(root: Path, names: list[str]) -> Path:
     """Photos of one class each, as index PNGs."""
     for seed, name in enumerate(names):
         save(root / "images" / f"{name}.jpg", seed)
-        (root / "labels").mkdir(exist_ok=True)
-        Image.fromarray(np.zeros((30, 40), np.uint8)).save(root / "labels" / f"{name}.png")
+        label = root / "labels" / f"{name}.png"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((30, 40), np.uint8)).save(label)
     (root / "names.txt").write_text("wall\n")
     return root / "names.txt"
 
@@ -126,4 +128,32 @@ def test_a_folder_without_photos_is_no_bad_data(tmp_path: Path) -> None:
         (root / folder).mkdir(parents=True)
     (root / "names.txt").write_text("wall\n")
     with pytest.raises(UsageError, match=r"no image \(\.bmp.*--images"):
+        prepare.main(config(root, "index", names=root / "names.txt"))
+
+
+def test_masks_of_0_and_255_whose_classes_have_no_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = index_pairs(tmp_path / "data", ["a", "b", "c"])
+    for path in (tmp_path / "data" / "labels").iterdir():
+        Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 15 * 40).reshape(30, 40)).save(path)
+    names.write_text("wall\nfloor\n")
+    first = config(tmp_path / "data", "index", names=names)
+    prepare.main(first)
+    assert "no label has floor, and 255 is ignored: if it is a class" in capsys.readouterr().out
+    names.write_text("0 wall\n255 floor\n")
+    prepare.main(dataclasses.replace(first, out=tmp_path / "second"))
+    assert "is ignored" not in capsys.readouterr().out
+    values = load_dataset(tmp_path / "second" / "dataset.toml", "val")
+    assert np.unique(values.read(values.samples[0])[1]).tolist() == [0, 1]
+
+
+def test_a_camera_that_stands_still_in_both_splits_of_the_source(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    index_pairs(root, ["train/a", "train/b", "val/a", "val/b"])
+    for name in "ab":
+        (root / "images" / "train" / f"{name}.jpg").write_bytes(
+            (root / "images" / "val" / f"{name}.jpg").read_bytes()
+        )
+    with pytest.raises(CheckFailed, match=r"2 of 4 were bad.*--keep-duplicates keeps what looks alike"):
         prepare.main(config(root, "index", names=root / "names.txt"))

@@ -86,6 +86,18 @@ def test_labelme_files_of_early_versions_and_of_windows_editors(root: Path, chan
     assert (values_of(found) == 0).all()
 
 
+def test_labelme_files_that_were_renamed_with_their_photos(root: Path) -> None:
+    """b.json names a.jpg still, which is another photo now; nobody sees it in labelme, which shows the one inside."""
+    wall = {"label": "wall", "points": [[0, 0], [20, 0], [20, 12], [0, 12]]}
+    labelme_found(root, wall, imagePath="a.jpg")
+    (root / "labels" / "a.json").rename(root / "images" / "b.json")
+    (root / "images" / "b.JPG").write_bytes((root / "images" / "a.jpg").read_bytes())
+    found = labelme.find(root, None)
+    assert found.items == ()
+    assert [(half.file.name, half.kind) for half in found.left_out][:1] == [("b.json", "bad name")]
+    assert "it names a.jpg, beside it is b.JPG" in found.left_out[0].reason
+
+
 def test_labelme_photos_that_training_would_not_find(root: Path) -> None:
     (root / "images" / "a.jpg").rename(root / "images" / "a.gif")
     wall = {"label": "wall", "points": [[0, 0], [20, 0], [20, 12], [0, 12]]}

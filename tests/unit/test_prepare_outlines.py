@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from segserve import encode
-from segserve.errors import UsageError
+from segserve.errors import DatasetError, UsageError
 from tests.label_sources import HEIGHT, WIDTH, bad, box, one_photo, values_of
 from training.sources import coco, rle, yolo
 from training.sources.item import Found
@@ -194,6 +194,48 @@ def test_coco_files_that_share_a_folder_of_images(root: Path) -> None:
     assert [(item.name, item.split) for item in found.items] == [("a", "train"), ("b", "val")]
     ((file, kind, reason),) = ((half.file.name, half.kind, half.reason) for half in found.left_out)
     assert (file, kind, reason) == ("c.jpg", "no label", "not in train.json, instances_val2017.json")
+
+
+@pytest.mark.parametrize("named", ["{images}/a.jpg", "../images/a.jpg", ".\\a.jpg", "./a.jpg"])
+def test_coco_images_named_by_whole_paths_or_as_on_windows(root: Path, named: str) -> None:
+    found = coco_found(root, [], file_name=named.format(images=root / "images"))
+    assert [(item.name, item.image) for item in found.items] == [("a", root / "images" / "a.jpg")]
+    assert found.left_out == ()
+
+
+def test_coco_images_that_training_would_not_find(root: Path) -> None:
+    (root / "images" / "a.jpg").rename(root / "images" / "a.jfif")
+    found = coco_found(root, [], file_name="a.jfif")
+    ((file, kind, reason),) = ((half.file.name, half.kind, half.reason) for half in found.left_out)
+    assert (file, kind) == ("a.jfif", "bad name")
+    assert "ends in .bmp, .jpeg, .jpg" in reason
+
+
+def test_coco_images_that_are_listed_twice_keep_all_their_annotations(root: Path) -> None:
+    """In one file, as where jobs were merged, and in two, as COCO has things and stuff apart."""
+    halves = ([[0, 0, 10, 0, 10, 12, 0, 12]], [[10, 0, 20, 0, 20, 12, 10, 12]])
+    expected = box(3, 0, 10, 0, HEIGHT)
+    expected[:, 10:] = 90
+    tables = []
+    for number, (category, outline) in enumerate(zip((3, 90), halves, strict=True)):
+        coco_found(root, [{"image_id": number, "category_id": category, "segmentation": outline}], id=number)
+        (root / "coco.json").rename(root / f"{number}.json")
+        tables.append(json.loads((root / f"{number}.json").read_text()))
+    two = coco.find(root, ["images", "images"], ["0.json", "1.json"])
+    for key in ("images", "annotations"):
+        tables[0][key] += tables[1][key]
+    (root / "coco.json").write_text(json.dumps(tables[0]))
+    for found in (two, coco.find(root, ["images"], ["coco.json"])):
+        assert found.left_out == ()
+        assert np.array_equal(values_of(found), expected)
+
+
+def test_coco_categories_of_one_id_are_refused(root: Path) -> None:
+    coco_found(root, [])
+    text = (root / "coco.json").read_text().replace('"id": 90', '"id": 3')
+    (root / "coco.json").write_text(text)
+    with pytest.raises(DatasetError, match="category 3 is 'bed' and 'plant'"):
+        coco.find(root, ["images"], ["coco.json"])
 
 
 def test_coco_categories_of_one_name_are_one_class(root: Path) -> None:

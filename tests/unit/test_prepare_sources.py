@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segserve.errors import DatasetError
+from segserve.labels import IGNORE_LABEL
 from tests.images import png
 from tests.label_sources import HEIGHT, WIDTH, bad, one_photo, values_of
+from training import remap
 from training.sources import colour_png, index_png, yolo
 from training.sources.item import UNLABELLED, Found, Item, split_of
 
@@ -41,6 +43,24 @@ def test_index_values_and_the_usual_ignored_one(root: Path) -> None:
     values = values_of(index_found(root, label))
     assert (values[0, :5] == UNLABELLED).all()
     assert (values[1:] == 1).all()
+
+
+def test_255_that_is_ignored_by_name_is_so_whatever_unlabelled_pixels_become(root: Path) -> None:
+    index_found(root, np.full((HEIGHT, WIDTH), 255, np.uint8))
+    table = root / "table.toml"
+    table.write_text('classes = ["other"]\nunlabelled = "other"\nrest = "other"\n[map]\n')
+    for ignored, label in (((), 0), (("255",), IGNORE_LABEL)):
+        found = index_png.find(root, ["images"], ["labels"], root / "names.txt", ignored)
+        made = remap.read(table, found.source.names, ignored)
+        assert (made.apply(values_of(found)) == label).all()
+
+
+def test_names_with_and_without_values_are_refused(root: Path) -> None:
+    """By their places all classes would be others."""
+    label = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for names, stray in (("id name\n0 wall\n1 floor\n", "id name"), ("1 wall\n2 floor\nother\n", "other")):
+        with pytest.raises(DatasetError, match=f"'{stray}' has no value"):
+            index_found(root, label, names)
 
 
 def test_a_name_makes_255_a_class(root: Path) -> None:
@@ -218,6 +238,9 @@ def test_a_palette_that_is_none(tmp_path: Path, text: str) -> None:
         ("valid/images/a.jpg", "val"),
         ("val2017/a.jpg", "val"),
         ("test_images/a.jpg", "test"),
+        ("images_train/a.jpg", "train"),
+        ("Labels-Val2017/a.png", "val"),
+        ("my_train/a.jpg", None),
         ("trainer/a.jpg", None),
         ("train.jpg", None),
     ],

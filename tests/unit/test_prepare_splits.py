@@ -57,6 +57,16 @@ def test_values_without_a_class_are_named(value: int) -> None:
         remap.plain(NAMES, []).apply(values(0, value, value))
 
 
+def test_labelmes_own_name_of_what_does_not_count(tmp_path: Path) -> None:
+    names = {0: "__ignore__", 1: "wall"}
+    made = remap.plain(names, [])
+    assert made.classes == ("wall",)
+    assert made.apply(values(0, 1)).tolist() == [[IGNORE_LABEL, 0]]
+    text = 'classes = ["wall", "other"]\nrest = "other"\nunlabelled = "other"\n[map]\nwall = "wall"\n'
+    made = remap.read(table(tmp_path, text), names, [])
+    assert made.apply(values(0, 1, UNLABELLED)).tolist() == [[IGNORE_LABEL, 0, 1]]
+
+
 def test_plain_classes_leave_no_gap() -> None:
     made = remap.plain({**NAMES, 9: "void"}, ["void", "11"])
     assert made.classes == ("wall", "rug", "floor")
@@ -281,6 +291,16 @@ def test_given_splits_are_kept_and_what_they_share_leaves_train() -> None:
         ("c1", "duplicate"),
     ]
     assert "shows the same as d1, which is in val" in found.left_out[1][1].reason
+
+
+def test_a_house_whose_photos_have_the_same_names_in_two_splits_is_one_house() -> None:
+    pairs = checked(
+        "train__h1_0", "val__h1_0", "train__h2_0", "b__images_val__h3_0", given=["train", "val"] * 2
+    )
+    keys = splits.group_keys(re.compile("^(.+)_"), pairs)
+    assert keys == ["h1", "h1", "h2", "b__h3"]
+    found = splits.keep(pairs, keys, [])
+    assert names_in(found) == {"train": ["train__h2_0"], "val": ["val__h1_0", "b__images_val__h3_0"]}
 
 
 def test_a_group_expression_must_match_every_name() -> None:

@@ -7,9 +7,10 @@ as its class. Annotations without an outline (boxes alone) make the image a bad 
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segserve.errors import DatasetError, UsageError
+from training.description import IMAGE_SUFFIXES
 from training.sources import rle
 from training.sources.index_png import found
 from training.sources.item import (
@@ -95,10 +97,11 @@ def find(root: Path, images: Sequence[str], labels: Sequence[str]) -> Found:
     names: dict[int, str] = {}
     items: list[Item] = []
     left_out: list[LeftOut] = []
-    there = {folder: set(images_below(root / folder)) for folder in images}
+    # a file may name its images by their whole paths, or with `..`
+    there = {folder: {os.path.abspath(one): one for one in images_below(root / folder)} for folder in images}
     for folder, file in zip(images, labels, strict=True):
         table = _read(root / file)
-        listed = {entry["id"]: entry["name"] for entry in table["categories"]}
+        listed = _categories(table, root / file)
         if any(names.get(value, name) != name for value, name in listed.items()):
             raise DatasetError(f"{root / file}: other categories than in {labels[0]}; prepare them apart")
         names |= listed
@@ -107,12 +110,34 @@ def find(root: Path, images: Sequence[str], labels: Sequence[str]) -> Found:
         left_out += missing
     for folder, files in there.items():
         its = ", ".join(file for where, file in zip(images, labels, strict=True) if where == folder)
-        unnamed = files - {item.image for item in items}
+        unnamed = set(files.values()) - {item.image for item in items}
         left_out += [LeftOut(image, "no label", f"not in {its}") for image in sorted(unnamed)]
     ids, of_id = one_a_name(names)
     check_names(ids, len(ids), root / labels[0])
-    kept, doubled = unique(items)
+    kept, doubled = unique(_joined(items))
     return found(CocoSource(ids, of_id), kept, left_out + doubled)
+
+
+def _categories(table: dict[str, Any], file: Path) -> dict[int, str]:
+    """Raises DatasetError: two names of one id."""
+    listed: dict[int, str] = {}
+    for entry in table["categories"]:
+        if listed.setdefault(entry["id"], entry["name"]) != entry["name"]:
+            raise DatasetError(
+                f"{file}: category {entry['id']} is {listed[entry['id']]!r} and {entry['name']!r}; which one is it?"
+            )
+    return listed
+
+
+def _joined(items: Sequence[Item]) -> list[Item]:
+    """One item for an image that is listed more than once, as where jobs or files were merged, with all annotations."""
+    first: dict[tuple[Path, str | None], Item] = {}
+    for item in items:
+        at = item.image, item.split
+        known = first.setdefault(at, item)
+        if known is not item:
+            first[at] = replace(known, annotations=known.annotations + item.annotations)
+    return list(first.values())
 
 
 def one_a_name(names: dict[int, str]) -> tuple[dict[int, str], dict[int, int]]:
@@ -128,7 +153,7 @@ def split_named(file: Path) -> str | None:
 
 
 def _items(
-    table: dict[str, Any], root: Path, folder: str, there: set[Path], file: Path
+    table: dict[str, Any], root: Path, folder: str, there: Mapping[str, Path], file: Path
 ) -> tuple[list[Item], list[LeftOut]]:
     of_image: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
     for entry in table["annotations"]:
@@ -137,11 +162,12 @@ def _items(
     items: list[Item] = []
     left_out: list[LeftOut] = []
     for entry in table["images"]:
-        image = root / folder / entry["file_name"]
-        if image not in there:
-            left_out.append(LeftOut(image, "no image", f"{file} has it, the folder has not"))
+        named = root / folder / entry["file_name"].replace("\\", "/")
+        image = there.get(os.path.abspath(named))
+        if image is None:
+            left_out.append(_not_there(named, file))
             continue
-        inside = Path(entry["file_name"])
+        inside = image.relative_to(root / folder)
         name = "__".join(inside.with_suffix("").parts)
         split = split_of(Path(folder) / inside) or split_named(file)
         size = (entry["height"], entry["width"])
@@ -153,6 +179,13 @@ def _items(
             LeftOut(file, "no image", f"{strangers} annotations are of images that it does not list")
         )
     return items, left_out
+
+
+def _not_there(image: Path, file: Path) -> LeftOut:
+    if image.is_file() and image.suffix.lower() not in IMAGE_SUFFIXES:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        return LeftOut(image, "bad name", f"expected one that ends in {suffixes}; rename or convert it")
+    return LeftOut(image, "no image", f"{file} has it, the folder has not")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -36,16 +36,16 @@ USUAL_IGNORE = 255
 
 @dataclass(frozen=True)
 class IndexSource:
-    """Pixel value = source value; 255 is unlabelled unless it has a name."""
+    """Pixel value = source value; 255 is unlabelled unless it has a name, or is ignored by name."""
 
     sized: ClassVar[bool] = True
     names: Mapping[int, str]
-    unlabelled: int = USUAL_IGNORE
+    unlabelled: int | None = USUAL_IGNORE
 
     def read(self, item: Item, height: int, width: int) -> NDArray[np.int32]:
         values = read_png(item.label, hint="; --format colour?")
         check_size(item, values.shape[0], values.shape[1], height, width)
-        if self.unlabelled not in self.names:
+        if self.unlabelled is not None and self.unlabelled not in self.names:
             values[values == self.unlabelled] = UNLABELLED
         return values
 
@@ -117,15 +117,24 @@ def pairs(
     return kept, left_out + doubled
 
 
-def find(root: Path, images: Sequence[str], labels: Sequence[str], names: Path) -> Found:
-    """names: a file as `read_names` reads it."""
-    return found(IndexSource(read_names(names)), *pairs(root, images, labels))
+def find(
+    root: Path, images: Sequence[str], labels: Sequence[str], names: Path, ignored: Sequence[str] = ()
+) -> Found:
+    """names: a file as `read_names` reads it. ignored: values that are, whatever unlabelled pixels become."""
+    source = IndexSource(read_names(names), _unless(USUAL_IGNORE, ignored))
+    return found(source, *pairs(root, images, labels))
 
 
-def find_ade20k(root: Path, images: Sequence[str], labels: Sequence[str]) -> Found:
+def find_ade20k(
+    root: Path, images: Sequence[str], labels: Sequence[str], ignored: Sequence[str] = ()
+) -> Found:
     """SceneParse150: 0 is "other objects", so unlabelled, and 1 is the first class."""
     names = {value + 1: name for value, name in read_names(ADE20K_NAMES).items()}
-    return found(IndexSource(names, unlabelled=0), *pairs(root, images, labels))
+    return found(IndexSource(names, _unless(0, ignored)), *pairs(root, images, labels))
+
+
+def _unless(value: int, ignored: Sequence[str]) -> int | None:
+    return None if str(value) in ignored else value
 
 
 def found(source: Source, items: list[Item], left_out: list[LeftOut]) -> Found:

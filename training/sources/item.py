@@ -30,7 +30,10 @@ Kind = Literal[
 ]  # fmt: skip
 """Why a pair is left out."""
 
-_SPLIT = re.compile(r"(train|val|test)(ing|id|idation)?[_-]?\d*", re.IGNORECASE)
+_WHAT = "images?|imgs?|photos?|labels?"
+_SPLIT = re.compile(
+    rf"(?:(?:{_WHAT})[_-]?)?(train|val|test)(ing|id|idation)?[_-]?\d*(?:[_-](?:{_WHAT}))?", re.IGNORECASE
+)
 
 
 class BadPair(Exception):
@@ -93,9 +96,9 @@ def check_size(item: Item, label_height: int, label_width: int, height: int, wid
 
 
 def split_of(path: Path) -> str | None:
-    """The split that a relative path names: `train/a.jpg`, `images/validation/a.jpg`, `val2017/a.jpg`."""
+    """The split that a relative path names: `train/a.jpg`, `images/validation/a.jpg`, `images_val/…`."""
     for part in path.parts[:-1]:
-        if match := _SPLIT.fullmatch(part.replace("_images", "").replace("_labels", "")):
+        if match := _SPLIT.fullmatch(part):
             return match[1].lower()
     return None
 
@@ -216,6 +219,9 @@ def read_names(path: Path) -> dict[int, str]:
     lines = [line.strip() for line in read_text(path).splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     numbered = [re.fullmatch(r"(\d+)[\s,:]+(.+)", line) for line in lines]
+    if any(numbered) and not all(numbered):
+        stray = lines[numbered.index(None)]
+        raise DatasetError(f"{path}: {stray!r} has no value before it and other lines have: all or none")
     if lines and all(numbered):
         names = {int(match[1]): match[2] for match in numbered if match}
     else:

@@ -104,6 +104,7 @@ def find(root: Path, names: Path | None) -> Found:
     labels: set[str] = set()
     root = root.resolve()
     images = set(images_below(root))
+    of_stem = {image.with_suffix(""): image for image in images}
     for file in files_below(root, ".json"):
         try:
             table = _read(file)
@@ -121,6 +122,13 @@ def find(root: Path, names: Path | None) -> Found:
             left_out.append(
                 LeftOut(image, "bad name", f"expected one that ends in {suffixes}; rename or convert it")
             )
+            continue
+        if image.stem != file.stem and (own := of_stem.get(file.with_suffix(""))):
+            # somebody renamed both; labelme itself shows the photo that is inside the file
+            reason = (
+                f"it names {image.name}, beside it is {own.name}: which one is labelled? Mend its imagePath"
+            )
+            left_out.append(LeftOut(file, "bad name", reason))
             continue
         inside = file.relative_to(root)
         name = "__".join(inside.with_suffix("").parts)

@@ -79,11 +79,15 @@ def cbr(a: int, b: int, kernel: int, stride: int = 1) -> list[nn.Module]:
 class Semseg(nn.Module):
     """hszhao/semseg, model/pspnet.py: layer0, ppm, cls, aux."""
 
-    def __init__(self, depth: int, classes: int, width: int, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
+    def __init__(
+        self, depth: int, classes: int, width: int, bins: tuple[int, ...] = (1, 2, 3, 6), *, deep_stem: bool = True
+    ) -> None:  # fmt: skip
         super().__init__()
-        stem = [*cbr(3, width, 3, 2), *cbr(width, width, 3), *cbr(width, 2 * width, 3), nn.MaxPool2d(3, 2, 1)]
-        self.layer0 = nn.Sequential(*stem)
-        out = classifier_stages(self, 2 * width, width, depth)
+        stem, wide = cbr(3, width, 7, 2), width  # forks: torchvision's
+        if deep_stem:
+            stem, wide = [*cbr(3, width, 3, 2), *cbr(width, width, 3), *cbr(width, 2 * width, 3)], 2 * width
+        self.layer0 = nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1))
+        out = classifier_stages(self, wide, width, depth)
         for layer, dilation in ((self.layer3, 2), (self.layer4, 4)):
             for name, module in layer.named_modules():
                 if name.endswith("conv2"):

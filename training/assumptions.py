@@ -176,6 +176,15 @@ class Reading:
             read[:, self.table[value]] += counts[:, value]
         return read
 
+    def judged(self, counts: Counts, ignore_label: int) -> Counts:
+        """Likewise, but pixels that only this reading throws away stay, as wrong ones. Without them, of a class and the
+        rest the class alone would remain, and a network that answers nothing else would have all right."""
+        values = np.arange(256)
+        dropped = (self.table == ignore_label) & (values != ignore_label)
+        read = self.counts(counts)
+        read[:, values[values != ignore_label][-1]] += counts[:, dropped].sum(axis=1)
+        return read
+
 
 def rearranged(meta: CheckpointMeta) -> Reading | None:
     """Values of the original's masks as classes here, where the importer's --order rearranged the outputs."""
@@ -244,4 +253,4 @@ def _permuted(square: Counts, classes: tuple[str, ...]) -> list[Reading]:
     table[rows] = columns
     shown = ", ".join(f"{classes[row]} is output {column} ({classes[column]})" for row, column in moved[:6])
     words = f"the outputs are in another order than the class list: {shown}"
-    return [Reading("class order", words, table, len(moved))]
+    return [Reading("class order", words, table, max(2, len(moved)))]  # one class alone can't be elsewhere

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segserve.errors import UsageError
 from training.assumptions import (
@@ -26,106 +25,25 @@ from training.assumptions import (
 )
 from training.backbones import RESNETS, Bottleneck
 from training.diagnosis_remarks import advice, remarks
-from training.patient import Patient, agreement, labelled, miou
+from training.diagnosis_scores import agreement, blind_agreement, blind_miou, labelled, miou
+from training.finding import AGREEMENT, MIOU, NOISE, SAME, Diagnosis, Try
+from training.patient import Patient
 
-AGREEMENT, MIOU = "agreement", "mIoU"
 ROUNDS = 2
 CLOSED = 0.3
 """Share of the gap to a reference that a change must close to be named."""
-SAME = 0.001
-"""A share of pixels that differ from a reference's: no gap left to explain."""
 SURE = 0.0001
 """Likewise, and so little that nothing else needs to be tried: it could not be better by anything that counts."""
 GAIN = 0.03
 """mIoU that a change must gain where labels were drawn by people: there the gap is mostly the model's."""
-NOISE = 0.01
-"""mIoU by which a later one of the changes must be better (those come first that are made most often), and that each
-thing which a reading assumes must bring."""
 MOST_GAIN = 0.2
 """The most that is asked of a change that assumes many things, such as another order of the classes."""
 PRICE = 0.002
-"""The latter where masks are compared with masks."""
-
-
-@dataclass(frozen=True)
-class Try:
-    """A row of the report: what was changed, and the score with it (0 to 1)."""
-
-    kind: str
-    words: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """`found`: the changes that explain the gap, most telling first. `tries`: everything that was tried.
-
-    `pipeline` and `reading` are those with the gap closed; `reading` None: labels are read as they are. `order`: how
-    the original's masks were read before that. `advice`: options to import again with; `remarks`: whole sentences.
-    """
-
-    measure: str
-    as_is: float
-    mended: float
-    found: tuple[Try, ...]
-    tries: tuple[Try, ...]
-    pipeline: Pipeline
-    reading: Reading | None
-    order: Reading | None
-    advice: str
-    remarks: tuple[str, ...]
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return tuple(one.kind for one in self.found)
-
-    @property
-    def healthy(self) -> bool:
-        """Whether there is no gap, or none but the model's own against labels drawn by people."""
-        return not self.found and (self.measure == MIOU or 1 - self.as_is <= SAME)
-
-    def words(self) -> str:
-        """The finding in a few sentences."""
-        rest = self._rest()
-        what = "To see how far that goes, import it again" if rest else "Import it again"
-        advice = f"{what} with {self.advice} and the other options as before." if self.advice else ""
-        return " ".join(filter(None, (self._finding(), rest, advice, *self.remarks)))
-
-    def _rest(self) -> str:
-        """What the changes leave open: a cause that explains a third of a gap may be another's shadow."""
-        if not self.found or self.measure == MIOU or 1 - self.mended <= SAME:
-            return ""
-        return (
-            f"That explains only a part: {100 * (1 - self.mended):.2f} % of the pixels still differ, of "
-            f"{100 * (1 - self.as_is):.2f} %. Something else is wrong too, and may be the cause of all."
-        )
-
-    def _finding(self) -> str:
-        score = f"{self.measure} {100 * self.as_is:.2f} %"
-        if self.found:
-            what = "; and ".join(one.words for one in self.found)
-            return f"{' and '.join(self.kinds)}: {what}. {score} as is, {100 * self.mended:.2f} % mended."
-        if self.healthy and self.measure == MIOU:
-            return f"no usual assumption is surely wrong: {score}.{self.suspicion()}"
-        if self.healthy:
-            return f"nothing is wrong: {score}."
-        return f"none of the usual assumptions explains it: {score}, {100 * self.mended:.2f} % at best."
-
-    def suspicion(self) -> str:
-        """What comes nearest to an explanation, where labels show too little to be sure."""
-        nearest = max(self.tries, key=lambda one: one.score)
-        if nearest.score - self.as_is < NOISE:
-            return ""
-        return (
-            f" Nearest to an explanation: {nearest.kind}, {100 * nearest.score:.2f} %; more photos, or the original's "
-            "masks as --reference-masks, would decide."
-        )
-
-    def read_labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Values of a label file -> classes, as found."""
-        for reading in (self.order, self.reading):
-            labels = labels if reading is None else reading.table[labels]
-        return labels
+"""Where masks are compared with masks: what each thing which a reading assumes must bring."""
+CHOSEN = 2
+"""Shares that another order of the classes must bring beyond a simpler reading: it is the best of very many."""
+SEES = 0.1
+"""Where masks are compared with masks: how much of the way from one class everywhere to all right a reading must go."""
 
 
 @dataclass(frozen=True)
@@ -177,17 +95,46 @@ class _Search:
         counts, meta = self.counts(pipeline), self.patient.meta
         state = _State(pipeline, self.score(counts), None, self.score(counts), counts)
         for reading in readings(counts, meta.classes, meta.ignore_label):
-            read = reading.counts(counts)
+            read = self.read(reading, counts)
             score = self.score(read)
             if keep:
                 self.tries.append(Try(reading.kind, reading.words, score))
-            # of readings that are as good, the one that assumes least
-            better = score > state.reached + self.price * (reading.changes - 1)
-            certain = reading.certain and score > state.plain + PRICE
-            provable = self.references or not reading.vague
-            if better and provable and (certain or self.explains(counts, read, reading.changes)):
+            if self.better(state, reading, read):
                 state = replace(state, reading=reading, reached=score, counts=read)
         return state
+
+    def better(self, state: _State, reading: Reading, read: Counts) -> bool:
+        """Whether a reading explains something, and more than the one that was found before it: of those that are as
+        good, the one that assumes least stays."""
+        score, before = self.score(read), state.reading.changes if state.reading else 0
+        if score <= state.reached + self.price * (reading.changes - 1):
+            return False
+        if reading.certain and score > state.plain + PRICE:
+            return True
+        if (reading.vague and not self.references) or not self.sees(read):
+            return False
+        more = reading.changes - before
+        if before and more > 0 and not self.references and not self.explains(state.counts, read, CHOSEN):
+            return False
+        return self.explains(self.counts(state.pipeline), read, reading.changes)
+
+    def read(self, reading: Reading, counts: Counts) -> Counts:
+        """To be scored: what is thrown away is free only where it is surely no class, or people called it so."""
+        void = reading.kind == "ignore label" and not reading.vague and not self.references
+        return (
+            reading.counts(counts)
+            if reading.certain or void
+            else reading.judged(counts, self.patient.meta.ignore_label)
+        )
+
+    def blind(self, counts: Counts) -> float:
+        measure = blind_agreement if self.references else blind_miou
+        return measure(counts.sum(axis=0), self.patient.meta.ignore_label)
+
+    def sees(self, counts: Counts) -> bool:
+        """Whether more is right than with one class everywhere: what blinds the network explains nothing."""
+        blind = self.blind(counts)
+        return self.score(counts) > blind + (SEES * (1 - blind) if self.references else NOISE)
 
     def changes(self, now: Pipeline, used: set[str]) -> list[Mend]:
         meta = self.patient.meta
@@ -238,8 +185,24 @@ class _Search:
     def explaining(
         self, now: _State, chosen: tuple[list[Mend], _State] | None
     ) -> tuple[list[Mend], _State] | None:
-        """`chosen`, if it is better than what there is by more than chance."""
-        return chosen if chosen and self.explains(now.counts, chosen[1].counts) else None
+        """`chosen`, if it is better than what there is by more than chance.
+
+        Against labels it is the best of many, so each thing that it assumes must bring its share, the change to the
+        network also beyond what the same reading brings without it.
+        """
+        if chosen is None:
+            return None
+        mended, state = chosen
+        if self.references or state.reading is None:
+            parts, alone = len(mended), now.counts
+        else:
+            parts = len(mended) + (state.reading.changes if now.reading is None else 0)
+            alone = self.read(state.reading, self.counts(now.pipeline))
+        if not self.references and not (
+            self.sees(state.counts) and self.explains(alone, state.counts, len(mended))
+        ):
+            return None
+        return chosen if self.explains(now.counts, state.counts, parts) else None
 
     def worth(self, state: _State) -> float:
         return state.reached - (self.price * state.reading.changes if state.reading else 0)
@@ -270,9 +233,14 @@ def diagnose(patient: Patient, *, references: bool) -> Diagnosis:
     if now.reading is not None:
         found.append(Try(now.reading.kind, now.reading.words, now.reached))
     mended = now.reached if found else max([as_is, *(one.score for one in search.tries)])
-    measure = AGREEMENT if references else MIOU
+    if now.reading is not None:  # what it throws away is not missed any more
+        mended = search.score(now.reading.counts(search.counts(now.pipeline)))
+    measure, blind = (
+        (AGREEMENT if references else MIOU),
+        search.blind(search.counts(Pipeline.of(patient.meta))),
+    )
     return Diagnosis(
-        measure, as_is, mended, tuple(found), tuple(search.tries), now.pipeline, now.reading, search.order,
+        measure, blind, as_is, mended, tuple(found), tuple(search.tries), now.pipeline, now.reading, search.order,
         advice(patient.meta, now.pipeline),
-        remarks(patient, search.order, now.reading, unexplained=references and 1 - mended > SAME),
+        remarks(patient, search.order, now.reading, unexplained=1 - mended > SAME if references else not found),
     )  # fmt: skip

@@ -29,8 +29,9 @@ from segserve.image import read
 from training.assumptions import Pipeline
 from training.checkpoint import load_model
 from training.description import is_photo
-from training.diagnosis import Diagnosis, diagnose
+from training.diagnosis import diagnose
 from training.doctor_page import page
+from training.finding import Diagnosis
 from training.patient import Patient, orientation, photo_size
 from training.sources.index_png import read_png
 from training.sources.item import BadPair, label_finder

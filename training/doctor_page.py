@@ -18,7 +18,7 @@ from segserve.encode import overlay_jpeg
 from segserve.image import read
 from segserve.labels import palette
 from training.assumptions import Pipeline
-from training.diagnosis import Diagnosis
+from training.finding import Diagnosis
 from training.patient import Patient, fitted
 
 Pixels = NDArray[np.uint8]

@@ -34,11 +34,18 @@ NO_WEIGHT = re.compile(
     r"|.*\.(_tmp_running_mean|_tmp_running_var|_running_iter)"
 )
 SHOWN = 4
+# The last convolution of torchvision's fcn and deeplab, and the trunk beside it; a classifier's weight has two sides
+SEGMENTING = ("classifier.4.weight", "backbone.layer1.0.conv1.weight")
+DILATED = (
+    "This is torchvision's fcn or deeplab, whose trunk was trained dilated, with half in the first blocks: import it "
+    "with --from torchvision --contracted True. "
+)
 EXPECTED = (
     "expected a PSPNet of semseg, mmseg or csail (of csail give the encoder's and the decoder's file), or a ResNet of "
     "torchvision or timm"
 )
 
+SINGLE = (7, 7)  # kernel of a stem that is one convolution
 # convolution and batch norm in turn, as each stem's author named them
 STEMS = {
     "layer0.0": ("layer0.0", "layer0.1", "layer0.3", "layer0.4", "layer0.6", "layer0.7"),
@@ -65,7 +72,7 @@ class Source:
     contracted: bool
     second: Second
     left_out: str = r"$^"
-    """Tensors that no segmentation needs."""
+    """Tensors that no segmentation needs: how their names begin."""
 
 
 SOURCES = (
@@ -78,6 +85,7 @@ SOURCES = (
         ("decode_head.bottleneck.conv", "decode_head.bottleneck.bn", "decode_head.conv_seg"),
         ("auxiliary_head.convs.0.conv", "auxiliary_head.convs.0.bn", "auxiliary_head.conv_seg"),
         trunk="backbone.", align_corners=False, contracted=True, second="none",
+        left_out=r"auxiliary_head\.\d+\.",  # a list of them: which one is like ours, nothing says
     ),
     Source(
         "csail", ("ppm.{}.1", "ppm.{}.2"), ("conv_last.0", "conv_last.1", "conv_last.4"),
@@ -155,8 +163,11 @@ def _part(tensors: Mapping[str, Tensor], asked: list[Source]) -> str:
         f"{source}'s names are under {' and '.join(map(repr, prefixes))}"
         for prefixes, source in found.items()
     )
+    inner = unwrap(tensors)
+    dilated = all(name in inner and inner[name].dim() == 4 for name in SEGMENTING)
     return (
-        f"{where}; beside them: {', '.join(beside[:SHOWN]) or 'nothing'}{'…' * (len(beside) > SHOWN)}. Save "
+        f"{where}; beside them: {', '.join(beside[:SHOWN]) or 'nothing'}{'…' * (len(beside) > SHOWN)}. "
+        f"{DILATED * dilated}Save "
         f"{'one of these' if len(found) > 1 else 'those'} alone and import that: {_keeping(next(iter(found)))}"
     )
 
@@ -182,8 +193,11 @@ def _is_lone_encoder(tensors: Mapping[str, Tensor]) -> bool:
 def stem(tensors: Mapping[str, Tensor], source: Source) -> tuple[str, ...]:
     """Names of the stem's convolutions and batch norms, in turn. Raises CheckpointError."""
     for first, names in STEMS.items():
-        if f"{source.trunk}{first}.weight" in tensors:
-            return tuple(source.trunk + name for name in names)
+        found = tensors.get(f"{source.trunk}{first}.weight")
+        if found is not None:
+            # the stem of torchvision's ResNets, a single convolution, whoever's head it has
+            single = tuple(found.shape[2:]) == SINGLE
+            return tuple(source.trunk + name for name in (names[:2] if single else names))
     raise CheckpointError(f"no stem that is known: expected one of {', '.join(STEMS)} under '{source.trunk}'")
 
 

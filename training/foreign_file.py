@@ -4,8 +4,9 @@
     content = read((Path("last.pt"),), "semseg", take="ema")
 
 A .pth is a pickle, and a pickle can run programs. It is opened with torch's weights-only unpickler, which knows
-tensors and plain containers. A file that needs more is refused; the message says how its owner makes one that does not
-(training.foreign_refusal). Which mapping in it is taken: training.foreign_containers.
+tensors and plain containers, and here NumPy's numbers (training.foreign_numbers). A file that needs more is refused;
+the message says how its owner makes one that does not (training.foreign_refusal). Which mapping in it is taken:
+training.foreign_containers. What is safetensors is known by its content: people rename files.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from segserve.errors import CheckpointError
 from training.foreign import SHOWN, Source, aside, recognise, unwrap
 from training.foreign_config import Habits, habits
 from training.foreign_containers import choose
+from training.foreign_numbers import NUMBERS
 from training.foreign_refusal import refusal
+
+LONGEST_HEADER = 100_000_000  # of safetensors, as its library has it
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,13 @@ def _open(path: Path) -> Mapping[str, object]:
     if not path.is_file():
         raise CheckpointError(f"no file at {path}")
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return dict(safetensors.torch.load_file(path))
-        # torch warns of other kinds of files and of old ways of storage, and says no more than the errors
-        with warnings.catch_warnings():
+        # torch warns of other kinds of files and of old ways of storage, and says no more than the errors; it goes by
+        # names, too, and so is given none
+        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMBERS), path.open("rb") as file:
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, pickle.UnpicklingError among them
         raise CheckpointError(refusal(path, error)) from None
     if not isinstance(content, Mapping):
@@ -88,6 +93,13 @@ def _open(path: Path) -> Mapping[str, object]:
             f"{path} holds a {type(content).__name__}, expected a state dict: save net.state_dict(), not the network"
         )
     return content
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether it begins with the length of a header of JSON, and with that."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_HEADER
 
 
 def _tensors(inner: Mapping[str, object], path: Path) -> dict[str, Tensor]:

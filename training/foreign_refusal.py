@@ -96,12 +96,13 @@ def _strip(path: Path, *, plain: bool) -> str:
     """A program for a shell's double quotes: tensors, class names and configuration of a file, or of a network.
 
     Mappings within mappings stay, so that the importer can choose among them; arrays become tensors. It fails where no
-    weights are left. `plain`: a pickle that torch did not write.
+    weights are left. `plain`: a pickle that torch did not write. Where the file was trained, Python may be 3.6, and
+    torch too old for `weights_only`: given `pickle_module`, any torch opens the whole file.
     """
     opened = (
         f"pickle.load(open({path.name!r}, 'rb'), encoding='latin1')"
         if plain
-        else f"torch.load({path.name!r}, map_location='cpu', weights_only=False)"
+        else f"torch.load({path.name!r}, map_location='cpu', pickle_module=pickle)"
     )
     return (
         f"import pickle, sys, torch; c = {opened}; "
@@ -110,8 +111,8 @@ def _strip(path: Path, *, plain: bool) -> str:
         "n = m.get('CLASSES') or (m.get('dataset_meta') or {}).get('classes') or (); "
         "a = lambda x: torch.as_tensor(x) if type(x).__name__ == 'ndarray' and x.dtype.kind in 'biuf' else None; "
         "t = lambda x: x if torch.is_tensor(x) else a(x); "
-        "w = lambda x: {k: y for k, v in x.items() if not str(k).startswith('optim') "
-        "and (y := w(d(v))) is not None} or None if isinstance(x, dict) else t(x); "
+        "w = lambda x: {k: y for k, y in [(k, w(d(v))) for k, v in x.items() if not str(k).startswith('optim')] "
+        "if y is not None} or None if isinstance(x, dict) else t(x); "
         "h = lambda x: any(h(v) if isinstance(v, dict) else '.' in str(k) for k, v in x.items()); s = w(c) or {}; "
         "h(s) or sys.exit('no weights found under its keys: ' + ', '.join(map(str, c))); "
         "s['meta'] = {'CLASSES': list(n), 'config': str(m.get('config') or m.get('cfg') or '')}; "

@@ -14,7 +14,8 @@ and serving. `training.doctor` checks it against photos.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import re
+import shlex
 
 from rich.console import Console
 
@@ -27,6 +28,7 @@ from training.checkpoint import save_checkpoint
 from training.class_names import arrange, read_names
 from training.foreign_file import Read, read
 from training.import_options import ImportConfig, with_habits
+from training.import_size import InputSize, input_size, remarks
 from training.meta import CheckpointMeta
 from training.pspnet import normalisation
 
@@ -54,8 +56,9 @@ def rgb_255(config: ImportConfig, content: Read) -> tuple[tuple[float, ...], tup
 
 
 def describe(
-    config: ImportConfig, content: Read, net: mapping.Mapped, theirs: tuple[str, ...], names: tuple[str, ...]
-) -> CheckpointMeta:
+    config: ImportConfig, content: Read, net: mapping.Mapped, size: InputSize, theirs: tuple[str, ...],
+    names: tuple[str, ...],
+) -> CheckpointMeta:  # fmt: skip
     """The description: what serving must know as fields, where it comes from as provenance.
 
     `theirs`: names of the outputs in the file, `names`: of those that are left, in their order.
@@ -64,15 +67,16 @@ def describe(
     given = config.align_corners
     return CheckpointMeta(
         net.preset, names, IGNORE_LABEL, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]),
-        content.source.align_corners if given is None else given, config.input_height, config.input_width,
+        content.source.align_corners if given is None else given, size.height, size.width,
         epoch=0, metrics={}, layout=net.layout, bn_eps=config.bn_eps,
-        provenance=origin(config, content, net) | outputs(config, net, theirs, names),
+        provenance=origin(config, content, net) | {"input_size": f"{size}, {size.reason}"}
+        | outputs(config, net, theirs, names),
     )  # fmt: skip
 
 
 def origin(config: ImportConfig, content: Read, net: mapping.Mapped) -> dict[str, str]:
     """Provenance: what the weights were read from, and what was not taken."""
-    said, left_out = asdict(content.habits), sorted({*content.left_out, *net.left_out})
+    said, left_out = content.habits, sorted({*content.left_out, *net.left_out})
     more = len(left_out) - LISTED
     return {
         "imported_from": content.source.name,
@@ -80,7 +84,8 @@ def origin(config: ImportConfig, content: Read, net: mapping.Mapped) -> dict[str
         "taken_from": content.taken_from,
         "fed": f"{config.channel_order}, normalised for pixels of 0 to {config.pixel_scale}; here: rgb, 0 to 255",
         "left_out": ", ".join(left_out[:LISTED]) + f" and {more} more" * (more > 0) or "nothing",
-        "file_says": ", ".join(f"{k} {v}" for k, v in said.items() if v is not None) or "nothing",
+        "file_says": said.words() or "nothing",
+        "file_leaves_open": ", ".join(said.unclear) or "nothing",
     }
 
 
@@ -100,7 +105,8 @@ def outputs(
 
 def main(config: ImportConfig) -> None:
     content = read(config.files, config.source, config.take)
-    config = with_habits(config, content)
+    given, config = config, with_habits(config, content)
+    size = input_size(config.input_height, config.input_width, content.habits)
     choices = mapping.Choices(
         config.stride_in or "3x3", config.contracted, config.multi_grid, content.habits.threshold
     )
@@ -112,10 +118,34 @@ def main(config: ImportConfig) -> None:
     names = theirs = class_names(config, content, net.num_classes)
     if config.order is not None:
         names, state = arrange(state, names, read_names(config.order))
-    meta = describe(config, content, net, theirs, names)
+    meta = describe(config, content, net, size, theirs, names)
     save_checkpoint(config.out, state, meta)
-    guessed = content.configured and config.mean is None and content.habits.mean is None
-    tell(config, meta, net, guessed=guessed)
+    more = remarks(size, content.habits, trunk=not meta.classes) + guesses(given, content)
+    tell(config, meta, net, more + left_out(content, net))
+
+
+def guesses(config: ImportConfig, content: Read) -> list[str]:
+    """What neither the options as given nor the file's configuration, where there is one, says."""
+    said, lines = content.habits, list[str]()
+    if not content.configured:
+        return lines
+    taken = {
+        "mean and std: taken are ImageNet's (--mean, --std)": config.mean is None and said.mean is None,
+        "channel order: taken is RGB (--channel-order)": config.channel_order is None and said.channel_order is None,
+    }  # fmt: skip
+    if unsaid := [what for what, is_so in taken.items() if is_so]:
+        lines.append(f"the file's configuration does not say {', nor '.join(unsaid)}")
+    if said.unclear:
+        open_ = "the file's configuration leaves open which of these holds, and none was taken"
+        lines.append(f"{open_}: {', '.join(said.unclear)}")
+    return lines
+
+
+def left_out(content: Read, net: mapping.Mapped) -> list[str]:
+    """The heads that are not here, and not all their names."""
+    found = (re.match(content.source.left_out, name) for name in net.left_out)
+    heads = sorted({one[0].rstrip(".") for one in found if one})
+    return [f"left out, as no segmentation needs it: {', '.join(heads)}"] if heads else []
 
 
 def class_names(config: ImportConfig, content: Read, count: int) -> tuple[str, ...]:
@@ -143,15 +173,12 @@ def class_names(config: ImportConfig, content: Read, count: int) -> tuple[str, .
     return names
 
 
-def tell(config: ImportConfig, meta: CheckpointMeta, net: mapping.Mapped, *, guessed: bool) -> None:
-    """What was taken for granted, or from mmseg's configuration: the tensors do not say it.
-
-    `guessed`: there is a configuration, and yet nobody said mean and std.
-    """
+def tell(config: ImportConfig, meta: CheckpointMeta, net: mapping.Mapped, more: list[str]) -> None:
+    """What was taken for granted, or from mmseg's configuration: the tensors do not say it. `more`: lines of it."""
     if config.as_json:
         print(json.dumps({"out": str(config.out), "tensors": len(net.state)} | json.loads(meta.to_json())))
         return
-    console = Console()
+    console = Console(soft_wrap=True)  # a command that is copied must stay whole
     what = f"{len(meta.classes)} classes" if meta.classes else "a trunk, for --pretrained-from"
     console.print(f"{config.out}: {meta.preset} of {meta.provenance['imported_from']}, {what}")
     console.print(f"  weights from {meta.provenance['taken_from']}", markup=False, highlight=False)
@@ -163,17 +190,26 @@ def tell(config: ImportConfig, meta: CheckpointMeta, net: mapping.Mapped, *, gue
     console.print(f"  align_corners {meta.align_corners}, bn_eps {meta.bn_eps}, {meta.layout}")
     if (said := meta.provenance["file_says"]) != "nothing":
         console.print(f"  of these the file says itself: {said}", markup=False, highlight=False)
-    if guessed:
-        console.print(
-            "  the file's configuration does not say mean and std: taken are ImageNet's (--mean, --std)"
-        )
+    for line in more:
+        console.print(f"  {line}", markup=False, highlight=False)
     if net.threshold is not None:
         console.print(
             f"  one output made two: a pixel is of class 1 where the sigmoid is above {net.threshold:g}"
         )
     if meta.provenance["imported_from"] == "csail":
         console.print(CSAIL_BEFORE, markup=False, highlight=False)
-    console.print("  The tensors do not say these; check them: python -m training.doctor --help")
+    console.print(f"  The tensors do not say these; {check(config, meta)}", markup=False, highlight=False)
+
+
+def check(config: ImportConfig, meta: CheckpointMeta) -> str:
+    """How to find out whether what was taken for granted holds: the doctor compares masks, and a trunk makes none."""
+    if meta.classes:
+        return "check them: python -m training.doctor --help"
+    return (
+        "hold them against how its repository builds and feeds it: a trunk makes no masks to check. Then train: python "
+        f"-m training.train --data dataset.toml --out runs/new --preset {meta.preset} "
+        f"--pretrained-from {shlex.quote(str(config.out))}"
+    )
 
 
 if __name__ == "__main__":

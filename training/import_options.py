@@ -10,9 +10,9 @@ import tyro
 
 from segserve.errors import UsageError
 from training.foreign_file import Read
+from training.import_size import SMALLEST_INPUT
 from training.layout import StrideIn
 
-SMALLEST_INPUT = 33
 BN_EPS = 1e-5  # torch's, and of all the sources'
 
 
@@ -56,9 +56,10 @@ class ImportConfig:
     """Whether the first block of a dilated stage has half its dilation. Left out: as the source's repository."""
     multi_grid: tuple[int, ...] = ()
     """Dilation of each block of the last stage, if they differ."""
-    input_height: int = 473
-    """Height of the images that the model will be served with."""
-    input_width: int = 473
+    input_height: int | None = None
+    """Height of the images that the model will be served with. Left out: of the crops that mmseg's file says it was
+    trained with, else 473."""
+    input_width: int | None = None
     """Width, likewise."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print what was recorded as JSON."""
@@ -70,8 +71,9 @@ class ImportConfig:
             raise UsageError(f"--out {self.out}: expected a name that ends in .safetensors")
         if self.out.resolve() in {path.resolve() for path in self.files}:
             raise UsageError(f"--out {self.out} is the file to read, which would be lost: give another name")
-        if min(self.input_height, self.input_width) < SMALLEST_INPUT:
-            raise UsageError(f"--input-height and --input-width: expected {SMALLEST_INPUT} or more")
+        for option, side in (("height", self.input_height), ("width", self.input_width)):
+            if side is not None and side < SMALLEST_INPUT:
+                raise UsageError(f"--input-{option} {side}: expected {SMALLEST_INPUT} or more")
         if self.bn_eps is not None and self.bn_eps <= 0:
             raise UsageError("--bn-eps must be above 0")
         self._require_one_scale()

@@ -25,6 +25,7 @@ from segserve.mask import label_map
 from segserve.resize import PAD_VALUE, to_input
 from training import pspnet
 from training.assumptions import Counts, Pipeline, Reading, Resize, fed_bgr, rearranged
+from training.diagnosis_scores import agreement
 from training.meta import CheckpointMeta
 
 Pixels = NDArray[np.uint8]
@@ -134,30 +135,6 @@ def photo_size(photo: bytes) -> tuple[int, int]:
     with Image.open(io.BytesIO(photo)) as image:
         width, height = image.size
     return (width, height) if orientation(photo) > 4 else (height, width)
-
-
-def agreement(counts: Counts, ignore_label: int) -> float:
-    """Share of the labelled pixels that are right; a value that is no class is never right."""
-    kept = labelled(counts, ignore_label)
-    total = kept.sum()
-    return float(np.trace(kept[: kept.shape[1]]) / total) if total else 0.0
-
-
-def miou(counts: Counts, ignore_label: int) -> float:
-    """Mean IoU of the classes that are labelled or predicted; pixels of values that are no class are errors."""
-    kept = labelled(counts, ignore_label)
-    num_classes = kept.shape[1]
-    hits = np.diag(kept[:num_classes])
-    union = kept[:num_classes].sum(axis=1) + kept.sum(axis=0) - hits
-    seen = union > 0
-    return float((hits[seen] / union[seen]).mean()) if seen.any() else 0.0
-
-
-def labelled(counts: Counts, ignore_label: int) -> Counts:
-    """`counts`, int64 (256, num_classes), without the pixels that are ignored."""
-    kept = counts.copy()
-    kept[ignore_label] = 0
-    return kept
 
 
 def options(meta: CheckpointMeta, final: Pipeline) -> str:

@@ -6,7 +6,6 @@ labels stand for those that people draw. Where a stride or a dilation is misplac
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 import zlib
@@ -17,34 +16,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
 from segserve.errors import UsageError
 from segserve.labels import IGNORE_LABEL, ROOM_CLASSES
+from tests.patients import Pixels, converted, expecting_itself, file
 from tests.sabotage import IMAGENET, Sabotage, bgr, both, described, other_eps, permute, scaled
 from training import pspnet
 from training.assumptions import RESIZES, Pipeline, Resize
 from training.checkpoint import load_checkpoint, load_model, save_checkpoint
-from training.diagnosis import Diagnosis, diagnose
+from training.diagnosis import diagnose
 from training.doctor import DoctorConfig, _label, _pairs, main
+from training.finding import Diagnosis
 from training.layout import Layout
 from training.meta import CheckpointMeta
 from training.patient import Patient, _resized
 from training.rooms import render
 
 COUNT, PHOTO, INPUT = 2, (120, 160), (96, 128)
-Pixels = NDArray[np.uint8]
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def file(pixels: Pixels, orientation: int = 1) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -82,22 +73,6 @@ def resnet(rooms: list[tuple[Pixels, Pixels]]) -> Patient:
         last.bias.copy_((last.bias - mean) / deviation)
         last.weight.div_(deviation.reshape(-1, 1, 1, 1))
     return expecting_itself(model, patient.meta, rooms)
-
-
-def expecting_itself(
-    model: pspnet.PSPNet, meta: CheckpointMeta, rooms: list[tuple[Pixels, Pixels]]
-) -> Patient:
-    photos = [file(image) for image, _ in rooms]
-    patient = Patient(model, meta, photos, [])
-    return replace(patient, expected=patient.masks(Pipeline.of(meta)))
-
-
-def converted(patient: Patient, sabotage: Sabotage) -> Patient:
-    """A copy of the network after the sabotage, with the expectations from before."""
-    model = pspnet.build(patient.meta.preset, len(patient.meta.classes), layout=patient.meta.layout).eval()
-    model.load_state_dict(patient.model.state_dict(), strict=False)
-    meta = sabotage(model, patient.meta) or patient.meta
-    return Patient(model, meta, patient.photos, patient.expected)
 
 
 OF_THE_DEMO: dict[str, tuple[Sabotage, set[str]]] = {

@@ -24,8 +24,9 @@ from segserve.errors import UsageError
 from tests.foreign_nets import MMSeg, random_weights
 from training.assumptions import Pipeline
 from training.checkpoint import load_model
-from training.diagnosis import Diagnosis, diagnose
+from training.diagnosis import diagnose
 from training.doctor import _pairs
+from training.finding import Diagnosis
 from training.import_checkpoint import ImportConfig, main
 from training.patient import Patient
 

@@ -63,6 +63,7 @@ CAFFE = {
 CASES = {
     "semseg R50": (lambda: Semseg(50, 5, 8), save_semseg, fed_255, True, {}),
     "semseg R101": (lambda: Semseg(101, 5, 4), save_semseg, fed_255, True, {}),
+    "semseg R50, 7x7 stem": (lambda: Semseg(50, 5, 8, deep_stem=False), save_semseg, fed_255, True, {}),
     "mmseg R50 V1c": (lambda: MMSeg(50, 5, 8), save_mmseg, fed_255, False, {}),
     "mmseg R18 V1c": (lambda: MMSeg(18, 5, 8), save_mmseg, fed_255, False, {}),
     "mmseg R50, caffe": (lambda: MMSeg(50, 5, 8, caffe=True), save_mmseg, fed_caffe, False, CAFFE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import pickle
 import re
 import shlex
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segserve.errors import CheckpointError
@@ -92,6 +94,48 @@ def test_what_is_stripped_can_still_be_chosen_from(tmp_path: Path, state: State)
     assert set(torch.load(tmp_path / "full-weights.pth", weights_only=True)) == {"teacher", "student", "meta"}
     got = imported(tmp_path / "full-weights.pth", take="teacher")
     assert torch.equal(got["head.3.bias"], averaged["decode_head.conv_seg.bias"])
+
+
+def program(said: str) -> str:
+    """The program of the command that a message ends with."""
+    return shlex.split(said[said.index('python -c "') :])[2]
+
+
+@pytest.mark.parametrize("kind", STRIPPED)
+def test_stripping_works_where_it_was_trained_long_ago(
+    tmp_path: Path, state: State, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.6, and torch before 1.13, whose load gives what it doesn't know to the unpickler."""
+    torch.save(STRIPPED[kind](state), tmp_path / "full.pth")
+    text, load = program(refused(tmp_path / "full.pth")), torch.load
+    ast.parse(text, feature_version=(3, 6))
+
+    def of_old(path: str, map_location: str | None = None, pickle_module: Any = pickle, **more: Any) -> Any:
+        if more:
+            raise TypeError(f"Unpickler() got an unexpected keyword argument {next(iter(more))!r}")
+        return load(path, map_location=map_location, pickle_module=pickle_module, weights_only=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", of_old)
+        patch.chdir(tmp_path)
+        exec(text, {})
+    assert torch.equal(
+        imported(tmp_path / "full-weights.pth")["head.3.bias"], state["decode_head.conv_seg.bias"]
+    )
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_a_best_score_of_numpys_is_no_reason_to_refuse(tmp_path: Path, state: State, module: str) -> None:
+    """mmcv 0.x with save_best."""
+    meta = {"hook_msgs": {"best_score": np.float64(0.7), "best_ckpt": "best.pth"}, "epoch": np.int64(3)}
+    torch.save(
+        {"meta": meta, "state_dict": state}, tmp_path / "best.pth", _use_new_zipfile_serialization=False
+    )
+    content = (tmp_path / "best.pth").read_bytes()
+    (tmp_path / "best.pth").write_bytes(re.sub(rb"numpy\._?core\.multiarray", module.encode(), content))
+    assert torch.equal(imported(tmp_path / "best.pth")["head.3.bias"], state["decode_head.conv_seg.bias"])
+    torch.save({"meta": {"score": np.str_("a")}, "state_dict": state}, tmp_path / "best.pth")
+    assert "could run a program (it asks for numpy.dtype)" in refused(tmp_path / "best.pth")
 
 
 def test_stripping_fails_where_nothing_is_left(tmp_path: Path) -> None:
@@ -172,6 +216,18 @@ def test_what_else_it_is(tmp_path: Path, content: bytes, said: str, name: str) -
     if name == "net.safetensors" and b"no pickle" in content:
         said = "no whole file of weights .*: copy it again"
     assert re.search(said, got), got
+
+
+def test_what_a_file_of_weights_is_named_does_not_matter(tmp_path: Path, state: State) -> None:
+    save_file(state, tmp_path / "net.pth")
+    torch.save(state, tmp_path / "net.safetensors")
+    for name in ("net.pth", "net.safetensors"):
+        assert torch.equal(imported(tmp_path / name)["head.3.bias"], state["decode_head.conv_seg.bias"])
+    half = (tmp_path / "net.pth").read_bytes()[:100_000]
+    (tmp_path / "net.pth").write_bytes(half)
+    assert re.search(
+        r"no whole file of weights \(.*(header|incomplete).*\): copy it again", refused(tmp_path / "net.pth")
+    )
 
 
 def test_half_a_file_is_said_to_be(tmp_path: Path, state: State) -> None:

@@ -82,6 +82,82 @@ def test_how_photos_are_fed(
     assert (said.channel_order, said.mean, said.std) == (order, mean, std)
 
 
+TOP = f"data_preprocessor = dict({VALUES}, bgr_to_rgb=True)\n"
+INNER = "mean=[90., 91, 92], std=[1., 2, 3], bgr_to_rgb=False"
+OF_TOP, OF_INNER = ("rgb", MEAN, STD), ("bgr", (90, 91, 92), (1, 2, 3))
+NOBODY = (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "fed"),
+    [
+        # mmengine: model.setdefault('data_preprocessor', the one at the top)
+        (f"{TOP}model = dict(data_preprocessor=dict({INNER}), backbone=dict({BUILT}))", OF_INNER),
+        (f"model = dict(data_preprocessor=dict({INNER}), backbone=dict({BUILT}))\n{TOP}", OF_INNER),
+        (f"{TOP}model = dict(backbone=dict({BUILT}))", OF_TOP),
+        (f"{TOP}model = dict(data_preprocessor=data_preprocessor, backbone=dict({BUILT}))", OF_TOP),
+        (f"mine = dict({INNER})\n{TOP}model = dict(data_preprocessor=mine, backbone=dict({BUILT}))", OF_INNER),
+        (f"{TOP}model = dict(data_preprocessor=None, backbone=dict({BUILT}))", ("bgr", (0,) * 3, (1,) * 3)),
+        (f"{TOP}model = dict(backbone=dict({BUILT}), teacher=dict(data_preprocessor=dict({INNER})))", OF_TOP),
+        (f"hooks = [dict(model=dict(data_preprocessor=dict({INNER})))]\n{TOP}model = dict(depth=50)", OF_TOP),
+        (
+            '{"data_preprocessor": {"mean": [1, 1, 1], "std": [1, 1, 1]}, "model": {"data_preprocessor": '
+            '{"mean": [90, 91, 92], "std": [1, 2, 3]}}}',
+            OF_INNER,
+        ),
+        # one of a part of the network, and no other: it may be the network's
+        (f"model = dict(segmentor=dict(data_preprocessor=dict({INNER})), backbone=dict({BUILT}))", OF_INNER),
+        (f"model = dict(a=dict(data_preprocessor=dict({INNER})), b=dict({TOP.strip()}))", NOBODY),
+        (f"{TOP}model = dict(data_preprocessor=elsewhere, backbone=dict({BUILT}))", NOBODY),
+    ],
+)  # fmt: skip
+def test_the_models_own_preprocessor_goes_before_the_one_at_the_top(
+    text: str, fed: tuple[object, ...]
+) -> None:
+    said = habits(text)
+    assert (said.channel_order, said.mean, said.std) == fed
+    assert said.unclear == (("data_preprocessor",) if fed == NOBODY else ())
+
+
+@pytest.mark.parametrize(
+    ("text", "crop"),
+    [
+        ("crop_size = (512, 1024)\n", (512, 1024)),
+        ("crop_size = [\n    512,\n    1024,\n]\n", (512, 1024)),
+        ("pipeline=[dict(type='RandomCrop', crop_size=480, cat_max_ratio=0.75)]", (480, 480)),
+        ("data_preprocessor=dict(size=(512, 1024), size_divisor=32)", (512, 1024)),
+        ('"data_preprocessor": {"size": [512, 1024]}', (512, 1024)),
+        # the step that cuts them goes before what pads them, and before the test's windows
+        (
+            "p=[dict(type='mmseg.RandomCrop', crop_size=(64, 80))]\ndata_preprocessor=dict(size=(96, 96))\n"
+            "crop_size=(32, 32)",
+            (64, 80),
+        ),
+        ("data_preprocessor=dict(size=(96, 80))\nmodel=dict(test_cfg=dict(crop_size=(32, 32)))", (96, 80)),
+        ("crop_size = (96, 80)\np=[dict(type='RandomCrop', crop_size=crop_size)]", (96, 80)),
+        ("crop_size = (96, 80)\nmodel = dict(test_cfg=dict(mode='slide', crop_size=(32, 32)))", (96, 80)),
+        ("model = dict(test_cfg=dict(mode='slide', crop_size=(96, 80)))", (96, 80)),
+        ("p=[dict(type='Resize', scale=(2048, 1024)), dict(type='Pad', size_divisor=8)]", None),
+    ],
+)  # fmt: skip
+def test_how_large_its_crops_were(text: str, crop: tuple[int, int] | None) -> None:
+    assert habits(text).crop == crop
+    assert habits(text).unclear == ()
+
+
+def test_crops_of_several_sizes_are_none() -> None:
+    said = habits(
+        "a=[dict(type='RandomCrop', crop_size=(64, 80))]\nb=[dict(type='RandomCrop', crop_size=(96, 96))]"
+    )
+    assert (said.crop, said.unclear) == (None, ("crop_size (64 x 80 or 96 x 96)",))
+
+
+def test_how_it_was_tested() -> None:
+    assert habits(model(f"{BUILT}), test_cfg=dict(mode='slide', crop_size=(64, 80)")).test == "slide"
+    assert habits("test_cfg = dict(mode='whole')").test == "whole"
+    assert habits(model(BUILT)).test is None
+
+
 def test_the_epsilon_is_that_of_batch_norms() -> None:
     adam = "optimizer = dict(type='Adam', eps=1e-08)\n"
     norm = "norm_cfg=dict(type='SyncBN', eps=0.001, requires_grad=True)"

@@ -6,11 +6,15 @@ inference, metrics = free_ports(2)
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 from pathlib import Path
 
 LOWEST = 10_000
+SHARE = "SEGSERVE_PORTS"
+"""Variable of the environment, "0/2" or "1/2": of all ports those whose number leaves the first when divided by the
+second. For processes that start servers at the same time, as a port is free until its server has it."""
 OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -24,12 +28,14 @@ def free_ports(count: int) -> list[int]:
         first = int(OUTGOING.read_text().split()[0])
     except OSError:
         first = 0
+    mine, of = (int(number) for number in os.environ.get(SHARE, "0/1").split("/"))
     chance, found = random.SystemRandom(), list[int]()
     with contextlib.ExitStack() as stack:
         while len(found) < count:
             probe = stack.enter_context(socket.socket())
             with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", chance.randrange(LOWEST, first) if first > 2 * LOWEST else 0))
+                drawn = chance.randrange(LOWEST - LOWEST % of + mine, first, of) if first > 2 * LOWEST else 0
+                probe.bind(("127.0.0.1", drawn))
                 found.append(int(probe.getsockname()[1]))
     return found
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # rendering is loaded only by the tests that ask for a photo
 # Two processes of tests with two threads each share two cores: who spins at a barrier takes the core from the thread it
 # waits for, and what takes a second alone takes half a minute. Read when torch is loaded; commands inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Each process of pytest-xdist has ports of its own: gw0 the even ones of two. Commands inherit this too.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ[ports.SHARE] = f"{worker.removeprefix('gw')}/{os.environ['PYTEST_XDIST_WORKER_COUNT']}"
 
 REPO = Path(__file__).resolve().parents[1]
 

@@ -148,7 +148,18 @@ def test_two_processes_share_the_rate_and_the_master_judges_all_answers(
     objectives.write_text(
         "[[objective]]\nname = 'fast'\np50_ms = 0.001\n[[objective]]\nname = 'ok'\nfailures = 0\n"
     )
-    options = ("--rate", "20", "--arrivals", "constant", "--users", "2", *load_processes(2))
+    # long beside the moment by which one process may begin after the other
+    options = (
+        "--rate",
+        "20",
+        "--arrivals",
+        "constant",
+        "--users",
+        "2",
+        "--run-time",
+        "5s",
+        *load_processes(2),
+    )
     with another_load_on_this_machine(), service_over_http(lambda _, photo: photo) as url:
         code, text = run_locust(
             repo_root, url, photos, *options, "--answers", str(file), "--slo", str(objectives)
@@ -166,7 +177,7 @@ def test_a_shape_is_followed(repo_root: Path, photos: Path) -> None:
     with service_over_http(lambda _, photo: photo) as url:
         code, text = run_locust(
             repo_root, url, photos, "-f", "benchmarks/locustfile.py,benchmarks/shapes.py", "--shape", "steps",
-            "--step-s", "1", "--steps", "2", "--step-users", "3",
+            "--step-s", "2", "--steps", "2", "--step-users", "3",
         )  # fmt: skip
     assert code == 0, text
     assert re.findall(r"Shape test updating to (\d+) users", text) == ["3", "6"]

@@ -53,7 +53,7 @@ def test_answers_that_cannot_even_be_read_are_failed_requests(
         reply(handler, body, 200, **headers)
 
     with serving(answer) as url:
-        options = ("--formats", "png=1,npy=1,overlay=1", "--run-time", "1s", "--answers", str(file))
+        options = ("--formats", "png=1,npy=1,overlay=1", "--run-time", "3s", "--answers", str(file))
         code, text = run_locust(repo_root, url, photos, *options)
     assert code == 1, text
     assert file.exists(), text

@@ -23,7 +23,7 @@ from segserve.errors import UsageError
 from segserve.labels import IGNORE_LABEL, ROOM_CLASSES
 from tests.patients import Pixels, converted, expecting_itself, file
 from tests.sabotage import IMAGENET, Sabotage, bgr, both, described, other_eps, permute, scaled
-from training import pspnet
+from training import doctor, pspnet
 from training.assumptions import RESIZES, Pipeline, Resize
 from training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from training.diagnosis import diagnose
@@ -213,8 +213,10 @@ def test_with_labels_too_a_wrong_network_is_told_from_wrong_labels(labelled: Pat
 
 
 def test_the_command_shows_what_it_found(
-    demo: Patient, repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    demo: Patient, repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(doctor, "BUDGET_S", 900)  # both photos, however slow the machine is at the moment
     state, _ = load_checkpoint(repo_root / "model_store/demo/rooms.safetensors")
     mean, std = pspnet.normalisation("pspnet50")
     save_checkpoint(tmp_path / "wrong.safetensors", state, replace(demo.meta, mean=mean, std=std))

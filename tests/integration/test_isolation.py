@@ -83,7 +83,7 @@ def test_every_status_in_one_batch_and_the_neighbours_bytes_are_the_same(
         places = [(3 * n + shift) % (len(bad) + n) for n in range(len(GOOD))]
         for place, request in zip(places, GOOD, strict=True):
             mixed.insert(place, request)
-        replies = Service(colour_segmenter, MAX_BYTES, threads=2, decode_timeout_s=0.5).answer(mixed)
+        replies = Service(colour_segmenter, MAX_BYTES, threads=2, decode_timeout_s=2.0).answer(mixed)
         by_request = {id(request): reply for request, reply in zip(mixed, replies, strict=True)}
         for request, expected in zip(GOOD, alone, strict=True):
             reply = by_request[id(request)]

@@ -174,7 +174,7 @@ def test_a_connection_that_breaks_ends_no_run_of_many_photos(
         reply(handler, json.dumps(result).encode(), Content_Type=handler.headers["Accept"])
 
     monkeypatch.setattr(
-        segment, "Retry", lambda **kept: Retry(first_wait_s=0.01, **kept or {"unreachable_s": 0.3})
+        segment, "Retry", lambda **kept: Retry(first_wait_s=0.01, **kept or {"unreachable_s": 2.0})
     )
     photos = tuple(tmp_path / f"{name}.jpg" for name in "1234")
     for photo in photos:

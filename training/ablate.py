@@ -29,6 +29,7 @@ from rich.console import Console
 from segserve.cli import run
 from segserve.errors import Interrupted, UsageError
 from training.checkpoint import SHIPPED
+from training.interruption import SIGNALS
 
 BASE = "base"
 METRICS, TABLE = "metrics.jsonl", "table"
@@ -120,32 +121,36 @@ def command(options: Options, out: Path, root: Path | None) -> list[str]:
 
 def train(command: list[str], *, as_json: bool = False) -> int:
     """The exit code of a training, which with `as_json` tells its progress on standard error. Raises Interrupted after
-    a SIGTERM.
+    a signal, KeyboardInterrupt after a second Ctrl-C.
 
     Which is passed on: a training left alone would go on, beside the one that the same command starts.
     """
-    asked, child = False, None
+    asked, child = "", None
 
-    def pass_on(*_: object) -> None:
+    def pass_on(number: int, _: object) -> None:
         nonlocal asked
-        asked = True
+        asked = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(number, before[number])
         if child is not None:
             child.terminate()
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    kept = (number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN)
+    before: dict[int, Any] = {number: signal.signal(number, pass_on) for number in kept}
     try:
         with subprocess.Popen(command, stdout=sys.stderr if as_json else None) as child:
             try:
                 if asked:  # before there was a child
                     child.terminate()
                 code = child.wait()
-            except BaseException:  # Ctrl-C, which a terminal sends to the training as well
+            except BaseException:  # a second Ctrl-C: who asks twice does not want to wait
                 child.kill()
                 raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if asked:
-        raise Interrupted(f"stopped by SIGTERM, the training ended with exit code {code}. {GO_ON}")
+        raise Interrupted(f"stopped by {asked}, the training ended with exit code {code}. {GO_ON}")
     return code
 
 

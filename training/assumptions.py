@@ -176,15 +176,6 @@ class Reading:
             read[:, self.table[value]] += counts[:, value]
         return read
 
-    def judged(self, counts: Counts, ignore_label: int) -> Counts:
-        """Likewise, but pixels that only this reading throws away stay, as wrong ones. Without them, of a class and the
-        rest the class alone would remain, and a network that answers nothing else would have all right."""
-        values = np.arange(256)
-        dropped = (self.table == ignore_label) & (values != ignore_label)
-        read = self.counts(counts)
-        read[:, values[values != ignore_label][-1]] += counts[:, dropped].sum(axis=1)
-        return read
-
 
 def rearranged(meta: CheckpointMeta) -> Reading | None:
     """Values of the original's masks as classes here, where the importer's --order rearranged the outputs."""

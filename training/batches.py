@@ -23,10 +23,13 @@ from segserve.errors import SegserveError
 from training.config import TrainConfig
 from training.data import Dataset, EvalSamples, TrainSamples
 from training.distributed import Processes, ShardedBatches
+from training.interruption import SIGNALS
 from training.paste import Pasted
 from training.start import start
 
 Item = tuple[Tensor, Tensor]
+MOST_LOGITS = 2**31 - 1
+"""Of a batch: kernels of CUDA count no further."""
 
 
 class Batches:
@@ -114,8 +117,16 @@ def val_batches(config: TrainConfig, processes: Processes, val: Dataset) -> Batc
     samples = EvalSamples(val, *config.input_size, begin.mean, begin.std)
     samples[0]
     mine = Subset(samples, range(processes.rank, len(samples), processes.world_size))
-    size = max(1, config.batch_size // (processes.world_size * config.machines.accumulate))
+    size = val_size(config, processes, val.num_classes)
     return Batches(mine, config, size * processes.world_size, batch_size=size)
+
+
+def val_size(config: TrainConfig, processes: Processes, num_classes: int) -> int:
+    """Images that a process evaluates at once: of as many pixels as it trains on, and logits that can be counted."""
+    images = config.batch_size // (processes.world_size * config.machines.accumulate)
+    area = config.input_size[0] * config.input_size[1]
+    as_trained = images * config.crop_height * config.crop_width // area
+    return max(1, min(images, as_trained, MOST_LOGITS // (num_classes * area)))
 
 
 # --- in the processes that load -----------------------------------------------------------------------------
@@ -147,8 +158,9 @@ def collate(items: list[Item | SegserveError]) -> Item | SegserveError:
 
 
 def leave_to_parent(_worker: int) -> None:
-    """torchrun sends SIGTERM to these processes too, and the last step still needs its images.
+    """torchrun sends SIGTERM to these processes too, a terminal Ctrl-C, and the last step still needs its images.
 
     They end with the training's process, or when its `Batches` are closed.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -23,6 +23,7 @@ class Coarse:
     """Switches a trunk between its own output stride 8 (as it was given) and 16. Weights know nothing of it."""
 
     def __init__(self, trunk: ResNet | EfficientNetLite0) -> None:
+        self.on = False
         first, *_ = blocks = trunk.at_stride_8()
         strided = {id(conv) for conv in first.strided()}
         self._settings = [
@@ -34,6 +35,7 @@ class Coarse:
 
     def switch(self, *, on: bool) -> None:
         """On: stride 16."""
+        self.on = on
         for conv, fine, coarse in self._settings:
             conv.stride, conv.dilation, conv.padding = coarse if on else fine
 

@@ -25,7 +25,7 @@ from training.assumptions import (
 )
 from training.backbones import RESNETS, Bottleneck
 from training.diagnosis_remarks import advice, remarks
-from training.diagnosis_scores import agreement, blind_agreement, blind_miou, labelled, miou
+from training.diagnosis_scores import agreement, blind_agreement, blind_miou, miou, values_of
 from training.finding import AGREEMENT, MIOU, NOISE, SAME, Diagnosis, Try
 from training.patient import Patient
 
@@ -95,7 +95,7 @@ class _Search:
         counts, meta = self.counts(pipeline), self.patient.meta
         state = _State(pipeline, self.score(counts), None, self.score(counts), counts)
         for reading in readings(counts, meta.classes, meta.ignore_label):
-            read = self.read(reading, counts)
+            read = reading.counts(counts)
             score = self.score(read)
             if keep:
                 self.tries.append(Try(reading.kind, reading.words, score))
@@ -118,21 +118,24 @@ class _Search:
             return False
         return self.explains(self.counts(state.pipeline), read, reading.changes)
 
-    def read(self, reading: Reading, counts: Counts) -> Counts:
-        """To be scored: what is thrown away is free only where it is surely no class, or people called it so."""
-        void = reading.kind == "ignore label" and not reading.vague and not self.references
-        return (
-            reading.counts(counts)
-            if reading.certain or void
-            else reading.judged(counts, self.patient.meta.ignore_label)
-        )
+    @property
+    def as_is(self) -> Counts:
+        return self.counts(Pipeline.of(self.patient.meta))
+
+    @property
+    def tells(self) -> bool:
+        """Whether two classes or more are labelled: one alone can't tell who sees from who answers it everywhere."""
+        return len(values_of(self.as_is, self.patient.meta.ignore_label)) > 1
 
     def blind(self, counts: Counts) -> float:
         measure = blind_agreement if self.references else blind_miou
         return measure(counts.sum(axis=0), self.patient.meta.ignore_label)
 
     def sees(self, counts: Counts) -> bool:
-        """Whether more is right than with one class everywhere: what blinds the network explains nothing."""
+        """Whether more is right than with one class everywhere: what blinds the network explains nothing, nor what
+        leaves but one class to be judged, as "the rest is unlabelled" does of floor and the rest."""
+        if not self.tells:
+            return True
         blind = self.blind(counts)
         return self.score(counts) > blind + (SEES * (1 - blind) if self.references else NOISE)
 
@@ -197,10 +200,8 @@ class _Search:
             parts, alone = len(mended), now.counts
         else:
             parts = len(mended) + (state.reading.changes if now.reading is None else 0)
-            alone = self.read(state.reading, self.counts(now.pipeline))
-        if not self.references and not (
-            self.sees(state.counts) and self.explains(alone, state.counts, len(mended))
-        ):
+            alone = state.reading.counts(self.counts(now.pipeline))
+        if not self.references and not self.explains(alone, state.counts, len(mended)):
             return None
         return chosen if self.explains(now.counts, state.counts, parts) else None
 
@@ -215,7 +216,7 @@ class _Search:
 def diagnose(patient: Patient, *, references: bool) -> Diagnosis:
     """`references`: what is expected are another program's masks of the same weights, else labels drawn by people."""
     search = _Search(patient, references, patient.order() if references else None)
-    if not labelled(search.counts(Pipeline.of(patient.meta)).sum(axis=0), patient.meta.ignore_label).any():
+    if not values_of(search.as_is, patient.meta.ignore_label):
         raise UsageError(
             f"no pixel of the {len(patient.photos)} masks or labels is labelled: all are {patient.meta.ignore_label}, "
             f"or outputs that --order left out; expected class ids from 0 to {len(patient.meta.classes) - 1}"
@@ -233,14 +234,11 @@ def diagnose(patient: Patient, *, references: bool) -> Diagnosis:
     if now.reading is not None:
         found.append(Try(now.reading.kind, now.reading.words, now.reached))
     mended = now.reached if found else max([as_is, *(one.score for one in search.tries)])
-    if now.reading is not None:  # what it throws away is not missed any more
-        mended = search.score(now.reading.counts(search.counts(now.pipeline)))
-    measure, blind = (
-        (AGREEMENT if references else MIOU),
-        search.blind(search.counts(Pipeline.of(patient.meta))),
-    )
+    measure = AGREEMENT if references else MIOU
+    blind = search.blind(search.as_is) if search.tells else 0.0
+    unexplained = 1 - mended > SAME if references else not found
     return Diagnosis(
         measure, blind, as_is, mended, tuple(found), tuple(search.tries), now.pipeline, now.reading, search.order,
         advice(patient.meta, now.pipeline),
-        remarks(patient, search.order, now.reading, unexplained=1 - mended > SAME if references else not found),
+        remarks(patient, search.order, now.reading, tells=references or search.tells, unexplained=unexplained),
     )  # fmt: skip

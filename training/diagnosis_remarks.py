@@ -25,11 +25,17 @@ def advice(meta: CheckpointMeta, final: Pipeline) -> str:
 
 
 def remarks(
-    patient: Patient, order: Reading | None, reading: Reading | None, *, unexplained: bool
+    patient: Patient, order: Reading | None, reading: Reading | None, *, tells: bool, unexplained: bool
 ) -> tuple[str, ...]:
-    """Whole sentences. `order`: how the original's masks were read; `reading`: how labels are, as found."""
+    """Whole sentences. `order`: how the original's masks were read; `reading`: how labels are, as found; `tells`:
+    whether what is labelled tells a network that sees from one that does not."""
     meta = patient.meta
     said = [patient.odd_sizes()]
+    if not tells:
+        said.append(
+            "Only one class is labelled in these, which does not tell a network that sees from one that answers it "
+            "everywhere: take photos and masks of others too."
+        )
     if unexplained:
         said.append(
             f"Not tried: an input of another size than {meta.input_width}x{meta.input_height}, {NOT_TRIED}."

@@ -47,3 +47,8 @@ def blind_miou(counts: Counts, ignore_label: int) -> float:
     shares = labelled(counts, ignore_label).sum(axis=1)
     classes = shares[: counts.shape[1]]
     return float(classes.max() / max(1, shares.sum()) / max(1, np.count_nonzero(classes)))
+
+
+def values_of(counts: Counts, ignore_label: int) -> list[int]:
+    """The values that labels have, of `counts` (photos, 256, num_classes)."""
+    return list(map(int, np.flatnonzero(labelled(counts.sum(axis=0), ignore_label).any(axis=1))))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
-from segserve.errors import UsageError
+from segserve.errors import Interrupted, UsageError
 from training import depthwise, syncbn, wide
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
@@ -70,8 +70,12 @@ def start() -> Iterator[Processes]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
-    finally:
-        dist.destroy_process_group()
+    except BaseException as error:
+        # NCCL waits for the others before it leaves them, and they for this process: it would never end, nor say why
+        if device.type != "cuda" or isinstance(error, Interrupted):  # which all raise
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def wrap(net: nn.Module, processes: Processes) -> nn.Module:

@@ -33,7 +33,7 @@ class Try:
 class Diagnosis:
     """`found`: the changes that explain the gap, most telling first. `tries`: everything that was tried.
 
-    `blind`: what the commonest class everywhere would score.
+    `blind`: what the commonest class everywhere would score; 0 where only one is labelled.
 
     `pipeline` and `reading` are those with the gap closed; `reading` None: labels are read as they are. `order`: how
     the original's masks were read before that. `advice`: options to import again with; `remarks`: whole sentences.

@@ -136,8 +136,13 @@ def _preprocessors(text: str, model: str) -> list[str] | None:
     """
     called = word(shallow(model), FEEDING)
     if (inside := own(model, FEEDING)) or called is None:
-        return inside or own(text, FEEDING) or every(text, FEEDING) or None
-    return [""] if called == "None" else own(text, called)
+        return [_spread(one, text) for one in inside or own(text, FEEDING) or every(text, FEEDING)] or None
+    return [""] if called in ("None", "null") else own(text, called)
+
+
+def _spread(inside: str, text: str) -> str:
+    """With what a `**name` in it brings."""
+    return ", ".join([inside, *(one for name in re.findall(r"\*\*(\w+)", inside) for one in own(text, name))])
 
 
 def _fed_by(inner: str, step: str | None) -> Fed:

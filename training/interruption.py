@@ -1,4 +1,5 @@
-"""SIGTERM: the machine is taken away (spot instances, Slurm, Kubernetes), or torchrun starts all processes anew.
+"""SIGTERM: the machine is taken away (spot instances, Slurm, Kubernetes), or torchrun starts all processes anew. SIGHUP
+and the first Ctrl-C: whoever started it goes, or has seen enough.
 
 The training makes the step under way, saves and ends with exit code 75: EX_TEMPFAIL of sysexits.h, "try again later",
 which torchrun takes for a failure to be restarted (--max-restarts) and a batch system can be told to requeue on.
@@ -18,7 +19,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -34,27 +35,37 @@ from training.config import TrainConfig
 from training.distributed import Processes
 
 GO_ON = "All is saved: go on with the same command and --resume"
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+STDERR = 2
+SAVING = b"\nsaving after the step under way; Ctrl-C again ends it at once\n"
 LOCK = ".lock"  # in OUT, for as long as a training writes there; a file that stays after it is no lock
 
 
 class Watch:
-    """Notes a SIGTERM while it is entered (in the main thread: elsewhere Python takes no handler)."""
+    """Notes a signal while it is entered (in the main thread: elsewhere Python takes no handler)."""
 
     def __init__(self, processes: Processes) -> None:
-        self.processes, self.noted = processes, False
-        self._before: Any = None
+        self.processes, self.noted, self.name = processes, False, "SIGTERM"
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Watch:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self.noted = True
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            signal.signal(number, self._before[number])  # who asks twice does not want to wait
+            if self.processes.is_main:
+                with suppress(OSError):  # nobody reads it
+                    os.write(STDERR, SAVING)
+        self.noted, self.name = True, signal.Signals(number).name
 
     def asked(self) -> bool:
         """Whether any process was asked to end: the same answer in all, which must call it equally often."""

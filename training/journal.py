@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from training import same_images
+from training import same_images, same_options
 from training.batches import Batches
 from training.board import Board
 from training.checkpoint import CheckpointMeta
@@ -155,6 +155,7 @@ def provenance(
         "options": options,
         "commit": _commit(),
         "datasets": same_images.listed(datasets),
+        same_options.LABEL_VALUES: same_options.label_values(datasets),
         "device": str(name),
         "precision": str(dtype).removeprefix("torch."),
         "processes": str(processes.world_size),

@@ -40,7 +40,8 @@ class PrepareConfig:
     labels_as_stored: bool = False
     """Labels were drawn for the images as stored, not turned as EXIF says; they are turned with them."""
     group: str | None = None
-    """Expression on names (with folders: a__b) whose first bracket is the clip or house; never in two splits."""
+    """Expression on names (with folders: a__b) whose first bracket is the clip or house; never in two splits. A split's
+    own folder (train__a__b) may be in it, and is not part of which house it is."""
     keep_duplicates: bool = False
     """Photos that look alike may be in different splits (of a camera that stands still nearly all do). Without, they
     are kept together, or what the source's splits share is left out of train."""

@@ -65,8 +65,8 @@ def no_class_255(names: Mapping[int, str], ignored: Sequence[str], found: dict[s
     if not missing or not any_ignored or 255 in names or "255" in ignored:
         return None
     return (
-        f"no label has {', '.join(missing)}, and 255 is ignored: if it is a class, give it a line in --names, such as "
-        f"`255 {missing[-1]}`"
+        f"no label has {', '.join(missing)}, and 255 is ignored: if it is a class, give each line of --names its "
+        f"value, and that one 255 (`255 {missing[-1]}`)"
     )
 
 

@@ -58,6 +58,7 @@ class Run:
         loss_terms = terms.resolve(config.loss, datasets, processes)
         self.loss = SegmentationLoss(dataset.ignore_label, corners, loss_terms, dataset.not_these)
         self.coarse = Coarse(self.model.backbone) if config.weights.coarse_epochs else None
+        self.fine_untried = self.coarse is not None and processes.device.type == "cuda"
         self.net = distributed.wrap(TrainNet(self.model, self.loss), processes)
         self.average = Average(self.model, config.weights.ema) if config.weights.ema else None
         self.optimizer = optimizers.build(self.model, config)
@@ -86,6 +87,20 @@ class Run:
         self.net.train()
         if self.coarse is not None:
             self.coarse.switch(on=epoch < self.config.weights.coarse_epochs)
+
+    def try_fine(self, images: Tensor, labels: Tensor) -> None:
+        """Forward and backward at stride 8, of which nothing stays. It keeps up to twice the memory of a coarse step:
+        if that does not fit, it must not be found out after days of those. Raises torch.OutOfMemoryError."""
+        assert self.coarse is not None
+        before, on = [buffer.clone() for buffer in self.model.buffers()], self.coarse.on
+        self.coarse.switch(on=False)
+        self.gradients(images, labels)
+        self.optimizer.zero_grad()
+        self.coarse.switch(on=on)
+        with torch.no_grad():
+            for buffer, value in zip(self.model.buffers(), before, strict=True):
+                buffer.copy_(value)
+        self.fine_untried = False
 
     def judge(self) -> None:
         """Evaluation mode, at output stride 8."""

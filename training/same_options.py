@@ -8,13 +8,15 @@ Anything else would end in other weights than a training that was never interrup
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from segserve.errors import UsageError
 from training import same_images
+from training.data import Dataset
 
+LABEL_VALUES = "label_values"  # in a checkpoint's provenance
 PATHS = ("data", "pretrained_from", "class_weights", "pairs_from")
 """Options that name files, which may lie elsewhere on the machine that goes on."""
 TOLD = 2
@@ -35,7 +37,17 @@ def require(path: Path, began: Mapping[str, str], now: Mapping[str, str]) -> Non
         raise UsageError(
             f"{path} was trained with the loss {was!r}, here it is {loss!r}: restore labels and reports"
         )
+    if (was := began.get(LABEL_VALUES)) and was != (values := now[LABEL_VALUES]):  # of late only
+        raise UsageError(
+            f"{path} was trained with labels that say something else: {LABEL_VALUES} was {was}, is {values}: restore "
+            "ignore_values and [partial] of the descriptions, or start anew with another --out"
+        )
     _require_images(path, began, now)
+
+
+def label_values(datasets: Sequence[Dataset]) -> str:
+    """What the values of each dataset's label files mean besides classes, as JSON: ignored ones, and "not these"."""
+    return json.dumps([[dataset.ignore_values, dataset.partial] for dataset in datasets])
 
 
 def _changed(began: str, now: str) -> str:

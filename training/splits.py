@@ -35,24 +35,36 @@ class Split:
 def group_keys(pattern: re.Pattern[str] | None, checked: Sequence[Checked]) -> list[str]:
     """First bracket of the pattern in each name, or all that matches; without one the name. Raises UsageError.
 
-    The split's own folder is no part of the name here: a house that is in two of them is one house.
+    The split's own folder is no part of a key: a house that is in two of them is one house.
     """
     if pattern is None:
         return [pair.name for pair in checked]
-    names = [_without_split(pair) for pair in checked]
-    found = [pattern.search(name) for name in names]
-    if missed := [name for name, match in zip(names, found, strict=True) if match is None]:
+    found = [_key(pattern, pair) for pair in checked]
+    if missed := [pair.name for pair, key in zip(checked, found, strict=True) if key is None]:
         raise UsageError(
             f"--group {pattern.pattern!r} doesn't match {len(missed)} of {len(checked)} names, as {missed[0]!r}"
         )
-    return [match[1] if match.re.groups else match[0] for match in found if match]
+    return [key for key in found if key is not None]
 
 
-def _without_split(pair: Checked) -> str:
-    if pair.split is None:
-        return pair.name
-    *folders, last = pair.name.split("__")
-    return "__".join([*(folder for folder in folders if split_of(Path(folder, last)) is None), last])
+def _key(pattern: re.Pattern[str], pair: Checked) -> str | None:
+    """Of the whole name; where nothing is found, or the split alone, of the name without that."""
+    *folders, _ = pair.name.split("__")
+    named = (folder for folder in folders if split_of(Path(folder, "x")) is not None)
+    split = next(named, None) if pair.split else None
+    for name in (pair.name, _without(pair.name, split)):
+        if (match := pattern.search(name)) and (
+            key := _without(match[1 if pattern.groups else 0] or "", split)
+        ):
+            return key
+    return None
+
+
+def _without(name: str, split: str | None) -> str:
+    parts = name.split("__")
+    if split in parts:
+        parts.remove(split)
+    return "__".join(parts)
 
 
 def ranks_of(checked: Sequence[Checked]) -> list[int]:

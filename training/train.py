@@ -9,7 +9,7 @@ and loss are joined. In OUT appear, after every epoch:
     metrics.jsonl         one line an epoch: losses, learning rate, mIoU, mAcc, allAcc, IoU of each class (the last four
                           only where the epoch is scored, see --validate-every)
     last.safetensors      what --resume goes on from as if nothing had happened; also before an epoch is scored, and
-                          after SIGTERM
+                          after SIGTERM, SIGHUP or a first Ctrl-C
     best.safetensors      the model of the epoch with the highest mIoU on the split "val" (with --ema: the average);
                           a resumed training that doesn't find it takes the best epoch of those to come
     model.safetensors     at the end: the best model in half precision without the auxiliary head, to be shipped
@@ -30,10 +30,11 @@ from torch import Tensor
 from segserve import cli
 from segserve.errors import Interrupted, UsageError
 from training import checkpoint, cost, deterministic, distributed, same_images
-from training.batches import Batches, TrainBatches, val_batches
+from training.batches import MOST_LOGITS, Batches, TrainBatches, val_batches
 from training.checkpoint import BEST, SHIPPED
 from training.config import TrainConfig
 from training.data import Dataset, join, load_dataset
+from training.distributed import Processes
 from training.interruption import GO_ON, Watch, alone, as_begun, check_shared, decide_to_go_on
 from training.journal import Journal
 from training.losses import AUX_WEIGHT
@@ -54,6 +55,7 @@ def main(config: TrainConfig) -> None:
         if goes_on := decide_to_go_on(config):
             config = as_begun(config)
         datasets, val = load_datasets(config, "train"), load_datasets(config, "val")[0]
+        require_countable(config, processes, val.num_classes)
         images = same_images.everywhere([*datasets, val])
         run = Run(config, processes, datasets, images)
         journal = Journal(config.out, processes, as_json=config.as_json)
@@ -77,14 +79,25 @@ def main(config: TrainConfig) -> None:
 
 @contextmanager
 def memory_told(config: TrainConfig) -> Iterator[None]:
-    """Raises UsageError where a GPU's memory is too small."""
+    """Raises UsageError where a GPU's memory is too small, or that of the processes that load photos."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         reason = ". ".join(str(error).split(". ")[:2])  # what follows is of PyTorch's allocator
+        best = config.out / BEST
+        goes_on = f" with another --out (--resume takes no other options; --pretrained-from {best} takes the weights)"
         raise UsageError(
             f"{reason}. --batch-size {config.batch_size} with --accumulate {config.machines.accumulate} does not fit: "
             "lower the first, or raise the second, which makes the same step of smaller parts"
+            + goes_on
+            * best.exists()
+        ) from error
+    except RuntimeError as error:  # raised wherever the training is when such a process ends
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UsageError(
+            f"{str(error).split('. ')[0]}: it loaded photos; out of memory, or of shared memory? Lower --workers "
+            f"{config.workers}, in a container raise --shm-size; --resume goes on from what is saved"
         ) from error
 
 
@@ -99,11 +112,28 @@ def load_datasets(config: TrainConfig, split: str) -> list[Dataset]:
                 f"{dataset.name} has classes {dataset.classes} (ignore {dataset.ignore_label}), {first.name} "
                 f"{first.classes} (ignore {first.ignore_label}): they must be equal to be trained on together"
             )
+    if first.num_classes < 2:
+        raise UsageError(
+            f"{first.name} has one class, {first.classes[0]}: there is nothing to tell it from, so every pixel would "
+            "be of it; add another, such as other, and label the rest as that"
+        )
     times = config.repeat if split == "train" and config.repeat else (1,) * len(datasets)
     return join([
         replace(dataset, samples=dataset.samples[: config.limit] * number)
         for dataset, number in zip(datasets, times, strict=True)
     ])  # fmt: skip
+
+
+def require_countable(config: TrainConfig, processes: Processes, num_classes: int) -> None:
+    """Raises UsageError where the logits of a micro-batch are more than CUDA's upsampling and loss can count."""
+    images = config.batch_size // (processes.world_size * config.machines.accumulate)
+    logits = images * num_classes * config.crop_height * config.crop_width
+    if processes.device.type == "cuda" and logits > MOST_LOGITS:
+        raise UsageError(
+            f"{images} images a GPU of {num_classes} classes at {config.crop_height}x{config.crop_width} are "
+            f"{logits:,} logits, more than the {MOST_LOGITS:,} that CUDA can count: raise --accumulate, or lower "
+            "--batch-size"
+        )
 
 
 # --- one epoch ----------------------------------------------------------------------------------------------
@@ -121,7 +151,7 @@ def make_epoch(
         line |= scores.as_json(val.classes)
     finish_epoch(run, journal, line | {"seconds": time.perf_counter() - started}, scores)
     if watch.asked() and epoch + 1 < run.config.epochs:
-        raise Interrupted(f"stopped by SIGTERM after epoch {epoch + 1}. {GO_ON}")
+        raise Interrupted(f"stopped by {watch.name} after epoch {epoch + 1}. {GO_ON}")
 
 
 def train_epoch(
@@ -143,6 +173,8 @@ def train_epoch(
     run.meter.lap()
     batches_left = journal.track(batches, title, first)
     for step, (images, labels, bar) in enumerate(batches_left, first):
+        if run.fine_untried:
+            run.try_fine(images, labels)
         seed_dropout(run, epoch, step)
         rate = run.set_learning_rate((epoch * steps + step) / (config.epochs * steps))
         losses = run.step(images, labels)
@@ -175,7 +207,7 @@ def save_within(run: Run, watch: Watch, step: int, steps: int, sums: Tensor) -> 
         run.save_within(step, join_losses(run, sums))
     if stops or (due and watch.asked()):  # meanwhile
         raise Interrupted(
-            f"stopped by SIGTERM in epoch {run.meta.epoch + 1} after {step} of {steps} steps. {GO_ON}"
+            f"stopped by {watch.name} in epoch {run.meta.epoch + 1} after {step} of {steps} steps. {GO_ON}"
         )
 
 

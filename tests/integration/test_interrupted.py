@@ -23,6 +23,8 @@ from tests.integration.tiny_training import Killed, stop_at, train_until_killed
 from training import train
 from training.checkpoint import load_checkpoint, load_training, save_checkpoint
 from training.config import TrainConfig
+from training.distributed import Processes
+from training.interruption import Watch
 from training.machines import Machines
 from training.run import Run
 
@@ -111,6 +113,35 @@ def test_sigterm_saves_and_says_how_to_go_on(
             train.main(chosen)
         train.main(replace(chosen, machines=Machines(resume_if_there=True)))
         assert_same(chosen.out, whole)
+
+
+@pytest.mark.parametrize("how", ["int", "hup"])
+def test_a_first_ctrl_c_and_a_closed_terminal_save_as_well(
+    whole: Path, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    chosen, number = three_epochs(painted, tmp_path / "out"), signal.Signals[f"SIG{how.upper()}"]
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, how)
+        with pytest.raises(Interrupted, match=rf"stopped by {number.name} in epoch 2 after 1 of 2 steps"):
+            train.main(chosen)
+    assert signal.getsignal(number) == before
+    train.main(replace(chosen, machines=Machines(resume_if_there=True)))
+    assert_same(chosen.out, whole)
+
+
+def test_a_second_ctrl_c_ends_at_once_and_nohup_is_respected() -> None:
+    hup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Watch(Processes(0, 1, torch.device("cpu"))) as watch:
+            signal.raise_signal(signal.SIGHUP)
+            assert not watch.asked()
+            signal.raise_signal(signal.SIGINT)
+            assert watch.asked()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGHUP, hup)
 
 
 def test_an_epoch_is_not_lost_with_its_evaluation(

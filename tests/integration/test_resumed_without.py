@@ -99,6 +99,16 @@ def test_other_images_are_refused(begun: TrainConfig, own: Path, split: str) -> 
     assert [line["epoch"] for line in metrics(begun.out)] == [1, 2]
 
 
+def test_labels_that_say_something_else_are_refused(begun: TrainConfig, own: Path) -> None:
+    text = own.read_text()
+    own.write_text(f"ignore_values = [200]\n{text}")
+    with pytest.raises(UsageError, match=r"label_values was .*, is .*200.*: restore ignore_values"):
+        train.main(begun)
+    own.write_text(text)
+    train.main(begun)
+    assert [line["epoch"] for line in metrics(begun.out)] == [1, 2]
+
+
 def test_images_may_have_moved(begun: TrainConfig, own: Path, tmp_path: Path) -> None:
     own.parent.rename(tmp_path / "moved")
     own.parent.mkdir()

@@ -3,8 +3,8 @@
     STOP_AT=3 python -m tests.integration.tiny_training --data painted.toml --out out
 
 STOP_AT: before that step (counted over all epochs of this process), end as HOW says: "kill" (SIGKILL), "term" (SIGTERM
-to itself, as a launcher would send it), "raise" (an exception that nobody expects), or "hold": make the file HELD and
-wait to be killed.
+to itself, as a launcher would send it; also "int", "hup"), "raise" (an exception that nobody expects), or "hold": make
+the file HELD and wait to be killed.
 
 ROOT_OF_1: where the second of several processes has its images, as on a machine with disks of its own.
 """
@@ -41,7 +41,7 @@ def stop_at(patch: pytest.MonkeyPatch, number: int, how: str) -> None:
                     time.sleep(0.1)
             if how == "raise":
                 raise RuntimeError("made up")
-            os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
+            os.kill(os.getpid(), signal.Signals[f"SIG{how.upper()}"])
         return step(run, images, labels)
 
     patch.setattr(Run, "step", stopping)

@@ -168,3 +168,17 @@ def test_the_epsilon_is_that_of_batch_norms() -> None:
     two = f"model=dict(backbone=dict({BUILT}, {norm}), decode_head=dict(norm_cfg=dict(type='SyncBN')))"
     with pytest.raises(CheckpointError, match=r"the epsilons 1e-05, 0\.001, expected one"):
         habits(two)
+
+
+def test_a_preprocessor_that_spreads_another_has_what_is_in_that() -> None:
+    """As configurations are written by hand, before mmengine expands them."""
+    said = habits(
+        TOP + "model = dict(data_preprocessor=dict(type='SegDataPreProcessor', **data_preprocessor))"
+    )
+    assert (said.channel_order, said.mean, said.std, said.unclear) == ("rgb", MEAN, STD, ())
+
+
+def test_none_in_the_model_is_no_preprocessor_in_json_too() -> None:
+    top = '"data_preprocessor": {"mean": [1, 2, 3], "std": [4, 5, 6], "bgr_to_rgb": true}'
+    said = habits(f'{{{top}, "model": {{"data_preprocessor": null}}}}')
+    assert (said.channel_order, said.mean, said.std) == ("bgr", (0,) * 3, (1,) * 3)

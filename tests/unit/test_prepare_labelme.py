@@ -98,6 +98,18 @@ def test_labelme_files_that_were_renamed_with_their_photos(root: Path) -> None:
     assert "it names a.jpg, beside it is b.JPG" in found.left_out[0].reason
 
 
+def test_labelme_files_beside_another_picture_of_their_name(root: Path) -> None:
+    """Such as a depth map or a preview, which has not the size that the file tells."""
+    wall = {"label": "wall", "points": [[0, 0], [20, 0], [20, 12], [0, 12]]}
+    labelme_found(root, wall, imagePath="a.jpg")
+    (root / "labels" / "a.json").rename(root / "images" / "b.json")
+    with Image.open(root / "images" / "a.jpg") as photo:
+        photo.resize((5, 3)).save(root / "images" / "b.png")
+    found = labelme.find(root, None)
+    assert [(item.name, item.image.name) for item in found.items] == [("images__b", "a.jpg")]
+    assert [(half.file.name, half.kind) for half in found.left_out] == [("b.png", "no label")]
+
+
 def test_labelme_photos_that_training_would_not_find(root: Path) -> None:
     (root / "images" / "a.jpg").rename(root / "images" / "a.gif")
     wall = {"label": "wall", "points": [[0, 0], [20, 0], [20, 12], [0, 12]]}

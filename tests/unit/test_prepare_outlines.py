@@ -230,6 +230,20 @@ def test_coco_images_that_are_listed_twice_keep_all_their_annotations(root: Path
         assert np.array_equal(values_of(found), expected)
 
 
+def test_coco_entries_that_are_there_twice_are_one(root: Path) -> None:
+    coco_found(root, [{"category_id": 3, "segmentation": [[0, 0, 20, 0, 20, 12, 0, 12]]}])
+    table = json.loads((root / "coco.json").read_text())
+    table["images"] *= 2
+    (root / "coco.json").write_text(json.dumps(table))
+    found = coco.find(root, ["images"], ["coco.json"])
+    assert found.left_out == ()
+    assert [len(item.annotations) for item in found.items] == [1]
+    table["images"][1] = {**table["images"][0], "file_name": "b.jpg"}
+    (root / "coco.json").write_text(json.dumps(table))
+    with pytest.raises(DatasetError, match=r"image 7 is a\.jpg and b\.jpg"):
+        coco.find(root, ["images"], ["coco.json"])
+
+
 def test_coco_categories_of_one_id_are_refused(root: Path) -> None:
     coco_found(root, [])
     text = (root / "coco.json").read_text().replace('"id": 90', '"id": 3')

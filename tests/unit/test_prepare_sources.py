@@ -58,8 +58,11 @@ def test_255_that_is_ignored_by_name_is_so_whatever_unlabelled_pixels_become(roo
 def test_names_with_and_without_values_are_refused(root: Path) -> None:
     """By their places all classes would be others."""
     label = np.zeros((HEIGHT, WIDTH), np.uint8)
-    for names, stray in (("id name\n0 wall\n1 floor\n", "id name"), ("1 wall\n2 floor\nother\n", "other")):
-        with pytest.raises(DatasetError, match=f"'{stray}' has no value"):
+    for names, said in (
+        ("id name\n0 wall\n1 floor\n", "'0 wall' begins with a value and 'id name' does not"),
+        ("floor\n2 seater sofa\n", "'2 seater sofa' begins with a value and 'floor' does not; number all"),
+    ):
+        with pytest.raises(DatasetError, match=said):
             index_found(root, label, names)
 
 
@@ -241,6 +244,10 @@ def test_a_palette_that_is_none(tmp_path: Path, text: str) -> None:
         ("images_train/a.jpg", "train"),
         ("Labels-Val2017/a.png", "val"),
         ("my_train/a.jpg", None),
+        ("train_images_2017/a.jpg", "train"),
+        ("train2017_images/a.jpg", "train"),
+        ("val_images2/a.jpg", "val"),
+        ("test_images_labels/a.jpg", "test"),
         ("trainer/a.jpg", None),
         ("train.jpg", None),
     ],

@@ -303,6 +303,21 @@ def test_a_house_whose_photos_have_the_same_names_in_two_splits_is_one_house() -
     assert names_in(found) == {"train": ["train__h2_0"], "val": ["val__h1_0", "b__images_val__h3_0"]}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "keys"),
+    [
+        (r"^(?:train|val)__(h\d)", ["h1", "h1"]),  # written for the whole names
+        ("^[^_]+__([^_]+)", ["h1", "h1"]),
+        ("^([^_]+)__", ["h1", "h1"]),  # the split alone is no house
+        ("^(.+)_", ["h1__test1_", "h1__test1_"]),  # nor is every folder that is called like one a split
+        (r"_(\d+)$", ["0", "1"]),
+    ],
+)
+def test_expressions_on_names_with_the_splits_folder(pattern: str, keys: list[str]) -> None:
+    pairs = checked("train__h1__test1__0", "val__h1__test1__1", given=["train", "val"])
+    assert splits.group_keys(re.compile(pattern), pairs) == keys
+
+
 def test_a_group_expression_must_match_every_name() -> None:
     with pytest.raises(UsageError, match="1 of 2 names, as 'other'"):
         splits.group_keys(re.compile(r"(\d+)"), checked("1", "other"))

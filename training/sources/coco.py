@@ -161,7 +161,15 @@ def _items(
         of_image[entry["image_id"]].append(kept)
     items: list[Item] = []
     left_out: list[LeftOut] = []
+    file_of: dict[int, str] = {}
     for entry in table["images"]:
+        if entry["id"] in file_of and file_of[entry["id"]] == entry["file_name"]:
+            continue  # the same, once more
+        if file_of.setdefault(entry["id"], entry["file_name"]) != entry["file_name"]:
+            one, other = file_of[entry["id"]], entry["file_name"]
+            raise DatasetError(
+                f"{file}: image {entry['id']} is {one} and {other}; whose annotations are its?"
+            )
         named = root / folder / entry["file_name"].replace("\\", "/")
         image = there.get(os.path.abspath(named))
         if image is None:
@@ -172,9 +180,7 @@ def _items(
         split = split_of(Path(folder) / inside) or split_named(file)
         size = (entry["height"], entry["width"])
         items.append(Item(name, image, file, split, tuple(of_image[entry["id"]]), size))
-    if strangers := sum(map(len, of_image.values())) - sum(
-        len(of_image.get(entry["id"], ())) for entry in table["images"]
-    ):
+    if strangers := sum(len(found) for image, found in of_image.items() if image not in file_of):
         left_out.append(
             LeftOut(file, "no image", f"{strangers} annotations are of images that it does not list")
         )

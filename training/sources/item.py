@@ -32,7 +32,8 @@ Kind = Literal[
 
 _WHAT = "images?|imgs?|photos?|labels?"
 _SPLIT = re.compile(
-    rf"(?:(?:{_WHAT})[_-]?)?(train|val|test)(ing|id|idation)?[_-]?\d*(?:[_-](?:{_WHAT}))?", re.IGNORECASE
+    rf"(?:(?:{_WHAT})[_-]?)*(train|val|test)(ing|id|idation)?[_-]?\d*(?:[_-]?(?:{_WHAT}))*[_-]?\d*",
+    re.IGNORECASE,
 )
 
 
@@ -220,8 +221,13 @@ def read_names(path: Path) -> dict[int, str]:
     lines = [line for line in lines if line and not line.startswith("#")]
     numbered = [re.fullmatch(r"(\d+)[\s,:]+(.+)", line) for line in lines]
     if any(numbered) and not all(numbered):
-        stray = lines[numbered.index(None)]
-        raise DatasetError(f"{path}: {stray!r} has no value before it and other lines have: all or none")
+        valued, stray = (
+            lines[next(n for n, match in enumerate(numbered) if match)],
+            lines[numbered.index(None)],
+        )
+        raise DatasetError(
+            f"{path}: {valued!r} begins with a value and {stray!r} does not; number all lines, as `0 {stray}`, or none"
+        )
     if lines and all(numbered):
         names = {int(match[1]): match[2] for match in numbered if match}
     else:

@@ -104,7 +104,7 @@ def find(root: Path, names: Path | None) -> Found:
     labels: set[str] = set()
     root = root.resolve()
     images = set(images_below(root))
-    of_stem = {image.with_suffix(""): image for image in images}
+    of_stem = {image.with_suffix(""): image for image in sorted(images)}
     for file in files_below(root, ".json"):
         try:
             table = _read(file)
@@ -123,12 +123,13 @@ def find(root: Path, names: Path | None) -> Found:
                 LeftOut(image, "bad name", f"expected one that ends in {suffixes}; rename or convert it")
             )
             continue
-        if image.stem != file.stem and (own := of_stem.get(file.with_suffix(""))):
+        own = None if image.stem == file.stem else of_stem.get(file.with_suffix(""))
+        if own is not None and not _fits_alone(image, own, table):
             # somebody renamed both; labelme itself shows the photo that is inside the file
             reason = (
                 f"it names {image.name}, beside it is {own.name}: which one is labelled? Mend its imagePath"
             )
-            left_out.append(LeftOut(file, "bad name", reason))
+            left_out.append(LeftOut(file, "bad name", f"{reason}, or move {own.name} elsewhere"))
             continue
         inside = file.relative_to(root)
         name = "__".join(inside.with_suffix("").parts)
@@ -145,6 +146,20 @@ def _image_of(file: Path, image_path: str) -> Path:
     """Where the file says, which on Windows was written with backslashes. Without `..`, so that the photo is known
     again, but not resolved: DVC and git-annex leave links to files that are elsewhere and called otherwise."""
     return Path(os.path.normpath(Path(*file.parent.parts, *image_path.replace("\\", "/").split("/"))))
+
+
+def _fits_alone(image: Path, other: Path, table: dict[str, Any]) -> bool:
+    """Whether the first of two photos has the size that the file tells, and the second has not."""
+    told = {table.get("imageWidth"), table.get("imageHeight")}  # whichever way EXIF turns it
+    return _sides(image) == told != _sides(other)
+
+
+def _sides(image: Path) -> set[int] | None:
+    try:
+        with Image.open(image) as opened:
+            return set(opened.size)
+    except Exception:  # Pillow raises some twenty types on corrupt files, which are told elsewhere
+        return None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -52,9 +52,15 @@ def _code_of(config_type: type[Config], main: Callable[[Config], int | None]) ->
     except SystemExit as end:  # tyro's after --help and wrong options; rich's where nobody reads
         return UNREAD if isinstance(end.__context__, BrokenPipeError) else end.code
     except SegserveError as error:
-        print(f"error: {error}", file=sys.stderr)
+        try:
+            print(f"error: {error}", file=sys.stderr)
+        except OSError as gone:
+            if gone.errno != errno.EIO:  # a terminal that was closed
+                raise
         return error.exit_code
     except OSError as error:
+        if (told := _of_a_gone_terminal(error)) is not None:
+            return told.exit_code
         if error.filename is None and error.errno not in NO_SPACE:
             raise  # not about a file that the user named
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
@@ -63,6 +69,16 @@ def _code_of(config_type: type[Config], main: Callable[[Config], int | None]) ->
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _of_a_gone_terminal(error: BaseException) -> SegserveError | None:
+    """What was to be told when writing to the terminal failed, because it was closed."""
+    if not isinstance(error, OSError) or error.errno != errno.EIO:
+        return None
+    before = error.__context__
+    while before is not None and not isinstance(before, SegserveError):
+        before = before.__context__
+    return before
 
 
 def _drop_what_nobody_reads() -> bool:

@@ -37,7 +37,7 @@ from training.distributed import Processes
 GO_ON = "All is saved: go on with the same command and --resume"
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 STDERR = 2
-SAVING = b"\nsaving after the step under way; Ctrl-C again ends it at once\n"
+SAVING = b"\nsaving at the end of the step or evaluation under way; Ctrl-C again does not wait for that\n"
 LOCK = ".lock"  # in OUT, for as long as a training writes there; a file that stays after it is no lock
 
 
@@ -45,7 +45,7 @@ class Watch:
     """Notes a signal while it is entered (in the main thread: elsewhere Python takes no handler)."""
 
     def __init__(self, processes: Processes) -> None:
-        self.processes, self.noted, self.name = processes, False, "SIGTERM"
+        self.processes, self.noted, self.name = processes, False, "a signal"  # to another process
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Watch:
@@ -57,7 +57,8 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
-            signal.signal(number, before)
+            if before is not None:  # not Python's, of a program that this runs in
+                signal.signal(number, before)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:

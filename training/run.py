@@ -58,7 +58,8 @@ class Run:
         loss_terms = terms.resolve(config.loss, datasets, processes)
         self.loss = SegmentationLoss(dataset.ignore_label, corners, loss_terms, dataset.not_these)
         self.coarse = Coarse(self.model.backbone) if config.weights.coarse_epochs else None
-        self.fine_untried = self.coarse is not None and processes.device.type == "cuda"
+        becomes_fine = 0 < config.weights.coarse_epochs < config.epochs
+        self.fine_untried = becomes_fine and processes.device.type == "cuda"
         self.net = distributed.wrap(TrainNet(self.model, self.loss), processes)
         self.average = Average(self.model, config.weights.ema) if config.weights.ema else None
         self.optimizer = optimizers.build(self.model, config)

@@ -47,7 +47,9 @@ def require(path: Path, began: Mapping[str, str], now: Mapping[str, str]) -> Non
 
 def label_values(datasets: Sequence[Dataset]) -> str:
     """What the values of each dataset's label files mean besides classes, as JSON: ignored ones, and "not these"."""
-    return json.dumps([[dataset.ignore_values, dataset.partial] for dataset in datasets])
+    return json.dumps(
+        [[sorted({*one.ignore_values} - {one.ignore_label}), sorted(one.partial)] for one in datasets]
+    )
 
 
 def _changed(began: str, now: str) -> str:

@@ -48,23 +48,25 @@ def group_keys(pattern: re.Pattern[str] | None, checked: Sequence[Checked]) -> l
 
 
 def _key(pattern: re.Pattern[str], pair: Checked) -> str | None:
-    """Of the whole name; where nothing is found, or the split alone, of the name without that."""
-    *folders, _ = pair.name.split("__")
-    named = (folder for folder in folders if split_of(Path(folder, "x")) is not None)
-    split = next(named, None) if pair.split else None
-    for name in (pair.name, _without(pair.name, split)):
-        if (match := pattern.search(name)) and (
-            key := _without(match[1 if pattern.groups else 0] or "", split)
-        ):
-            return key
+    """Of the whole name, less the split's folder; where that is all it finds, of the name without it."""
+    start, end = _split_folder(pair)
+    for name, (cut, after) in ((pair.name, (start, end)), (pair.name[:start] + pair.name[end:], (0, 0))):
+        if match := pattern.search(name):
+            first, last = match.span(1 if pattern.groups else 0)
+            if key := name[first : max(first, min(last, cut))] + name[max(first, after) : last]:
+                return key
     return None
 
 
-def _without(name: str, split: str | None) -> str:
-    parts = name.split("__")
-    if split in parts:
-        parts.remove(split)
-    return "__".join(parts)
+def _split_folder(pair: Checked) -> tuple[int, int]:
+    """Where in the name the first folder stands that is a split's, with what parts it from the next; 0, 0 if none."""
+    at = 0
+    for folder in pair.name.split("__")[:-1]:
+        after = at + len(folder) + len("__")
+        if pair.split and split_of(Path(folder, "x")) is not None:
+            return at, after
+        at = after
+    return 0, 0
 
 
 def ranks_of(checked: Sequence[Checked]) -> list[int]:

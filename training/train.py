@@ -31,7 +31,7 @@ from segserve import cli
 from segserve.errors import Interrupted, UsageError
 from training import checkpoint, cost, deterministic, distributed, same_images
 from training.batches import MOST_LOGITS, Batches, TrainBatches, val_batches
-from training.checkpoint import BEST, SHIPPED
+from training.checkpoint import BEST, LAST, SHIPPED
 from training.config import TrainConfig
 from training.data import Dataset, join, load_dataset
 from training.distributed import Processes
@@ -97,7 +97,9 @@ def memory_told(config: TrainConfig) -> Iterator[None]:
             raise
         raise UsageError(
             f"{str(error).split('. ')[0]}: it loaded photos; out of memory, or of shared memory? Lower --workers "
-            f"{config.workers}, in a container raise --shm-size; --resume goes on from what is saved"
+            f"{config.workers}, in a container raise --shm-size"
+            + "; --resume goes on from what is saved"
+            * (config.out / LAST).exists()
         ) from error
 
 

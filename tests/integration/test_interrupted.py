@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,20 @@ def test_sigterm_saves_and_says_how_to_go_on(
         assert_same(chosen.out, whole)
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Signals that whoever runs the tests may have had ignored, as nohup does."""
+    usual: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("how", ["int", "hup"])
 def test_a_first_ctrl_c_and_a_closed_terminal_save_as_well(
     whole: Path, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
@@ -130,6 +145,7 @@ def test_a_first_ctrl_c_and_a_closed_terminal_save_as_well(
     assert_same(chosen.out, whole)
 
 
+@pytest.mark.usefixtures("heeded")
 def test_a_second_ctrl_c_ends_at_once_and_nohup_is_respected() -> None:
     hup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shlex
 import signal
@@ -15,6 +17,7 @@ import pytest
 
 from deploy import segment
 from segserve.cli import command, run
+from segserve.errors import Interrupted
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,27 @@ def test_a_path_that_cannot_be_used_is_one_line(
     assert capsys.readouterr().err == f"error: {tmp_path}: Is a directory\n"
     assert ended(monkeypatch, Config, read, "--file", str(tmp_path / "none")) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_terminal_that_was_closed_takes_no_exit_code_along(
+    monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Such as that of a training that saves at SIGHUP: its progress bar, or the sentence, can't be written any more."""
+
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def stop(_: Config) -> None:
+        try:
+            raise Interrupted("stopped")
+        finally:
+            if not told:
+                print("bar", file=Gone())
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    assert ended(monkeypatch, Config, stop, "--file", "x") == Interrupted.exit_code == 75
 
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

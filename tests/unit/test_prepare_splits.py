@@ -318,6 +318,26 @@ def test_expressions_on_names_with_the_splits_folder(pattern: str, keys: list[st
     assert splits.group_keys(re.compile(pattern), pairs) == keys
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names", "keys"),
+    [
+        ("([a-z]+)", ("train_images__kitchen_01", "val_images__kitchen_02"), ["kitchen"] * 2),
+        (r"^(\w+?)_", ("images_train__kitchen_01", "images_val__kitchen_02"), ["kitchen"] * 2),
+        (r"(\d+)", ("train2017__12_0001", "val2017__13_0002"), ["12", "13"]),
+        ("^(b?)", ("train__b_1", "val__c_2"), ["b", None]),
+    ],
+)
+def test_no_part_of_the_splits_folder_is_a_house(
+    pattern: str, names: tuple[str, str], keys: list[str | None]
+) -> None:
+    pairs = checked(*names, given=["train", "val"])
+    if None in keys:
+        with pytest.raises(UsageError, match=f"1 of 2 names, as '{names[1]}'"):
+            splits.group_keys(re.compile(pattern), pairs)
+    else:
+        assert splits.group_keys(re.compile(pattern), pairs) == keys
+
+
 def test_a_group_expression_must_match_every_name() -> None:
     with pytest.raises(UsageError, match="1 of 2 names, as 'other'"):
         splits.group_keys(re.compile(r"(\d+)"), checked("1", "other"))

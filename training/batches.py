@@ -121,9 +121,14 @@ def val_batches(config: TrainConfig, processes: Processes, val: Dataset) -> Batc
     return Batches(mine, config, size * processes.world_size, batch_size=size)
 
 
+def at_once(config: TrainConfig, processes: Processes) -> int:
+    """Images of a micro-batch of one process."""
+    return config.batch_size // (processes.world_size * config.machines.accumulate)
+
+
 def val_size(config: TrainConfig, processes: Processes, num_classes: int) -> int:
     """Images that a process evaluates at once: of as many pixels as it trains on, and logits that can be counted."""
-    images = config.batch_size // (processes.world_size * config.machines.accumulate)
+    images = at_once(config, processes)
     area = config.input_size[0] * config.input_size[1]
     as_trained = images * config.crop_height * config.crop_width // area
     return max(1, min(images, as_trained, MOST_LOGITS // (num_classes * area)))

@@ -10,6 +10,7 @@ closes most of the gap is kept, and the search goes on from there once more: tha
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -113,8 +114,8 @@ class _Search:
             return True
         if (reading.vague and not self.references) or not self.sees(read):
             return False
-        more = reading.changes - before
-        if before and more > 0 and not self.references and not self.explains(state.counts, read, CHOSEN):
+        chosen = not self.references and 0 < before < reading.changes
+        if chosen and not self.explains(state.counts, read, CHOSEN):
             return False
         return self.explains(self.counts(state.pipeline), read, reading.changes)
 
@@ -122,7 +123,7 @@ class _Search:
     def as_is(self) -> Counts:
         return self.counts(Pipeline.of(self.patient.meta))
 
-    @property
+    @cached_property
     def tells(self) -> bool:
         """Whether two classes or more are labelled: one alone can't tell who sees from who answers it everywhere."""
         return len(values_of(self.as_is, self.patient.meta.ignore_label)) > 1

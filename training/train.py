@@ -30,7 +30,7 @@ from torch import Tensor
 from segserve import cli
 from segserve.errors import Interrupted, UsageError
 from training import checkpoint, cost, deterministic, distributed, same_images
-from training.batches import MOST_LOGITS, Batches, TrainBatches, val_batches
+from training.batches import MOST_LOGITS, Batches, TrainBatches, at_once, val_batches
 from training.checkpoint import BEST, LAST, SHIPPED
 from training.config import TrainConfig
 from training.data import Dataset, join, load_dataset
@@ -84,22 +84,25 @@ def memory_told(config: TrainConfig) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         reason = ". ".join(str(error).split(". ")[:2])  # what follows is of PyTorch's allocator
-        best = config.out / BEST
-        goes_on = f" with another --out (--resume takes no other options; --pretrained-from {best} takes the weights)"
+        best, fits = (
+            config.out / BEST,
+            "lower the first, or raise the second, which makes the same step of smaller parts",
+        )
+        if best.exists():
+            fits += (
+                f", with another --out (--resume takes no others; --pretrained-from {best} takes the weights)"
+            )
         raise UsageError(
             f"{reason}. --batch-size {config.batch_size} with --accumulate {config.machines.accumulate} does not fit: "
-            "lower the first, or raise the second, which makes the same step of smaller parts"
-            + goes_on
-            * best.exists()
+            f"{fits}"
         ) from error
     except RuntimeError as error:  # raised wherever the training is when such a process ends
         if not str(error).startswith("DataLoader worker"):
             raise
+        goes_on = "; --resume goes on from what is saved" if (config.out / LAST).exists() else ""
         raise UsageError(
             f"{str(error).split('. ')[0]}: it loaded photos; out of memory, or of shared memory? Lower --workers "
-            f"{config.workers}, in a container raise --shm-size"
-            + "; --resume goes on from what is saved"
-            * (config.out / LAST).exists()
+            f"{config.workers}, in a container raise --shm-size{goes_on}"
         ) from error
 
 
@@ -128,7 +131,7 @@ def load_datasets(config: TrainConfig, split: str) -> list[Dataset]:
 
 def require_countable(config: TrainConfig, processes: Processes, num_classes: int) -> None:
     """Raises UsageError where the logits of a micro-batch are more than CUDA's upsampling and loss can count."""
-    images = config.batch_size // (processes.world_size * config.machines.accumulate)
+    images = at_once(config, processes)
     logits = images * num_classes * config.crop_height * config.crop_width
     if processes.device.type == "cuda" and logits > MOST_LOGITS:
         raise UsageError(

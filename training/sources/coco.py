@@ -30,6 +30,7 @@ from training.sources.item import (
     check_names,
     check_size,
     images_below,
+    other_suffix,
     read_text,
     split_of,
     unique,
@@ -189,8 +190,7 @@ def _items(
 
 def _not_there(image: Path, file: Path) -> LeftOut:
     if image.is_file() and image.suffix.lower() not in IMAGE_SUFFIXES:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        return LeftOut(image, "bad name", f"expected one that ends in {suffixes}; rename or convert it")
+        return other_suffix(image)
     return LeftOut(image, "no image", f"{file} has it, the folder has not")
 
 

@@ -66,6 +66,12 @@ class LeftOut:
     reason: str
 
 
+def other_suffix(image: Path) -> LeftOut:
+    """An image file that training would not find."""
+    suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+    return LeftOut(image, "bad name", f"expected one that ends in {suffixes}; rename or convert it")
+
+
 class Source(Protocol):
     """A label format with its class names. Sent to other processes, so it can be pickled."""
 

@@ -28,6 +28,7 @@ from training.sources.item import (
     check_size,
     files_below,
     images_below,
+    other_suffix,
     read_names,
     split_of,
     unique,
@@ -118,10 +119,7 @@ def find(root: Path, names: Path | None) -> Found:
             continue
         images.discard(image)
         if image.suffix.lower() not in IMAGE_SUFFIXES:
-            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-            left_out.append(
-                LeftOut(image, "bad name", f"expected one that ends in {suffixes}; rename or convert it")
-            )
+            left_out.append(other_suffix(image))
             continue
         own = None if image.stem == file.stem else of_stem.get(file.with_suffix(""))
         if own is not None and not _fits_alone(image, own, table):
